@@ -1,0 +1,5 @@
+"""`python -m sitewarden`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""The aggregator: takes in what gateways send, exactly once, and shows headquarters the whole fleet."""

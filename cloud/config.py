@@ -1,0 +1,197 @@
+"""cloud.toml to CloudConfig: every problem at once, each with its path, the value and what would be right."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+
+from ..errors import ConfigError
+from ..serving.people import Person, load_people
+from ..sync.keys import key_id, parse_public_key
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
+Label = Annotated[str, StringConstraints(min_length=1, max_length=80)]
+
+_RIGHT = {
+    "missing": "is required",
+    "extra_forbidden": "is not a key of this table",
+    "string_type": "must be text in quotes",
+    "string_too_short": "must not be empty",
+    "string_pattern_mismatch": "must be lower-case letters, digits and _, beginning with a letter",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "model_type": "must be a table",
+    "list_type": "must be a list of tables: write [[gateway]]",
+    "finite_number": "must be a finite number",
+}
+_UNSHOWN = ("missing", "extra_forbidden", "model_type", "list_type")
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class CloudTable(_Table):
+    """[cloud]: this service.
+
+    Attributes:
+        public_url: address that gateways use when a proxy stands before this service; signatures cover it.
+        people: people.csv of those who may sign in, relative to cloud.toml.
+        secrets: PINs and sessions, relative to the data folder.
+        late_s, silent_s: a gateway that was not heard of for so long is shown as late, as silent.
+    """
+
+    name: Label
+    name_en: Label
+    host: Label = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8090
+    public_url: str = ""
+    people: Label = "people.csv"
+    secrets: Label = "secrets.db"
+    late_s: Annotated[float, Field(ge=20, le=86400)] = 60.0
+    silent_s: Annotated[float, Field(ge=20, le=604800)] = 300.0
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if value and (parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment):
+            raise ValueError("must be https://host[:port][/prefix], or empty")
+        return value
+
+    @model_validator(mode="after")
+    def _late_before_silent(self) -> CloudTable:
+        if self.silent_s < self.late_s:
+            raise ValueError(f"silent_s must not be less than late_s (got {self.silent_s:g} and {self.late_s:g})")
+        return self
+
+
+class GatewayTable(_Table):
+    """[[gateway]]: one gateway that may send.
+
+    Attributes:
+        public_key: as the gateway shows it; empty while it is expected but not enrolled, its requests are refused.
+    """
+
+    id: Name
+    name: Label
+    name_en: Label
+    public_key: str = ""
+
+    @field_validator("public_key")
+    @classmethod
+    def _is_key(cls, value: str) -> str:
+        if value:
+            parse_public_key(value)
+        return value
+
+    def keys(self) -> dict[str, Ed25519PublicKey]:
+        """Key id to key; empty while the gateway is not enrolled."""
+        if not self.public_key:
+            return {}
+        key = parse_public_key(self.public_key)
+        return {key_id(key): key}
+
+
+class CloudConfig(_Table):
+    """cloud.toml as a whole. `people` is read from the file that it names."""
+
+    cloud: CloudTable
+    gateway: tuple[GatewayTable, ...] = ()
+    people: Mapping[str, Person] = Field(default_factory=dict, exclude=True)
+
+    def find(self, gateway: str) -> GatewayTable | None:
+        """The gateway of this id."""
+        return next((entry for entry in self.gateway if entry.id == gateway), None)
+
+
+class _File(_Table):
+    """What may stand in the file."""
+
+    cloud: CloudTable
+    gateway: list[GatewayTable] = Field(default_factory=list)
+
+
+def load_cloud_config(path: Path) -> CloudConfig:
+    """Read cloud.toml and the people.csv that it names; touches nothing else.
+
+    Raises:
+        ConfigError: with every problem.
+    """
+    raw = _read(path)
+    problems: list[str] = []
+    file: _File | None = None
+    try:
+        file = _File.model_validate(raw)
+    except ValidationError as error:
+        problems += [_problem(dict(detail)) for detail in error.errors()]
+    problems += _repeats(raw)
+    people = _people(path, raw, problems)
+    if problems or file is None:
+        raise ConfigError(str(path), problems)
+    return CloudConfig(cloud=file.cloud, gateway=tuple(file.gateway), people=people)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_bytes().decode())
+    except FileNotFoundError:
+        raise ConfigError(str(path), ["file is missing: copy config/cloud.toml and edit it"]) from None
+    except OSError as error:
+        raise ConfigError(str(path), [f"cannot be read: {error.strerror}"]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(str(path), [f"byte {error.start}: must be UTF-8 text; save the file as UTF-8"]) from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(str(path), [f"is not TOML: {error}"]) from error
+
+
+def _problem(detail: Mapping[str, Any]) -> str:
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in detail["loc"]).lstrip(".")
+    kind, context = detail["type"], detail.get("ctx", {})
+    if kind == "value_error":
+        right = str(context["error"])
+    elif kind in ("greater_than_equal", "less_than_equal"):
+        word, bound = ("at least", context.get("ge")) if "ge" in context else ("at most", context.get("le"))
+        right = f"must be {word} {bound:g}"
+    elif kind == "string_too_long":
+        right = f"must be at most {context['max_length']} characters"
+    else:
+        right = _RIGHT.get(kind, detail["msg"])
+    shown = not isinstance(detail["input"], (dict, list)) and kind not in _UNSHOWN
+    return f"{path}: {right} {_got(detail['input'])}" if shown else f"{path}: {right}"
+
+
+def _got(value: Any) -> str:
+    text = f'"{value}"' if isinstance(value, str) else str(value).replace("True", "true").replace("False", "false")
+    return f"(got {text if len(text) <= 60 else text[:57] + '...'})"
+
+
+def _repeats(raw: Mapping[str, Any]) -> list[str]:
+    entries = raw.get("gateway", [])
+    seen: dict[tuple[str, str], int] = {}
+    problems = []
+    for index, entry in enumerate(entries if isinstance(entries, list) else []):
+        for key in ("id", "public_key"):
+            value = entry.get(key) if isinstance(entry, dict) else None
+            if isinstance(value, str) and value and (first := seen.setdefault((key, value), index)) != index:
+                problems.append(f"gateway[{index}].{key}: must be its own, gateway[{first}] has it too {_got(value)}")
+    return problems
+
+
+def _people(path: Path, raw: Mapping[str, Any], problems: list[str]) -> dict[str, Person]:
+    cloud = raw.get("cloud")
+    name = cloud.get("people", "people.csv") if isinstance(cloud, dict) else None
+    if not isinstance(name, str) or not name:
+        return {}
+    try:
+        return load_people(path.parent / name)
+    except ConfigError as error:
+        problems += [f"cloud.people: {name}: {problem}" for problem in error.problems]
+        return {}

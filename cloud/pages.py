@@ -1,0 +1,142 @@
+"""What headquarters' pages ask for: the sites, their last contact, their open alarms and what happened there."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from aiohttp import web
+
+from ..errors import RefusedError
+from ..serving.live import Hub, encode, stream
+from ..serving.web import signed_in
+from ..sync.wire import HISTORY, JOURNAL, Cursor
+from ..words import utc_text
+from .config import CloudConfig, CloudTable, GatewayTable
+from .ingest import Contacts
+from .store import Store
+
+_MOST_EVENTS = 500
+_GATHER_S = 0.3
+_LOOK_S = 5.0
+
+
+class Pages:
+    """The API of the pages. All of it needs a session."""
+
+    def __init__(self, config: CloudConfig, store: Store, contacts: Contacts) -> None:
+        self._config, self._store, self._contacts = config, store, contacts
+        self._hub = Hub()
+        self._dirty = asyncio.Event()
+
+    def add_routes(self, app: web.Application) -> None:
+        """Under /api/v1."""
+        app.router.add_get("/api/v1/sites", signed_in(self._sites))
+        app.router.add_get("/api/v1/sites/{gateway}/alarms", signed_in(self._events))
+        app.router.add_get("/api/v1/live", signed_in(self._live))
+
+    def changed(self, _gateway: str) -> None:
+        """Something that pages show is new; they are told within a moment, many changes at once."""
+        self._dirty.set()
+
+    async def announce(self) -> None:
+        """Tell open pages, also when a gateway only falls silent. Runs for ever."""
+        shown: list[str] = []
+        while True:
+            try:
+                await asyncio.wait_for(self._dirty.wait(), _LOOK_S)
+            except TimeoutError:
+                pass
+            states = [self._state(gateway.id) for gateway in self._config.gateway]
+            if self._dirty.is_set() or states != shown:
+                self._dirty.clear()
+                shown = states
+                self._hub.send("changed", {})
+            await asyncio.sleep(_GATHER_S)
+
+    async def sites(self) -> list[dict[str, Any]]:
+        """Every gateway of cloud.toml, in its order."""
+        known = await self._store.gateways()
+        return [await self._site(gateway, known.get(gateway.id, {})) for gateway in self._config.gateway]
+
+    async def _sites(self, _: web.Request) -> web.Response:
+        cloud = self._config.cloud
+        return web.json_response(
+            {
+                "time": utc_text(_now_ms()),
+                "cloud": {"name": cloud.name, "name_en": cloud.name_en},
+                "sites": await self.sites(),
+            }
+        )
+
+    async def _events(self, request: web.Request) -> web.Response:
+        gateway = self._config.find(request.match_info["gateway"])
+        if gateway is None:
+            raise RefusedError("not_found", "no such gateway")
+        limit = min(_whole(request, "limit") or 100, _MOST_EVENTS)
+        records = await self._store.events(gateway.id, limit, _whole(request, "before"))
+        events = [
+            {"seq": r.seq, "kind": r.kind, "at": r.at.get("utc"), "actor": r.actor, "alarm": r.body.get("alarm")}
+            for r in records
+        ]
+        return web.json_response({"events": events})
+
+    async def _live(self, request: web.Request) -> web.StreamResponse:
+        async def first() -> AsyncIterator[bytes]:
+            yield encode("changed", {})
+
+        with self._hub.listening() as listener:
+            return await stream(request, listener, first())
+
+    async def _site(self, gateway: GatewayTable, known: dict[str, Any]) -> dict[str, Any]:
+        cursors = await self._store.cursors(gateway.id)
+        contact_ms = self._contacts.latest_ms(gateway.id)
+        named = {"id": gateway.id, "name": gateway.name, "name_en": gateway.name_en}
+        return {
+            "gateway": gateway.id,
+            "site": known.get("site") or named,
+            "last_contact": utc_text(contact_ms) if contact_ms is not None else None,
+            "contact_age_s": _age_s(contact_ms),
+            "state": self._state(gateway.id),
+            "version": known.get("version", ""),
+            "journal": _position(cursors[JOURNAL]),
+            "history": _position(cursors[HISTORY]),
+            "quarantined": known.get("quarantined", 0),
+            "open_alarms": await self._store.alarms(gateway.id),
+        }
+
+    def _state(self, gateway: str) -> str:
+        return contact_state(_age_s(self._contacts.latest_ms(gateway)), self._config.cloud)
+
+
+def contact_state(age_s: float | None, limits: CloudTable) -> str:
+    """`never`, `online`, `late` or `silent` by the age of the last contact."""
+    if age_s is None:
+        return "never"
+    if age_s < limits.late_s:
+        return "online"
+    return "late" if age_s < limits.silent_s else "silent"
+
+
+def _age_s(contact_ms: int | None) -> float | None:
+    return max(0.0, round((_now_ms() - contact_ms) / 1000, 1)) if contact_ms is not None else None
+
+
+def _position(cursors: tuple[Cursor, ...]) -> dict[str, Any]:
+    """The epoch that began last."""
+    return {"epoch": cursors[-1].epoch, "ack": cursors[-1].ack} if cursors else {"epoch": None, "ack": 0}
+
+
+def _whole(request: web.Request, name: str) -> int | None:
+    text = request.query.get(name)
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdecimal() or not 0 < len(text) < 16 or int(text) < 1:
+        raise RefusedError("bad_request", f"{name}: must be a whole number from 1 (got {text[:40]!r})")
+    return int(text)
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)

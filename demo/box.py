@@ -1,0 +1,72 @@
+"""The box that a started demo prints: addresses, people, PINs, and what to try. Pure."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from .config import DemoPerson
+
+_ROLES = {"keeper": "仓管员", "officer": "安全员", "control_room": "中控", "manager": "经理", "admin": "管理员"}
+
+
+def width(text: str) -> int:
+    """Columns that a terminal gives to `text`: Chinese characters take two."""
+    wide = sum(1 for character in text if unicodedata.east_asian_width(character) in "WF")
+    return len(text) + wide - sum(1 for character in text if unicodedata.combining(character))
+
+
+def pad(text: str, columns: int) -> str:
+    """`text` filled up with spaces to `columns` of a terminal."""
+    return text + " " * max(0, columns - width(text))
+
+
+def box(lines: Sequence[str]) -> list[str]:
+    """The lines inside a frame."""
+    inner = max(width(line) for line in lines) + 2
+    middle = [f"│ {pad(line, inner - 2)} │" for line in lines]
+    return [f"┌{'─' * inner}┐", *middle, f"└{'─' * inner}┘"]
+
+
+def summary_lines(
+    data: Path,
+    addresses: Mapping[str, str],
+    people: Sequence[DemoPerson],
+    pins: Mapping[str, str],
+    mqtt_passwords: Mapping[str, str],
+) -> list[str]:
+    """Everything that a person needs to try the demo."""
+    labels = {
+        "edge": "Control room 中控",
+        "cloud": "Cloud 云端",
+        "plant": "Plant 模拟工厂",
+        "receiver": "Chat robot 群机器人",
+    }
+    pages = [f"{pad(label, 24)}{addresses[key]}" for key, label in labels.items()]
+    mqtt = f"{pad('MQTT', 24)}{addresses['mqtt']}  user dashboard, password {mqtt_passwords['dashboard']}"
+    names = {person.id: f"{person.name} {person.name_en}" for person in people}
+    columns = max([width(name) for name in names.values()] + [6]) + 3
+    roles = {person.id: ", ".join(_role(role) for role in person.roles) for person in people}
+    role_columns = max([width(text) for text in roles.values()] + [5]) + 3
+    rows = [pad(names[key], columns) + pad(roles[key], role_columns) + pins[key] for key in names]
+    where = "" if data == Path("var/demo") else f" --data {data}"
+    return [
+        *box(
+            [
+                "Sitewarden demo is running  演示已启动",
+                "",
+                *pages,
+                mqtt,
+                "",
+                pad("Person 人员", columns) + pad("Role 角色", role_columns) + "PIN",
+                *rows,
+            ]
+        ),
+        f"Push the humidity over its limit:  sitewarden demo --humid{where}   (back: --dry)",
+        "Ctrl-C stops everything.",
+    ]
+
+
+def _role(role: str) -> str:
+    return f"{role} {_ROLES[role]}" if role in _ROLES else role

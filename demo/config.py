@@ -1,0 +1,188 @@
+"""Fit the packaged configuration to this machine: free ports, the demo's wires, its broker and its keys. Pure but for
+`choose_ports`, `read_people` and the copying of the folder."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import socket
+from collections.abc import Iterator, MutableMapping
+from contextlib import ExitStack
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+from tomlkit.exceptions import TOMLKitError
+
+from ..errors import ConfigError
+
+HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """Ports of the demo, all on 127.0.0.1; the defaults are the ones that the README prints."""
+
+    mqtt: int = 1883
+    modbus: int = 15020
+    plant: int = 8091
+    receiver: int = 8092
+    cloud: int = 8090
+    edge: int = 8080
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoPerson:
+    """Somebody who can sign in to the demo. `servers` holds `edge`, `cloud` or both."""
+
+    id: str
+    name: str
+    name_en: str
+    roles: tuple[str, ...]
+    servers: tuple[str, ...]
+
+
+def choose_ports(*, free: bool) -> Ports:
+    """The default ports where they are free, any free ones elsewhere; with `free` any free ones everywhere."""
+    chosen: dict[str, int] = {}
+    with ExitStack() as stack:  # all stay bound until the last is chosen, so that no port is chosen twice
+        for item in fields(Ports):
+            wanted = 0 if free else getattr(Ports(), item.name)
+            probe = stack.enter_context(socket.socket())
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, wanted))
+                probe.listen()
+            except OSError:
+                probe = stack.enter_context(socket.socket())
+                probe.bind((HOST, 0))
+                probe.listen()
+            chosen[item.name] = probe.getsockname()[1]
+    return Ports(**chosen)
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """Copy what site.toml and cloud.toml refer to (people.csv, checklists) beside them."""
+    target.mkdir(parents=True, exist_ok=True)
+    for item in source.iterdir():
+        if item.is_dir():
+            if item.name != "__pycache__":
+                shutil.copytree(item, target / item.name, dirs_exist_ok=True)
+        elif item.suffix in (".csv", ".toml") and item.name not in ("site.toml", "cloud.toml"):
+            shutil.copyfile(item, target / item.name)
+
+
+def fit_site(text: str, *, ports: Ports, serial: Path, mqtt_username: str, mqtt_password_file: Path) -> str:
+    """site.toml with the demo's addresses; comments and everything else stay.
+
+    Changes `[[bus]]` `plant_tcp` (host, port) and `rs485` (serial), `[mqtt]` (url, username, password_file),
+    `[web].port`, `[cloud].url`, and the url of every `[[channel]]` of kind `webhook`.
+
+    Raises:
+        ConfigError: a table that the demo needs is missing.
+    """
+    document = _parse(text, "site.toml")
+    problems: list[str] = []
+    tcp = _entry(document, "bus", "plant_tcp", problems)
+    tcp["host"], tcp["port"] = HOST, ports.modbus
+    _entry(document, "bus", "rs485", problems)["serial"] = str(serial)
+    mqtt = _table(document, "mqtt", problems)
+    mqtt["url"] = f"mqtt://{HOST}:{ports.mqtt}"
+    mqtt["username"], mqtt["password_file"] = mqtt_username, str(mqtt_password_file)
+    _table(document, "web", problems)["port"] = ports.edge
+    _table(document, "cloud", problems)["url"] = f"http://{HOST}:{ports.cloud}"
+    webhooks = [entry for entry in _entries(document, "channel") if entry.get("kind") == "webhook"]
+    for entry in webhooks:
+        entry["url"] = f"http://{HOST}:{ports.receiver}/robot/{entry.get('id', 'robot')}"
+    if not webhooks:
+        problems.append('channel: the demo needs a [[channel]] with kind = "webhook"')
+    return _text(document, "site.toml", problems)
+
+
+def fit_cloud(text: str, *, ports: Ports, gateway: str, public_key: str) -> str:
+    """cloud.toml with the demo's port and the gateway's public key.
+
+    Changes `[cloud].port` and the `public_key` of the `[[gateway]]` whose id is `gateway`. Raises ConfigError.
+    """
+    document = _parse(text, "cloud.toml")
+    problems: list[str] = []
+    _table(document, "cloud", problems)["port"] = ports.cloud
+    _entry(document, "gateway", gateway, problems)["public_key"] = public_key
+    return _text(document, "cloud.toml", problems)
+
+
+def gateway_id(site_text: str) -> str:
+    """`[gateway].id` of site.toml. Raises ConfigError."""
+    problems: list[str] = []
+    gateway = _table(_parse(site_text, "site.toml"), "gateway", problems)
+    if "id" not in gateway:
+        raise ConfigError("site.toml", ["gateway.id: is required"])
+    return str(gateway["id"])
+
+
+def read_people(folder: Path) -> list[DemoPerson]:
+    """Who can sign in to the edge (site.toml) and the cloud (cloud.toml): `[people].file` of each, in file order.
+
+    Raises ConfigError when a file is missing or has no `id` column.
+    """
+    found: dict[str, DemoPerson] = {}
+    for server, name in (("edge", "site.toml"), ("cloud", "cloud.toml")):
+        document = _parse((folder / name).read_text("utf-8"), name)
+        people = document.get("people", {})
+        file = folder / str(people.get("file", "people.csv") if isinstance(people, dict) else "people.csv")
+        for row in _rows(file):
+            known = found.get(row["id"])
+            found[row["id"]] = DemoPerson(
+                id=row["id"],
+                name=row.get("name") or row["id"],
+                name_en=row.get("name_en") or row.get("name") or row["id"],
+                roles=tuple((row.get("roles") or "").split()),
+                servers=(*(known.servers if known else ()), server),
+            )
+    return list(found.values())
+
+
+def _rows(file: Path) -> list[dict[str, str]]:
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            rows = list(csv.DictReader(lines))
+    except OSError as error:
+        raise ConfigError(str(file), [f"cannot be read: {error.strerror}"]) from error
+    if any(not row.get("id") for row in rows):
+        raise ConfigError(str(file), ["every person needs an id"])
+    return rows
+
+
+def _parse(text: str, source: str) -> tomlkit.TOMLDocument:
+    try:
+        return tomlkit.parse(text)
+    except TOMLKitError as error:
+        raise ConfigError(source, [str(error)]) from error
+
+
+def _entries(document: MutableMapping[str, Any], table: str) -> Iterator[MutableMapping[str, Any]]:
+    entries = document.get(table, [])
+    yield from (entry for entry in entries if isinstance(entry, MutableMapping)) if isinstance(entries, list) else ()
+
+
+def _entry(document: MutableMapping[str, Any], table: str, name: str, problems: list[str]) -> MutableMapping[str, Any]:
+    for entry in _entries(document, table):
+        if entry.get("id") == name:
+            return entry
+    problems.append(f'{table}: the demo needs a [[{table}]] with id = "{name}"')
+    return {}
+
+
+def _table(document: MutableMapping[str, Any], name: str, problems: list[str]) -> MutableMapping[str, Any]:
+    table = document.get(name)
+    if isinstance(table, MutableMapping):
+        return table
+    problems.append(f"{name}: the demo needs the table [{name}]")
+    return {}
+
+
+def _text(document: tomlkit.TOMLDocument, source: str, problems: list[str]) -> str:
+    if problems:
+        raise ConfigError(source, problems)
+    return tomlkit.dumps(document)

@@ -1,0 +1,1 @@
+"""The gateway daemon: composes sensors, journal, alarms, alerts and pages."""

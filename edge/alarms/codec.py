@@ -1,0 +1,83 @@
+"""The alarm object as JSON: in records, on MQTT, in the API and at the cloud."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...words import ClockState, Instant, Reading, utc_from_text, utc_text
+from .machine import Ack, Alarm, State
+from .rules import Kind, Rule
+
+
+def alarm_json(rule: Rule, alarm: Alarm, changed_at: Instant) -> dict[str, Any]:
+    """Everything that a receiver needs to show the alarm, and everything that a restart needs to go on."""
+    return {
+        "id": alarm.id,
+        "point": rule.point,
+        "area": rule.area,
+        "name": rule.name,
+        "name_en": rule.name_en,
+        "unit": rule.unit,
+        "kind": alarm.kind.value if alarm.kind else None,
+        "state": alarm.state.value,
+        "priority": alarm.priority,
+        "limit": alarm.limit,
+        "value": alarm.value,
+        "active": alarm.active.value if alarm.active else None,
+        "occurrence": alarm.occurrence,
+        "count": alarm.count,
+        "latched": alarm.latched,
+        "raised_at": utc_text(alarm.raised_at.utc_ms) if alarm.raised_at else None,
+        "raised": alarm.raised_at.to_json() if alarm.raised_at else None,
+        "returned": alarm.returned_at.to_json() if alarm.returned_at else None,
+        "changed_at": utc_text(changed_at.utc_ms),
+        "required_acks": list(rule.required_acks),
+        "acks": [
+            {"role": a.role, "person": a.person, "at": utc_text(a.at.utc_ms), "instant": a.at.to_json()}
+            for a in alarm.acks
+        ],
+    }
+
+
+def alarm_from_json(fields: dict[str, Any]) -> Alarm:
+    """Inverse of `alarm_json`. Raises KeyError or ValueError on anything else."""
+    acks = tuple(Ack(role=a["role"], person=a["person"], at=_instant(a["instant"])) for a in fields["acks"])
+    return Alarm(
+        id=fields["id"],
+        state=State(fields["state"]),
+        kind=Kind(fields["kind"]) if fields["kind"] else None,
+        priority=fields["priority"],
+        limit=fields["limit"],
+        active=Kind(fields["active"]) if fields["active"] else None,
+        occurrence=fields["occurrence"],
+        count=fields["count"],
+        latched=fields["latched"],
+        value=fields["value"],
+        raised_at=_instant(fields["raised"]) if fields["raised"] else None,
+        returned_at=_instant(fields["returned"]) if fields["returned"] else None,
+        acks=acks,
+    )
+
+
+def reading_json(reading: Reading) -> dict[str, Any]:
+    """A trigger reading as records carry it."""
+    return {
+        "point": reading.point,
+        "v": reading.value,
+        "q": reading.quality.value,
+        "why": reading.why,
+        "at": reading.at.to_json(),
+    }
+
+
+def _ack_json(ack: Ack) -> dict[str, Any]:
+    return {"role": ack.role, "person": ack.person, "at": utc_text(ack.at.utc_ms), "instant": ack.at.to_json()}
+
+
+def _instant(fields: dict[str, Any]) -> Instant:
+    return Instant(
+        utc_ms=utc_from_text(fields["utc"]),
+        mono_s=fields["mono"],
+        boot=fields["boot"],
+        clock=ClockState(fields["clock"]),
+    )

@@ -1,0 +1,166 @@
+"""Keeps every rule's condition and every alarm's state; turns readings, time and commands into transitions.
+
+Deterministic: the same readings, ticks and commands at the same instants give the same transitions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...errors import RefusedError
+from ...sync.journal import Draft
+from ...words import Instant, Quality, Reading, utc_text
+from .codec import alarm_json, reading_json
+from .machine import Acknowledge, Alarm, Change, Event, Off, On, Reason, Reset, State, Transition, step
+from .rules import Condition, Rule, Side, evaluate, evaluate_quality, evaluate_silence, resume, worst
+
+
+@dataclass(slots=True)
+class _Watched:
+    """A point's newest reading and its rules."""
+
+    rules: list[_Live] = field(default_factory=list)
+    last: Reading | None = None
+    last_s: float = 0.0
+
+
+@dataclass(slots=True)
+class _Live:
+    """A rule with its condition and its alarm."""
+
+    rule: Rule
+    condition: Condition
+    alarm: Alarm
+
+
+class Engine:
+    """All alarms of a gateway, in memory. The caller commits the drafts that it returns, in order.
+
+    Args:
+        rules: of every point.
+        alarms: live alarms by id, as committed before a restart.
+        start: now; silence is counted from here.
+    """
+
+    def __init__(self, rules: Iterable[Rule], alarms: Mapping[str, Alarm], start: Instant) -> None:
+        self._points: dict[str, _Watched] = {}
+        self._by_id: dict[str, _Live] = {}
+        self._last_occurrence = max((alarm.occurrence for alarm in alarms.values()), default=0)
+        for rule in rules:
+            alarm = alarms.get(rule.id, Alarm(id=rule.id))
+            live = _Live(rule=rule, condition=resume(rule, alarm.active), alarm=alarm)
+            self._by_id[rule.id] = live
+            watched = self._points.setdefault(rule.point, _Watched(last_s=start.mono_s))
+            watched.rules.append(live)
+
+    def rule(self, alarm_id: str) -> Rule:
+        """The rule of an alarm. Raises RefusedError `no_such_alarm`."""
+        return self._live(alarm_id).rule
+
+    def alarm(self, alarm_id: str) -> Alarm:
+        """The live alarm. Raises RefusedError `no_such_alarm`."""
+        return self._live(alarm_id).alarm
+
+    def read(self, reading: Reading, now: Instant) -> list[Draft]:
+        """A reading came: the records that follow, oldest first. Readings of unknown points make none."""
+        watched = self._points.get(reading.point)
+        if watched is None:
+            return []
+        watched.last = reading
+        watched.last_s = now.mono_s
+        drafts: list[Draft] = []
+        for live in watched.rules:
+            condition = self._evaluate(live, watched, reading, now)
+            if condition != live.condition:
+                self._set_condition(live, condition, reading, now, drafts)
+        return drafts
+
+    def tick(self, now: Instant) -> list[Draft]:
+        """Time has passed: delays run out, silence is noticed."""
+        drafts: list[Draft] = []
+        for watched in self._points.values():
+            for live in watched.rules:
+                condition = self._evaluate(live, watched, None, now)
+                if condition != live.condition:
+                    self._set_condition(live, condition, watched.last, now, drafts)
+        return drafts
+
+    def acknowledge(self, alarm_id: str, occurrence: int, role: str, person: str, now: Instant) -> list[Draft]:
+        """`person` acknowledges as `role`. Raises RefusedError; see `machine.step`."""
+        live = self._live(alarm_id)
+        return self._step(live, Acknowledge(occurrence=occurrence, role=role, person=person), None, now)
+
+    def reset(self, alarm_id: str, occurrence: int, person: str, now: Instant) -> list[Draft]:
+        """`person` unlatches. Raises RefusedError; see `machine.step`."""
+        live = self._live(alarm_id)
+        last = self._points[live.rule.point].last
+        good = last is not None and last.quality is Quality.GOOD
+        return self._step(live, Reset(occurrence=occurrence, person=person, quality_good=good), last, now)
+
+    def _live(self, alarm_id: str) -> _Live:
+        live = self._by_id.get(alarm_id)
+        if live is None:
+            raise RefusedError("no_such_alarm", f"there is no alarm {alarm_id!r}")
+        return live
+
+    @staticmethod
+    def _evaluate(live: _Live, watched: _Watched, reading: Reading | None, now: Instant) -> Condition:
+        rule = live.rule
+        match rule.side:
+            case Side.STALE:
+                bad = watched.last is not None and watched.last.quality is Quality.BAD
+                return evaluate_silence(rule, live.condition, watched.last_s, now.mono_s, bad=bad)
+            case Side.QUALITY:
+                return evaluate_quality(rule, live.condition, reading, now.mono_s)
+            case _:
+                return evaluate(rule, live.condition, reading, now.mono_s)
+
+    def _set_condition(
+        self, live: _Live, condition: Condition, trigger: Reading | None, now: Instant, drafts: list[Draft]
+    ) -> None:
+        before, after = worst(live.rule, live.condition), worst(live.rule, condition)
+        live.condition = condition
+        if before is after:
+            return
+        value = trigger.value if trigger is not None and live.rule.side in (Side.HIGH, Side.LOW) else None
+        event: Event = Off(value=value) if after is None else On(level=after, value=value)
+        drafts.extend(self._step(live, event, trigger, now))
+
+    def _step(self, live: _Live, event: Event, trigger: Reading | None, now: Instant) -> list[Draft]:
+        drafts = []
+        for transition in step(live.rule, live.alarm, event, now, self._last_occurrence + 1):
+            live.alarm = transition.alarm
+            self._last_occurrence = max(self._last_occurrence, transition.alarm.occurrence)
+            drafts.append(_draft(live.rule, transition, trigger, now))
+        return drafts
+
+
+def close_orphans(known: Iterable[str], stored: Mapping[str, dict[str, Any]], now: Instant) -> list[Draft]:
+    """Close, with a record, alarms that are open but whose rule is gone from the configuration.
+
+    Args:
+        known: ids of all rules.
+        stored: committed alarm objects (JSON) by id.
+        now: of the records.
+    """
+    ids = set(known)
+    drafts = []
+    for alarm_id, fields in stored.items():
+        if alarm_id in ids or fields["state"] == State.NORM.value:
+            continue
+        closed = {**fields, "state": State.NORM.value, "active": None, "changed_at": utc_text(now.utc_ms)}
+        body = {"alarm": closed, "reason": Reason.RULE_REMOVED.value, "rule": "", "trigger": None}
+        drafts.append(Draft(kind=f"alarm.{Change.CLOSED}", at=now, actor="gateway", body=body))
+    return drafts
+
+
+def _draft(rule: Rule, transition: Transition, trigger: Reading | None, now: Instant) -> Draft:
+    body: dict[str, Any] = {
+        "alarm": alarm_json(rule, transition.alarm, now),
+        "reason": transition.reason.value,
+        "rule": rule.revision,
+        "trigger": reading_json(trigger) if trigger is not None else None,
+    }
+    return Draft(kind=f"alarm.{transition.change}", at=now, actor=transition.actor, body=body)

@@ -1,0 +1,328 @@
+"""The alarm state machine: states x events, pure. Every cell is table A of docs/alarms.md.
+
+`ACK` counts when the last required role has acknowledged; earlier ones are recorded and leave the state as it is.
+Silencing a horn is not an acknowledgement and does not come here. Severity is the maximum of the occurrence; going
+down never clears acknowledgements.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, replace
+
+from ...errors import RefusedError
+from ...words import Instant
+from .rules import Kind, Level, Rule
+
+
+class State(enum.StrEnum):
+    """NORM, UNACK, ACKED, RTNUN (returned unacknowledged), LATU / LATA (returned and latched, un/acknowledged)."""
+
+    NORM = "NORM"
+    UNACK = "UNACK"
+    ACKED = "ACKED"
+    RTNUN = "RTNUN"
+    LATU = "LATU"
+    LATA = "LATA"
+
+
+class Change(enum.StrEnum):
+    """What a transition is called; kind of its record is `alarm.` + this."""
+
+    RAISED = "raised"
+    RERAISED = "reraised"
+    RECURRED = "recurred"
+    EASED = "eased"
+    REOPENED = "reopened"
+    RETURNED = "returned"
+    ACKED = "acked"
+    REPEATED = "repeated"
+    CLOSED = "closed"
+
+
+class Reason(enum.StrEnum):
+    """Why a transition happened."""
+
+    CONDITION = "condition"
+    SEVERITY_UP = "severity_up"
+    PERSON = "person"
+    REALARM = "realarm"
+    ACKED_AND_NORMAL = "acked_and_normal"
+    SUPERSEDED_UNACKED = "superseded_unacked"
+    RESET = "reset"
+    RULE_REMOVED = "rule_removed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ack:
+    """One role's acknowledgement by one person."""
+
+    role: str
+    person: str
+    at: Instant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alarm:
+    """The live state of one alarm object.
+
+    Attributes:
+        kind, priority, limit: of the most severe level of this occurrence.
+        active: kind of the level that is on now, None when the condition is off.
+        occurrence: number of this occurrence, unique on the gateway; 0 before the first.
+        count: how often the condition came on during the occurrence.
+        latched: a latching level was reached during the occurrence.
+        value: of the reading that made the last transition, None when there was none.
+    """
+
+    id: str
+    state: State = State.NORM
+    kind: Kind | None = None
+    priority: int = 4
+    limit: float = 0.0
+    active: Kind | None = None
+    occurrence: int = 0
+    count: int = 0
+    latched: bool = False
+    value: float | None = None
+    raised_at: Instant | None = None
+    returned_at: Instant | None = None
+    acks: tuple[Ack, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class On:
+    """The condition came on, or its active level changed to `level`."""
+
+    level: Level
+    value: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Off:
+    """The condition went off."""
+
+    value: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acknowledge:
+    """`person` acknowledges as `role`, naming the occurrence that they saw."""
+
+    occurrence: int
+    role: str
+    person: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reset:
+    """An officer unlatches; allowed with the condition off and good quality only."""
+
+    occurrence: int
+    person: str
+    quality_good: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Realarm:
+    """The repeat timer fired."""
+
+
+Event = On | Off | Acknowledge | Reset | Realarm
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transition:
+    """One change of an alarm; becomes one record. `actor` is a person's id or `gateway`."""
+
+    alarm: Alarm
+    change: Change
+    reason: Reason
+    actor: str = "gateway"
+
+
+def step(rule: Rule, alarm: Alarm, event: Event, now: Instant, next_occurrence: int) -> tuple[Transition, ...]:
+    """The transitions that `event` makes, oldest first; empty when nothing changes.
+
+    Args:
+        rule: of the alarm.
+        alarm: before the event.
+        event: what happened.
+        now: stored in what changes.
+        next_occurrence: the number that a new occurrence gets.
+
+    Raises:
+        RefusedError: a person's command that the state does not allow (`old_occurrence`, `not_in_alarm`,
+            `role_not_required`, `already_acked`, `distinct_persons`, `ack_first`, `still_on`, `bad_quality`,
+            `not_latched`).
+    """
+    match event:
+        case On():
+            return _on(rule, alarm, event, now, next_occurrence)
+        case Off():
+            return _off(alarm, event, now)
+        case Acknowledge():
+            return _acknowledge(rule, alarm, event, now)
+        case Reset():
+            return _reset(alarm, event)
+        case Realarm():
+            return _realarm(alarm)
+
+
+def missing_roles(rule: Rule, alarm: Alarm) -> tuple[str, ...]:
+    """Required roles that have not acknowledged this occurrence yet."""
+    have = {ack.role for ack in alarm.acks}
+    return tuple(role for role in rule.required_acks if role not in have)
+
+
+def _raise(rule: Rule, event: On, now: Instant, occurrence: int) -> Transition:
+    level = event.level
+    raised = Alarm(
+        id=rule.id,
+        state=State.UNACK,
+        kind=level.kind,
+        priority=level.priority,
+        limit=level.limit,
+        active=level.kind,
+        occurrence=occurrence,
+        count=1,
+        latched=level.latching,
+        value=event.value,
+        raised_at=now,
+    )
+    return Transition(alarm=raised, change=Change.RAISED, reason=Reason.CONDITION)
+
+
+def _on(rule: Rule, alarm: Alarm, event: On, now: Instant, next_occurrence: int) -> tuple[Transition, ...]:
+    if alarm.state is State.NORM:
+        return (_raise(rule, event, now, next_occurrence),)
+    if alarm.state is State.RTNUN and _since(alarm.returned_at, now) > rule.reopen_s:
+        closed = replace(alarm, state=State.NORM, active=None)
+        return (
+            Transition(alarm=closed, change=Change.CLOSED, reason=Reason.SUPERSEDED_UNACKED),
+            _raise(rule, event, now, next_occurrence),
+        )
+    up = _rank(rule, event.level.kind) > _rank(rule, alarm.active)
+    worse = _rank(rule, event.level.kind) > _rank(rule, alarm.kind)
+    after = replace(
+        alarm,
+        active=event.level.kind,
+        value=event.value,
+        returned_at=None,
+        count=alarm.count + (1 if up else 0),
+        latched=alarm.latched or event.level.latching,
+    )
+    if worse:
+        after = replace(after, kind=event.level.kind, priority=event.level.priority, limit=event.level.limit)
+    if alarm.state in (State.UNACK, State.ACKED):
+        if worse:
+            after = replace(after, state=State.UNACK, acks=())
+            return (Transition(alarm=after, change=Change.RERAISED, reason=Reason.SEVERITY_UP),)
+        return (Transition(alarm=after, change=Change.RECURRED if up else Change.EASED, reason=Reason.CONDITION),)
+    # RTNUN, LATU, LATA: the same occurrence is on again
+    keep = alarm.state is not State.LATA and not worse
+    after = replace(after, state=State.UNACK, acks=alarm.acks if keep else ())
+    reason = Reason.SEVERITY_UP if worse else Reason.CONDITION
+    return (Transition(alarm=after, change=Change.REOPENED, reason=reason),)
+
+
+def _off(alarm: Alarm, event: Off, now: Instant) -> tuple[Transition, ...]:
+    if alarm.active is None:
+        return ()
+    after = replace(alarm, active=None, value=event.value, returned_at=now)
+    match alarm.state:
+        case State.UNACK:
+            after = replace(after, state=State.LATU if alarm.latched else State.RTNUN)
+            return (Transition(alarm=after, change=Change.RETURNED, reason=Reason.CONDITION),)
+        case State.ACKED if alarm.latched:
+            after = replace(after, state=State.LATA)
+            return (Transition(alarm=after, change=Change.RETURNED, reason=Reason.CONDITION),)
+        case State.ACKED:
+            after = replace(after, state=State.NORM)
+            return (Transition(alarm=after, change=Change.CLOSED, reason=Reason.ACKED_AND_NORMAL),)
+        case _:
+            raise AssertionError(f"{alarm.id}: condition on in {alarm.state}")
+
+
+def _acknowledge(rule: Rule, alarm: Alarm, event: Acknowledge, now: Instant) -> tuple[Transition, ...]:
+    _check_occurrence(alarm, event.occurrence)
+    if event.role not in rule.required_acks:
+        raise RefusedError("role_not_required", f"{alarm.id} does not ask role {event.role!r} to acknowledge")
+    for ack in alarm.acks:
+        if ack.role == event.role and ack.person == event.person:
+            return ()
+        if ack.role == event.role:
+            raise RefusedError("already_acked", f"{alarm.id}: {ack.person} has acknowledged as {event.role}")
+        if ack.person == event.person and rule.distinct_persons:
+            hint = "another person of the missing role must acknowledge"
+            raise RefusedError("distinct_persons", f"{event.person} has acknowledged as {ack.role}", hint=hint)
+    after = replace(alarm, acks=(*alarm.acks, Ack(role=event.role, person=event.person, at=now)))
+    if missing_roles(rule, after):
+        return (Transition(alarm=after, change=Change.ACKED, reason=Reason.PERSON, actor=event.person),)
+    return _fully_acked(alarm, after, event.person)
+
+
+def _fully_acked(alarm: Alarm, after: Alarm, person: str) -> tuple[Transition, ...]:
+    target = {State.UNACK: State.ACKED, State.RTNUN: State.NORM, State.LATU: State.LATA}.get(alarm.state, alarm.state)
+    acked = Transition(
+        alarm=replace(after, state=State.RTNUN if target is State.NORM else target),
+        change=Change.ACKED,
+        reason=Reason.PERSON,
+        actor=person,
+    )
+    if target is not State.NORM:
+        return (acked,)
+    closed = Transition(
+        alarm=replace(after, state=State.NORM), change=Change.CLOSED, reason=Reason.ACKED_AND_NORMAL, actor=person
+    )
+    return (acked, closed)
+
+
+def _reset(alarm: Alarm, event: Reset) -> tuple[Transition, ...]:
+    _check_occurrence(alarm, event.occurrence)
+    if alarm.state is State.LATU:
+        raise RefusedError("ack_first", f"{alarm.id} is not acknowledged", hint="acknowledge first, then reset")
+    if alarm.active is not None:
+        raise RefusedError("still_on", f"{alarm.id} is still in alarm", hint="reset when the value is back to normal")
+    if alarm.state is not State.LATA:
+        raise RefusedError("not_latched", f"{alarm.id} is not latched: it closes by itself")
+    if not event.quality_good:
+        raise RefusedError("bad_quality", f"{alarm.id}: the newest reading is not good", hint="repair the sensor first")
+    after = replace(alarm, state=State.NORM)
+    return (Transition(alarm=after, change=Change.CLOSED, reason=Reason.RESET, actor=event.person),)
+
+
+def _realarm(alarm: Alarm) -> tuple[Transition, ...]:
+    match alarm.state:
+        case State.UNACK | State.RTNUN | State.LATU:
+            return (Transition(alarm=alarm, change=Change.REPEATED, reason=Reason.REALARM),)
+        case State.ACKED:
+            after = replace(alarm, state=State.UNACK, acks=())
+            return (Transition(alarm=after, change=Change.REPEATED, reason=Reason.REALARM),)
+        case State.NORM | State.LATA:
+            return ()
+
+
+def _check_occurrence(alarm: Alarm, occurrence: int) -> None:
+    if occurrence != alarm.occurrence:
+        raise RefusedError(
+            "old_occurrence",
+            f"{alarm.id}: occurrence {occurrence} is not the current one ({alarm.occurrence})",
+            hint="look at the alarm again, then acknowledge what is on now",
+        )
+    if alarm.state is State.NORM:
+        raise RefusedError("not_in_alarm", f"{alarm.id} is not in alarm")
+
+
+def _rank(rule: Rule, kind: Kind | None) -> int:
+    kinds = [level.kind for level in rule.levels]
+    return kinds.index(kind) if kind is not None and kind in kinds else -1
+
+
+def _since(before: Instant | None, now: Instant) -> float:
+    """Seconds from `before` to `now`: monotonic within one boot, else by the wall clock."""
+    if before is None:
+        return 0.0
+    if before.boot == now.boot:
+        return now.mono_s - before.mono_s
+    return max(0.0, (now.utc_ms - before.utc_ms) / 1000)

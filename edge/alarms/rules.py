@@ -1,0 +1,191 @@
+"""Pure alarm rules: a reading in, the level that is active out. No clock, no I/O.
+
+Definitions: ISA-18.2 / IEC 62682 (deadband, on-delay, off-delay). A limit is reached at the limit itself; it
+clears only strictly past limit ∓ deadband; the deadband does not shift the activation.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, replace
+
+from ...words import Quality, Reading
+
+
+class Kind(enum.StrEnum):
+    """What an alarm is about."""
+
+    HIHI = "hihi"
+    HI = "hi"
+    LO = "lo"
+    LOLO = "lolo"
+    STALE = "stale"
+    QUALITY = "quality"
+
+
+class Side(enum.StrEnum):
+    """What one alarm object watches; last part of its id. hi and hihi are two levels of one `high` alarm."""
+
+    HIGH = "high"
+    LOW = "low"
+    STALE = "stale"
+    QUALITY = "quality"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Level:
+    """One limit. `limit` and `deadband` in the point's unit (seconds for stale), delays in seconds.
+
+    Attributes:
+        priority: 1 (highest) to 4.
+        latching: stays after return to normal until an officer resets it.
+    """
+
+    kind: Kind
+    limit: float
+    priority: int
+    deadband: float = 0.0
+    on_delay_s: float = 0.0
+    off_delay_s: float = 0.0
+    latching: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One alarm object of one point.
+
+    Attributes:
+        levels: least severe first; `high`: hi, hihi; `low`: lo, lolo; `stale` and `quality`: exactly one.
+        required_acks: roles that must each acknowledge.
+        distinct_persons: one person may answer for one role only.
+        reopen_s: a condition that comes back within this time after an unacknowledged return is the same occurrence.
+        revision: of the configuration; every record carries it.
+    """
+
+    id: str
+    point: str
+    area: str
+    side: Side
+    name: str
+    name_en: str
+    unit: str
+    levels: tuple[Level, ...]
+    required_acks: tuple[str, ...] = ("keeper", "officer")
+    distinct_persons: bool = True
+    reopen_s: float = 300.0
+    revision: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """One level's condition.
+
+    Attributes:
+        active: after delays and deadband.
+        since: monotonic seconds since when the opposite is seen, None when it is not.
+        frozen_at: monotonic seconds since when quality is bad: time that does not count towards a delay.
+    """
+
+    active: bool = False
+    since: float | None = None
+    frozen_at: float | None = None
+
+
+Condition = tuple[Track, ...]
+
+
+def quiet(rule: Rule) -> Condition:
+    """The condition of a rule that never saw a reading."""
+    return tuple(Track() for _ in rule.levels)
+
+
+def worst(rule: Rule, condition: Condition) -> Level | None:
+    """The most severe active level, None when the condition is off."""
+    for level, track in zip(reversed(rule.levels), reversed(condition), strict=True):
+        if track.active:
+            return level
+    return None
+
+
+def resume(rule: Rule, kind: Kind | None) -> Condition:
+    """The condition after a restart: every level up to `kind` active, as it was committed."""
+    if kind is None:
+        return quiet(rule)
+    kinds = [level.kind for level in rule.levels]
+    reached = kinds.index(kind) if kind in kinds else len(kinds) - 1
+    return tuple(Track(active=i <= reached) for i in range(len(kinds)))
+
+
+def evaluate(rule: Rule, condition: Condition, reading: Reading | None, now_s: float) -> Condition:
+    """The condition after `reading`, or after time has passed (`None`).
+
+    Args:
+        rule: of side `high` or `low`; for `stale` and `quality` use `evaluate_silence` and `evaluate_quality`.
+        condition: as returned before.
+        reading: bad quality freezes the condition: it neither clears nor raises.
+        now_s: monotonic seconds; never goes backwards.
+    """
+    if reading is None:
+        return tuple([_pass_time(level, track, now_s) for level, track in zip(rule.levels, condition, strict=True)])
+    value = reading.value
+    if value is None or reading.quality is Quality.BAD:
+        return tuple([_freeze(track, now_s) for track in condition])
+    high = rule.side is Side.HIGH
+    tracks = []
+    for level, track in zip(rule.levels, condition, strict=True):
+        if high:
+            reached, past = value >= level.limit, value < level.limit - level.deadband
+        else:
+            reached, past = value <= level.limit, value > level.limit + level.deadband
+        tracks.append(_see(level, track, reached=reached, past=past, now_s=now_s))
+    return tuple(tracks)
+
+
+def evaluate_quality(rule: Rule, condition: Condition, reading: Reading | None, now_s: float) -> Condition:
+    """`quality`: on while the newest reading is bad."""
+    (level,), (track,) = rule.levels, condition
+    if reading is None:
+        return (_pass_time(level, track, now_s),)
+    bad = reading.quality is Quality.BAD
+    return (_see(level, track, reached=bad, past=not bad, now_s=now_s),)
+
+
+def evaluate_silence(rule: Rule, condition: Condition, last_s: float, now_s: float, *, bad: bool) -> Condition:
+    """`stale`: on when nothing came for the limit's seconds. A point known to be bad is the quality alarm's matter.
+
+    Args:
+        rule: of side `stale`.
+        condition: as returned before.
+        last_s: monotonic seconds of the last reading, or of the start when there was none.
+        now_s: monotonic seconds.
+        bad: the newest reading was bad.
+    """
+    (level,), (track,) = rule.levels, condition
+    silent = not bad and now_s - last_s >= level.limit
+    return (_see(level, track, reached=silent, past=not silent, now_s=now_s),)
+
+
+def _see(level: Level, track: Track, *, reached: bool, past: bool, now_s: float) -> Track:
+    since = track.since
+    if track.frozen_at is not None and since is not None:
+        since += now_s - track.frozen_at  # what passed in bad quality does not count
+    opposite = past if track.active else reached
+    if not opposite:
+        return track if track.since is None and track.frozen_at is None else Track(active=track.active)
+    if since is None:
+        since = now_s
+    delay_s = level.off_delay_s if track.active else level.on_delay_s
+    if now_s - since >= delay_s:
+        return Track(active=not track.active)
+    return Track(active=track.active, since=since)
+
+
+def _pass_time(level: Level, track: Track, now_s: float) -> Track:
+    if track.since is None or track.frozen_at is not None:
+        return track
+    delay_s = level.off_delay_s if track.active else level.on_delay_s
+    return Track(active=not track.active) if now_s - track.since >= delay_s else track
+
+
+def _freeze(track: Track, now_s: float) -> Track:
+    return track if track.frozen_at is not None or track.since is None else replace(track, frozen_at=now_s)

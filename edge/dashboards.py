@@ -1,0 +1,273 @@
+"""The local MQTT tree `sw/v1/<site>/…` for any dashboard that the control room already has.
+
+The gateway's stores are the truth: everything retained is published again at each connect, so a broker that lost its
+memory has it back at once. Alarm events are announced after their commit and repeated after a lost connection from
+a committed cursor; receivers drop by `key`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import random
+import sqlite3
+import ssl
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiomqtt
+
+from ..sync.journal import Journal, Record, StateTable
+from ..words import Instant, Point, mono_s, now, utc_text
+from .alarms.rules import Rule
+from .alarms.table import alarm_events_after, stored_alarms
+from .values import Values, reading_view
+
+_log = logging.getLogger(__name__)
+
+REFRESH_S = 20.0
+_PAUSE_CAP_S = 30.0
+
+SCHEMA = "CREATE TABLE mqtt_cursor (id INTEGER PRIMARY KEY CHECK (id = 1), seq INTEGER NOT NULL)"
+
+
+def _nothing(_: sqlite3.Connection, __: Record) -> None:
+    """The cursor does not follow from records."""
+
+
+TABLE = StateTable(name="mqtt", version=1, schema=SCHEMA, tables=("mqtt_cursor",), kinds=("mqtt.",), apply=_nothing)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broker:
+    """Where the broker is. `url`: mqtt://host:port or mqtts://host:port."""
+
+    url: str
+    username: str = ""
+    password: str = ""
+
+    def client(self, identifier: str, will: aiomqtt.Will) -> aiomqtt.Client:
+        """A client that is not connected yet."""
+        parts = urlsplit(self.url)
+        secure = parts.scheme == "mqtts"
+        return aiomqtt.Client(
+            parts.hostname or "",
+            parts.port or (8883 if secure else 1883),
+            username=self.username or None,
+            password=self.password or None,
+            identifier=identifier,
+            will=will,
+            tls_context=ssl.create_default_context() if secure else None,
+            timeout=10,
+            keepalive=20,
+        )
+
+
+@dataclass(slots=True)
+class DashboardHealth:
+    """State of the broker link for pages. `beat_s` is fresh while the loop turns."""
+
+    state: str = "down"
+    since: Instant = field(default_factory=now)
+    error: str = ""
+    beat_s: float = field(default_factory=mono_s)
+
+    def set(self, state: str, error: str = "") -> None:
+        """Note a change, and log it once."""
+        if state != self.state:
+            self.since = now()
+            _log.log(logging.INFO if state == "up" else logging.WARNING, "broker %s %s", state, error)
+        self.state, self.error = state, error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PointMeta:
+    """What `…/meta` says of a point."""
+
+    point: Point
+    area: str
+    area_name: str
+    stale_s: float
+    limits: Mapping[str, float | None]
+
+    def to_json(self) -> dict[str, Any]:
+        """Payload of the meta topic."""
+        point = self.point
+        return {
+            "id": point.id,
+            "name": point.name,
+            "name_en": point.name_en,
+            "unit": point.unit,
+            "quantity": point.quantity,
+            "area": self.area,
+            "area_name": self.area_name,
+            "stale_s": self.stale_s,
+            "limits": dict(self.limits),
+            "low": point.low,
+            "high": point.high,
+        }
+
+
+class Dashboards:
+    """Publishes the tree for ever; a lost broker costs nothing else.
+
+    Args:
+        site, gateway: ids in the topics.
+        broker: where.
+        journal, values: what to publish.
+        points, rules: of the configuration.
+        status: the gateway's status for `gw/<gw>/health`.
+        health: for pages.
+    """
+
+    def __init__(
+        self,
+        *,
+        site: str,
+        gateway: str,
+        broker: Broker,
+        journal: Journal,
+        values: Values,
+        points: Sequence[PointMeta],
+        rules: Sequence[Rule],
+        status: Callable[[], dict[str, Any]],
+        health: DashboardHealth,
+    ) -> None:
+        self._base = f"sw/v1/{site}"
+        self._site = site
+        self._gateway = gateway
+        self._broker = broker
+        self._journal = journal
+        self._values = values
+        self._points = {meta.point.id: meta for meta in points}
+        self._rules = rules
+        self._status = status
+        self._health = health
+        self._changed = values.cursor()
+        self._sent: dict[str, tuple[Any, float]] = {}
+        self._seq = 0
+        self._committed = asyncio.Event()
+        self._cursor: int | None = None
+        journal.subscribe(lambda _: self._committed.set())
+
+    async def run(self) -> None:
+        """Connect, publish, reconnect with capped, jittered pauses; ends only with the store's error."""
+        await self._load_cursor()
+        pause_s = 0.5
+        while True:
+            started_s = mono_s()
+            try:
+                await self._session()
+            except* aiomqtt.MqttError as errors:
+                self._health.set("down", str(errors.exceptions[0]))
+            if mono_s() - started_s > _PAUSE_CAP_S:
+                pause_s = 0.5
+            pause_s = min(pause_s * 2, _PAUSE_CAP_S)
+            self._health.beat_s = mono_s()
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311
+
+    async def _session(self) -> None:
+        topic = f"{self._base}/gw/{self._gateway}/status"
+        will = aiomqtt.Will(topic, json.dumps({"online": False}), qos=1, retain=True)
+        async with self._broker.client(f"sitewarden-{self._gateway}", will) as client:
+            boot = now()
+            online = {"online": True, "ts": utc_text(boot.utc_ms), "boot": boot.boot}
+            await client.publish(topic, json.dumps(online), qos=1, retain=True)
+            await self._publish_everything(client)
+            self._health.set("up")
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._publish_values(client), name="mqtt-values")
+                    group.create_task(self._publish_events(client), name="mqtt-events")
+            finally:
+                with contextlib.suppress(aiomqtt.MqttError, TimeoutError):
+                    await asyncio.wait_for(client.publish(topic, json.dumps({"online": False}), qos=1, retain=True), 2)
+
+    async def _publish_everything(self, client: aiomqtt.Client) -> None:
+        self._sent.clear()
+        for meta in self._points.values():
+            await self._retain(client, f"{meta.point.topic}/meta", meta.to_json())
+            await self._publish_value(client, meta.point.id)
+        alarms = await self._journal.query(stored_alarms)
+        known = {rule.id for rule in self._rules}
+        for alarm_id in known | alarms.keys():
+            state = alarms.get(alarm_id, {"id": alarm_id, "state": "NORM"})
+            await self._retain(client, f"alarm/{alarm_id}/state", state if alarm_id in known else None)
+        await self._publish_summary(client, alarms)
+
+    async def _publish_values(self, client: aiomqtt.Client) -> None:
+        while True:
+            self._health.beat_s = mono_s()
+            changed = list(self._changed)
+            self._changed.clear()
+            for point in changed:
+                await self._publish_value(client, point)
+            await asyncio.sleep(1.0)
+
+    async def _publish_value(self, client: aiomqtt.Client, point: str) -> None:
+        meta, reading = self._points.get(point), self._values.get(point)
+        if meta is None or reading is None:
+            return
+        what = (reading.value, reading.quality, reading.why)
+        before, at_s = self._sent.get(point, (None, -REFRESH_S))
+        if what == before and mono_s() - at_s < min(REFRESH_S, meta.stale_s / 3):
+            return
+        view = reading_view(reading, now())
+        self._seq += 1
+        payload = {"v": view["v"], "u": meta.point.unit, "q": view["q"], "why": view["why"], "ts": view["ts"]}
+        await self._retain(client, f"{meta.point.topic}/value", {**payload, "seq": self._seq})
+        self._sent[point] = (what, mono_s())
+
+    async def _publish_events(self, client: aiomqtt.Client) -> None:
+        while True:
+            self._committed.clear()
+            assert self._cursor is not None
+            after = self._cursor
+            events = await self._journal.query(
+                lambda connection, after=after: alarm_events_after(connection, after, 200)
+            )
+            for event in events:
+                await self._publish_event(client, event)
+                self._cursor = event["seq"]
+            if events:
+                await self._publish_summary(client, await self._journal.query(stored_alarms))
+                await self._save_cursor()
+                continue
+            await self._committed.wait()
+
+    async def _publish_event(self, client: aiomqtt.Client, event: dict[str, Any]) -> None:
+        alarm = event["alarm"]
+        removed = event["reason"] == "rule_removed"
+        await self._retain(client, f"alarm/{alarm['id']}/state", None if removed else alarm)
+        key = f"{self._site}/{self._gateway}/{self._journal.epoch}/{event['seq']}"
+        await client.publish(f"{self._base}/event/{alarm['id']}", _dump({**event, "key": key}), qos=1)
+
+    async def _publish_summary(self, client: aiomqtt.Client, alarms: Mapping[str, Mapping[str, Any]]) -> None:
+        live = [alarm for alarm in alarms.values() if alarm["state"] != "NORM"]
+        counts = {str(priority): sum(a["priority"] == priority for a in live) for priority in (1, 2, 3, 4)}
+        unacked = sum(alarm["state"] in ("UNACK", "RTNUN", "LATU") for alarm in live)
+        summary = {"open": len(live), "unacked": unacked, "by_priority": counts}
+        rev = max((alarm["rev"] for alarm in alarms.values()), default=0)
+        await self._retain(client, "alarm/summary", {**summary, "rev": rev})
+        await self._retain(client, f"gw/{self._gateway}/health", self._status())
+
+    async def _retain(self, client: aiomqtt.Client, topic: str, payload: Any) -> None:
+        data = b"" if payload is None else _dump(payload)
+        await client.publish(f"{self._base}/{topic}", data, qos=1, retain=True)
+
+    async def _load_cursor(self) -> None:
+        row = await self._journal.query(lambda c: c.execute("SELECT seq FROM mqtt_cursor").fetchone())
+        self._cursor = row[0] if row else self._journal.head()[0]
+        await self._save_cursor()
+
+    async def _save_cursor(self) -> None:
+        row = (self._cursor,)
+        await self._journal.write(lambda c: c.execute("INSERT OR REPLACE INTO mqtt_cursor VALUES (1, ?)", row).rowcount)
+
+
+def _dump(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

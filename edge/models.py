@@ -1,0 +1,204 @@
+"""The shape of site.toml: strict models, one per table. What refers to what is checked in `config.py`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
+Label = Annotated[str, StringConstraints(min_length=1, max_length=80)]
+PointRef = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+\.[a-z0-9_]+\.[a-z0-9_]+$")]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[float, Field(ge=0, le=86400 * 7)]
+Priority = Annotated[int, Field(ge=1, le=4)]
+Quantity = Literal["temperature", "humidity", "pressure", "gas", "other"]
+
+
+class _Table(BaseModel):
+    """A TOML table: unknown keys and wrong types are errors; whole numbers are welcome where decimals are meant."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class SiteTable(_Table):
+    """[site]: what the plant is called."""
+
+    id: Name
+    name: Label
+    name_en: Label
+    timezone: Label = "Asia/Shanghai"
+
+
+class GatewayTable(_Table):
+    """[gateway]: this machine."""
+
+    id: Name
+    flush_s: Annotated[float, Field(ge=1, le=60)] = 10.0
+    keep_days: Annotated[int, Field(ge=1, le=3650)] = 30
+
+
+class WebTable(_Table):
+    """[web]: where the pages are served."""
+
+    host: Label = "127.0.0.1"
+    port: Port = 8080
+
+
+class MqttTable(_Table):
+    """[mqtt]: the broker that carries devices and dashboards."""
+
+    url: Label
+    username: str = ""
+    password_file: str = ""
+
+
+class CloudTable(_Table):
+    """[cloud]: the aggregator. Without this table the gateway works alone."""
+
+    url: Label
+    ca_file: str = ""
+
+
+class AreaTable(_Table):
+    """[[area]]: a place with people who answer for it."""
+
+    id: Name
+    name: Label
+    name_en: Label
+
+
+class BusTable(_Table):
+    """[[bus]]: one Modbus wire, polled by one owner."""
+
+    id: Name
+    kind: Literal["tcp", "rtu", "rtu_tcp"]
+    host: str | None = None
+    port: Port | None = None
+    serial: str | None = None
+    baud: Annotated[int, Field(ge=300, le=921600)] = 9600
+    parity: Literal["N", "E", "O"] = "N"
+    stopbits: Literal[1, 2] = 1
+    timeout_ms: Annotated[int, Field(ge=20, le=30000)] = 500
+    late_max_ms: Annotated[int, Field(ge=20, le=60000)] = 1500
+    inter_frame_ms: Annotated[int, Field(ge=0, le=1000)] = 0
+
+
+class DeviceTable(_Table):
+    """[[device]]: one Modbus unit and the catalogue profile that says what its registers mean."""
+
+    id: Name
+    area: Name
+    bus: Name
+    unit_id: Annotated[int, Field(ge=0, le=247)]
+    profile: Name
+    poll_s: Annotated[float, Field(ge=0.1, le=3600)] = 5.0
+    timeout_ms: Annotated[int, Field(ge=20, le=30000)] | None = None
+
+
+class MqttPointTable(_Table):
+    """[[mqtt_device.point]]: one number in the device's JSON."""
+
+    name: Name
+    label: Label
+    label_en: Label
+    path: Label
+    unit: str
+    quantity: Quantity
+    decimals: Annotated[int, Field(ge=0, le=6)] = 1
+    scale: float = 1.0
+    low: float | None = None
+    high: float | None = None
+
+
+class MqttDeviceTable(_Table):
+    """[[mqtt_device]]: a device that publishes JSON."""
+
+    id: Name
+    area: Name
+    topic: Label
+    every_s: Annotated[float, Field(ge=0.1, le=86400)] = 10.0
+    status_path: str = ""
+    status_ok: list[str] = Field(default_factory=list)
+    point: Annotated[list[MqttPointTable], Field(min_length=1)]
+
+
+class LevelTable(_Table):
+    """A limit with its own settings: `hihi = { limit = 85, priority = 2 }`. A bare number is `{ limit = number }`."""
+
+    limit: float
+    priority: Priority | None = None
+    deadband: Annotated[float, Field(ge=0)] | None = None
+    on_delay_s: Seconds | None = None
+    off_delay_s: Seconds | None = None
+    latching: bool | None = None
+
+
+def _level(value: Any) -> Any:
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    return {"limit": value} if plain else value
+
+
+Level = Annotated[LevelTable | None, BeforeValidator(_level)]
+
+
+class AlarmTable(_Table):
+    """[[alarm]]: the limits of one point and how its alarms behave (keys of docs/configuration.md)."""
+
+    point: PointRef
+    lolo: Level = None
+    lo: Level = None
+    hi: Level = None
+    hihi: Level = None
+    deadband: Annotated[float, Field(ge=0)] | None = None
+    on_delay_s: Seconds | None = None
+    off_delay_s: Seconds | None = None
+    stale_s: Annotated[float, Field(gt=0, le=86400)] | None = None
+    quality_delay_s: Seconds | None = None
+    required_acks: Annotated[list[Name], Field(min_length=1)] | None = None
+    distinct_persons: bool = True
+    reopen_s: Seconds = 300.0
+
+
+class ChannelTable(_Table):
+    """[[channel]]: a way to reach people outside the pages."""
+
+    id: Name
+    kind: Literal["webhook"]
+    url: Label
+    success_field: Label = "errcode"
+    success_value: int = 0
+    timeout_s: Annotated[float, Field(ge=0.5, le=60)] = 10.0
+
+
+class AlertsTable(_Table):
+    """[alerts]: who must know, and how."""
+
+    required_acks: Annotated[list[Name], Field(min_length=1)] = Field(default_factory=lambda: ["keeper", "officer"])
+    channels: list[Name] = Field(default_factory=list)
+
+
+class PeopleTable(_Table):
+    """[people]: the list of persons, beside site.toml."""
+
+    file: Label = "people.csv"
+
+
+SINGLE: dict[str, type[_Table]] = {
+    "site": SiteTable,
+    "gateway": GatewayTable,
+    "web": WebTable,
+    "mqtt": MqttTable,
+    "cloud": CloudTable,
+    "alerts": AlertsTable,
+    "people": PeopleTable,
+}
+REPEATED: dict[str, type[_Table]] = {
+    "area": AreaTable,
+    "bus": BusTable,
+    "device": DeviceTable,
+    "mqtt_device": MqttDeviceTable,
+    "alarm": AlarmTable,
+    "channel": ChannelTable,
+}
+REQUIRED = ("site", "gateway")

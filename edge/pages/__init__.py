@@ -1,0 +1,1 @@
+"""What the gateway's pages ask for: JSON, live events, sign-in. No SQL and no rules here."""

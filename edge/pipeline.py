@@ -1,0 +1,149 @@
+"""A reading's way: history buffer and alarm rules, one transaction, then the announcement.
+
+Everything that changes an alarm passes through here on the loop, in order; records are committed in that order.
+What was not committed is not announced: when the store fails, `run` raises and the process ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..sync.history import History
+from ..sync.journal import Draft, Journal, Record
+from ..words import Instant, Reading, mono_s, now
+from .alarms.engine import Engine
+from .values import Values
+
+TICK_S = 0.5
+_MOST_DRAFTS = 500
+
+
+@dataclass(slots=True)
+class PipelineHealth:
+    """Heartbeats (monotonic seconds) of the two loops, and counters."""
+
+    tick_s: float = field(default_factory=mono_s)
+    commit_s: float = field(default_factory=mono_s)
+    readings: int = 0
+    records: int = 0
+
+
+class Pipeline:
+    """Owns the alarm engine.
+
+    Args:
+        engine: all alarms.
+        journal: open.
+        history: open.
+        values: newest readings.
+        notify: for an alarm draft, the `notify` list of its body.
+        health: heartbeats and counters.
+        instant: the clock; tests give their own.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        journal: Journal,
+        history: History,
+        values: Values,
+        *,
+        notify: Callable[[Draft], list[dict[str, str]]],
+        health: PipelineHealth,
+        instant: Callable[[], Instant] = now,
+    ) -> None:
+        self.engine = engine
+        self._journal = journal
+        self._history = history
+        self._values = values
+        self._notify = notify
+        self._health = health
+        self._instant = instant
+        self._queue: asyncio.Queue[tuple[list[Draft], asyncio.Future[list[Record]] | None]] = asyncio.Queue()
+
+    def accept(self, readings: list[Reading]) -> None:
+        """The sink of every driver. Cheap, never waits."""
+        instant = self._instant()
+        self._health.readings += len(readings)
+        self._values.put(readings)
+        self._history.add(readings)
+        drafts: list[Draft] = []
+        for reading in readings:
+            drafts += self.engine.read(reading, instant)
+        if drafts:
+            self.record(drafts)
+
+    def record(self, drafts: list[Draft]) -> None:
+        """Commit `drafts` after everything that was queued before; nobody waits for it."""
+        self._queue.put_nowait((drafts, None))
+
+    async def command(self, decide: Callable[[Engine, Instant], list[Draft]]) -> list[Record]:
+        """Run a person's command and wait until its records are committed.
+
+        Args:
+            decide: called on the loop, so in order with everything else; raises RefusedError to refuse.
+
+        Returns:
+            The committed records; empty when the command changed nothing.
+        """
+        drafts = decide(self.engine, self._instant())
+        if not drafts:
+            return []
+        future: asyncio.Future[list[Record]] = asyncio.get_running_loop().create_future()
+        self._queue.put_nowait((drafts, future))
+        return await future
+
+    async def tick(self) -> None:
+        """Let time pass in the rules, for ever."""
+        while True:
+            self._health.tick_s = mono_s()
+            drafts = self.engine.tick(self._instant())
+            if drafts:
+                self.record(drafts)
+            await asyncio.sleep(TICK_S)
+
+    async def commit(self) -> None:
+        """Commit what is queued, for ever. Raises StoreError when the store fails."""
+        while True:
+            self._health.commit_s = mono_s()
+            try:
+                first = await asyncio.wait_for(self._queue.get(), 5.0)
+            except TimeoutError:
+                continue
+            group = [first]
+            while not self._queue.empty() and sum(len(drafts) for drafts, _ in group) < _MOST_DRAFTS:
+                group.append(self._queue.get_nowait())
+            await self._commit(group)
+
+    async def flush(self) -> None:
+        """Commit what is still queued; for the end of the process, after `commit` was cancelled."""
+        group = []
+        while not self._queue.empty():
+            group.append(self._queue.get_nowait())
+        if group:
+            await self._commit(group)
+
+    async def _commit(self, group: list[tuple[list[Draft], asyncio.Future[list[Record]] | None]]) -> None:
+        drafts = [self._with_notify(draft) for drafts, _ in group for draft in drafts]
+        try:
+            records = await self._journal.append(drafts)
+        except BaseException as error:
+            for _, future in group:
+                if future is not None and not future.done():
+                    future.set_exception(error if isinstance(error, Exception) else ConnectionAbortedError())
+            raise
+        self._health.records += len(records)
+        start = 0
+        for own, future in group:
+            if future is not None and not future.done():
+                future.set_result(records[start : start + len(own)])
+            start += len(own)
+
+    def _with_notify(self, draft: Draft) -> Draft:
+        if not draft.kind.startswith("alarm."):
+            return draft
+        body: dict[str, Any] = {**draft.body, "notify": self._notify(draft)}
+        return replace(draft, body=body)

@@ -1,0 +1,198 @@
+"""The site as the daemon uses it: points, rules, buses, people. Built from a configuration without problems."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError
+from ..sensors.buses import BusKind, BusSpec
+from ..sensors.mqtt_ingest import MqttDevice, MqttPoint
+from ..serving.people import Person
+from ..words import Point
+from .alarms.defaults import build_rules, stale_after_s
+from .alarms.rules import Kind, Rule
+from .checks import find_problems, find_warnings
+from .config import Document, read_document
+from .dashboards import PointMeta
+from .models import (
+    AlarmTable,
+    AlertsTable,
+    AreaTable,
+    ChannelTable,
+    CloudTable,
+    GatewayTable,
+    MqttTable,
+    SiteTable,
+    WebTable,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """Everything that was decided.
+
+    Attributes:
+        points: with area and limits, in the order of the file.
+        rules: every alarm object.
+        buses: with their units; a bus without a device is left out.
+        warnings: what works but will hurt.
+        revision: of site.toml.
+    """
+
+    path: Path
+    site: SiteTable
+    gateway: GatewayTable
+    web: WebTable
+    mqtt: MqttTable | None
+    cloud: CloudTable | None
+    alerts: AlertsTable
+    areas: tuple[AreaTable, ...]
+    channels: tuple[ChannelTable, ...]
+    people: Mapping[str, Person]
+    points: tuple[PointMeta, ...]
+    rules: tuple[Rule, ...]
+    buses: tuple[BusSpec, ...]
+    mqtt_devices: tuple[MqttDevice, ...]
+    warnings: tuple[str, ...]
+    revision: str
+
+    def secret(self, name: str) -> str:
+        """The content of a file that site.toml names, without the line end; "" for no name."""
+        return (self.path.parent / name).read_text("utf-8").strip() if name else ""
+
+
+def load_site(path: Path, data: Path | None = None) -> Site:
+    """Read and check site.toml.
+
+    Args:
+        path: of the file; people.csv and the files it names lie beside it.
+        data: of the daemon; a relative serial path starts there.
+
+    Raises:
+        ConfigError: with every problem.
+    """
+    document, problems = read_document(path)
+    points = dict(_points(document))
+    problems += find_problems(document, {name: point for name, (_, point) in points.items()})
+    if problems:
+        raise ConfigError(str(path), problems)
+    tables = {alarm.point: alarm for alarm in document.entries("alarm")}
+    areas = {area.id: area for area in document.entries("area")}
+    alerts: AlertsTable = document.single["alerts"]
+    metas = tuple(_meta(area, point, tables, areas) for area, point in points.values())
+    rules = tuple(
+        rule
+        for meta in metas
+        for rule in build_rules(
+            meta.point,
+            tables.get(meta.point.id, AlarmTable(point=meta.point.id)),
+            area=meta.area,
+            required_acks=alerts.required_acks,
+            revision=document.revision,
+        )
+    )
+    return Site(
+        path=path,
+        site=document.single["site"],
+        gateway=document.single["gateway"],
+        web=document.single["web"],
+        mqtt=document.single["mqtt"],
+        cloud=document.single["cloud"],
+        alerts=alerts,
+        areas=tuple(areas.values()),
+        channels=tuple(document.entries("channel")),
+        people=document.people,
+        points=metas,
+        rules=rules,
+        buses=tuple(_buses(document, data)),
+        mqtt_devices=tuple(_mqtt_devices(document)),
+        warnings=tuple(find_warnings(document)),
+        revision=document.revision,
+    )
+
+
+def _points(document: Document) -> Iterator[tuple[str, tuple[str, Point]]]:
+    areas = {area.id: area for area in document.entries("area")}
+    for device in document.entries("device"):
+        profile, area = document.catalogue.get(device.profile), areas.get(device.area)
+        if profile is None or area is None:
+            continue
+        name = f"{device.area}.{device.id}"
+        for point in profile.points(name, device.poll_s, place=area.name, place_en=area.name_en):
+            yield point.id, (area.id, point)
+    for device in document.entries("mqtt_device"):
+        area = areas.get(device.area)
+        if area is None:
+            continue
+        for entry in device.point:
+            point = Point(
+                id=f"{device.area}.{device.id}.{entry.name}",
+                name=area.name + entry.label,
+                name_en=f"{area.name_en} {entry.label_en}",
+                unit=entry.unit,
+                quantity=entry.quantity,
+                decimals=entry.decimals,
+                poll_s=device.every_s,
+                low=entry.low,
+                high=entry.high,
+            )
+            yield point.id, (area.id, point)
+
+
+def _meta(area: str, point: Point, tables: Mapping[str, AlarmTable], areas: Mapping[str, AreaTable]) -> PointMeta:
+    table = tables.get(point.id, AlarmTable(point=point.id))
+    limits: dict[str, float | None] = {}
+    for kind in (Kind.LOLO, Kind.LO, Kind.HI, Kind.HIHI):
+        level: Any = getattr(table, kind.value)
+        limits[kind.value] = level.limit if level is not None else None
+    stale_s = stale_after_s(point, table)
+    return PointMeta(point=point, area=area, area_name=areas[area].name, stale_s=stale_s, limits=limits)
+
+
+def _buses(document: Document, data: Path | None) -> Iterator[BusSpec]:
+    for bus in document.entries("bus"):
+        units = tuple(
+            document.catalogue[device.profile].unit(
+                f"{device.area}.{device.id}", device.unit_id, device.poll_s, timeout_ms=device.timeout_ms
+            )
+            for device in document.entries("device")
+            if device.bus == bus.id
+        )
+        if not units:
+            continue
+        serial = bus.serial or ""
+        if serial and data is not None:
+            serial = str(data / serial)  # an absolute path stays what it is
+        yield BusSpec(
+            id=bus.id,
+            kind=BusKind(bus.kind),
+            host=bus.host or "",
+            port=bus.port or 502,
+            serial=serial,
+            baud=bus.baud,
+            parity=bus.parity,
+            stopbits=bus.stopbits,
+            timeout_ms=bus.timeout_ms,
+            late_max_ms=bus.late_max_ms,
+            inter_frame_ms=bus.inter_frame_ms,
+            units=units,
+        )
+
+
+def _mqtt_devices(document: Document) -> Iterator[MqttDevice]:
+    for device in document.entries("mqtt_device"):
+        yield MqttDevice(
+            device=f"{device.area}.{device.id}",
+            topic=device.topic,
+            points=tuple(
+                MqttPoint(name=p.name, path=p.path, scale=Decimal(repr(p.scale)), low=p.low, high=p.high)
+                for p in device.point
+            ),
+            stale_s=max(30.0, 3 * device.every_s),
+            status_path=device.status_path or None,
+            status_ok=frozenset(device.status_ok),
+        )

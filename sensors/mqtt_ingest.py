@@ -1,0 +1,380 @@
+"""Devices that publish JSON to an MQTT broker: topics and payloads to readings. The only sensor file with aiomqtt.
+
+A retained message is refused: nobody knows how old it is, and a device that is gone must look silent. So a value counts
+only when it is published while we listen; a device with a long period is silent until then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+import random
+import re
+import ssl
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+import aiomqtt
+
+from ..errors import ConfigError
+from ..words import Instant, Quality, Reading, mono_s, now
+
+logger = logging.getLogger(__name__)
+
+MAX_PAYLOAD_BYTES = 64 * 1024
+MAX_WAITING = 10_000  # messages that may wait for the loop; the broker's flood must not fill the memory
+KEEPALIVE_S = 20
+RECONNECT_FIRST_S = 0.5
+RECONNECT_CAP_S = 30.0
+BEAT_S = 1.0
+PORTS = {"mqtt": 1883, "mqtts": 8883}
+
+Sink = Callable[[list[Reading]], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MqttPoint:
+    """One number in a payload.
+
+    Attributes:
+        name: last part of the point id.
+        path: keys from the top of the JSON object, separated by dots: `ch4`, `sensor.co`.
+        low, high: outside of them the value is bad `out_of_range`.
+    """
+
+    name: str
+    path: str
+    scale: Decimal = Decimal(1)
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MqttDevice:
+    """One device on the broker.
+
+    Attributes:
+        device: `area.device`; a reading's point is `device.name`.
+        topic: without wildcards.
+        stale_s: silent for longer, the device is shown as a fault. Alarms on silence are the rules' business.
+        status_path, status_ok: where the device says whether it measures, and the words (or numbers, as text) that mean
+            yes. Any other makes every point bad `status_<word>`.
+    """
+
+    device: str
+    topic: str
+    points: tuple[MqttPoint, ...]
+    stale_s: float = 30.0
+    status_path: str | None = None
+    status_ok: frozenset[str] = frozenset({"ok"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MqttCredentials:
+    """What the broker knows us by; comes from a file or a systemd credential."""
+
+    username: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reject:
+    """Why a payload is not taken: `too_large`, `not_utf8`, `not_json`, `duplicate_key`, `not_an_object`, `retained`."""
+
+    reason: str
+
+
+@dataclass(slots=True, kw_only=True)
+class MqttDeviceHealth:
+    """Counters of one device. `messages` were taken; `rejects` counts the others by reason."""
+
+    device: str
+    stale_s: float
+    messages: int = 0
+    rejects: Counter[str] = field(default_factory=Counter)
+    last_reject: str = ""
+    last_message_at: Instant | None = None
+    why: str = ""
+
+    def state(self, now_s: float) -> str:
+        """`ok` or `fault`: refused, bad in every point, or silent for longer than `stale_s`."""
+        at = self.last_message_at
+        return "fault" if self.why or at is None or now_s - at.mono_s > self.stale_s else "ok"
+
+
+@dataclass(slots=True, kw_only=True)
+class MqttHealth:
+    """Counters of the link to the broker; written by its task alone."""
+
+    devices: dict[str, MqttDeviceHealth] = field(default_factory=dict)
+    connected: bool = False
+    reconnects: int = 0
+    last_error: str = ""
+    beat_s: float = 0.0
+
+    @classmethod
+    def of(cls, devices: Iterable[MqttDevice]) -> MqttHealth:
+        """Zeroed counters."""
+        return cls(devices={d.device: MqttDeviceHealth(device=d.device, stale_s=d.stale_s) for d in devices})
+
+
+# --- payloads, pure ---
+
+
+def parse(device: MqttDevice, payload: bytes, at: Instant, retained: bool) -> list[Reading] | Reject:
+    """A payload to one reading for each point of the device, or why it is refused as a whole.
+
+    A point is bad, without a value, for: `missing` path, `no_value` (null), `wrong_type`, `not_a_number` (NaN, Infinity),
+    `out_of_range`, `status_<word>`.
+    """
+    if retained:
+        return Reject(reason="retained")
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        return Reject(reason="too_large")
+    try:
+        document = json.loads(payload.decode("utf-8"), object_pairs_hook=_unique)
+    except UnicodeDecodeError:
+        return Reject(reason="not_utf8")
+    except _DuplicateKeyError:
+        return Reject(reason="duplicate_key")
+    except (ValueError, RecursionError):
+        return Reject(reason="not_json")
+    if not isinstance(document, dict):
+        return Reject(reason="not_an_object")
+    if why := _status_fault(device, document):
+        return bad_readings(device, why, at)
+    return [_reading(device, point, document, at) for point in device.points]
+
+
+def bad_readings(device: MqttDevice, why: str, at: Instant) -> list[Reading]:
+    """Every point of the device without a value."""
+    points = (f"{device.device}.{p.name}" for p in device.points)
+    return [Reading(point=p, value=None, quality=Quality.BAD, why=why, at=at) for p in points]
+
+
+class _DuplicateKeyError(ValueError):
+    pass
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) != len(pairs):  # which one would be meant?
+        raise _DuplicateKeyError
+    return document
+
+
+_MISSING = object()
+
+
+def _find(document: Any, path: str) -> Any:
+    for key in path.split("."):
+        if not isinstance(document, dict) or key not in document:
+            return _MISSING
+        document = document[key]
+    return document
+
+
+def _status_fault(device: MqttDevice, document: dict[str, Any]) -> str:
+    if device.status_path is None:
+        return ""
+    status = _find(document, device.status_path)
+    if status is _MISSING:
+        return "status_missing"
+    if isinstance(status, str | int) and str(status) in device.status_ok:
+        return ""
+    word = str(status).lower() if isinstance(status, str | int) else ""
+    return f"status_{word}" if re.fullmatch(r"[a-z0-9_]{1,32}", word) else "status_unknown"
+
+
+def _reading(device: MqttDevice, point: MqttPoint, document: dict[str, Any], at: Instant) -> Reading:
+    value, why = _measure(point, _find(document, point.path))
+    quality = Quality.BAD if why else Quality.GOOD
+    return Reading(point=f"{device.device}.{point.name}", value=value, quality=quality, why=why, at=at)
+
+
+def _measure(point: MqttPoint, found: Any) -> tuple[float | None, str]:
+    if found is _MISSING:
+        return None, "missing"
+    if found is None:
+        return None, "no_value"
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        return None, "wrong_type"
+    try:
+        value = float(found) if point.scale == 1 else float(Decimal(repr(found)) * point.scale)
+    except OverflowError:  # an integer beyond every float
+        return None, "not_a_number"
+    if not math.isfinite(value):
+        return None, "not_a_number"
+    if (point.low is not None and value < point.low) or (point.high is not None and value > point.high):
+        return None, "out_of_range"
+    return value, ""
+
+
+# --- the link ---
+
+
+async def run_mqtt(
+    url: str,
+    credentials: MqttCredentials | None,
+    devices: Sequence[MqttDevice],
+    sink: Sink,
+    health: MqttHealth,
+) -> NoReturn:
+    """Listen to the devices until cancelled; connects again for ever.
+
+    When the link is lost, or cannot be made at first, every point gets one bad reading `no_connection`; the points of a
+    topic that the broker refuses get `subscription_refused`.
+
+    Args:
+        url: `mqtt://host[:port]` or `mqtts://host[:port]`.
+        sink: takes the readings of one message; they share one `at`. Called in the event loop, must not block. What it
+            raises ends this task.
+        health: made by `MqttHealth.of(devices)`; updated in place.
+
+    Raises:
+        ConfigError: the url or a topic cannot be used; before anything is opened.
+    """
+    _check(url, devices)
+    listener = _Listener(url, credentials, devices, sink, health)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_beat(health), name="mqtt beat")
+        group.create_task(listener.run(), name="mqtt ingest")
+    raise AssertionError("the tasks of run_mqtt never end")
+
+
+def _check(url: str, devices: Sequence[MqttDevice]) -> None:
+    problems: list[str] = []
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in PORTS and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        problems.append("url: must be mqtt://host[:port] or mqtts://host[:port]")
+    else:
+        if not usable or parts.path not in {"", "/"} or parts.query:
+            problems.append("url: must be mqtt://host[:port] or mqtts://host[:port]")
+        if parts.username is not None:
+            problems.append("url: must not hold a user or password; they come from the credentials")
+    for index, device in enumerate(devices):
+        if not device.topic or "+" in device.topic or "#" in device.topic:
+            problems.append(f"devices[{index}].topic: must be one topic without + and # (got {device.topic!r})")
+        if not device.points:
+            problems.append(f"devices[{index}].points: must not be empty")
+    if problems:
+        raise ConfigError("mqtt", problems)
+
+
+async def _beat(health: MqttHealth) -> NoReturn:
+    while True:
+        health.beat_s = mono_s()
+        await asyncio.sleep(BEAT_S)
+
+
+class _Listener:
+    """One link to the broker and what is lost with it."""
+
+    def __init__(
+        self,
+        url: str,
+        credentials: MqttCredentials | None,
+        devices: Sequence[MqttDevice],
+        sink: Sink,
+        health: MqttHealth,
+    ) -> None:
+        self.url = urlsplit(url)
+        self.credentials = credentials
+        self.devices = devices
+        self.by_topic: dict[str, list[MqttDevice]] = {}
+        for device in devices:
+            self.by_topic.setdefault(device.topic, []).append(device)
+        self.sink = sink
+        self.health = health
+        self.lost = False
+
+    async def run(self) -> NoReturn:
+        attempt = 0
+        connected_before = False
+        while True:
+            start_s = mono_s()
+            try:
+                async with self.client() as client:
+                    self.health.reconnects += int(connected_before)
+                    connected_before = True
+                    await self.listen(client)
+            except aiomqtt.MqttError as error:
+                self.note_loss(error)
+            finally:
+                self.health.connected = False
+            attempt = 0 if mono_s() - start_s > RECONNECT_CAP_S else attempt + 1
+            pause_s = min(RECONNECT_FIRST_S * 2 ** min(attempt, 16), RECONNECT_CAP_S)
+            await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))  # noqa: S311 - not a secret
+
+    def client(self) -> aiomqtt.Client:
+        """A fresh client: a clean session, so that the broker keeps no old values for us."""
+        known = self.credentials
+        return aiomqtt.Client(
+            self.url.hostname or "",
+            self.url.port or PORTS[self.url.scheme],
+            username=known.username if known else None,
+            password=known.password if known else None,
+            clean_session=True,
+            keepalive=KEEPALIVE_S,
+            max_queued_incoming_messages=MAX_WAITING,
+            tls_context=ssl.create_default_context() if self.url.scheme == "mqtts" else None,
+        )
+
+    async def listen(self, client: aiomqtt.Client) -> None:
+        topics = list(self.by_topic)
+        codes = await client.subscribe([(topic, 1) for topic in topics]) if topics else ()
+        for topic, code in zip(topics, codes, strict=True):
+            if _refused(code):
+                self.note_refusal(topic)
+        self.health.connected = True
+        if self.lost:
+            logger.info("mqtt %s: connected again", self.url.netloc)
+        self.lost = False
+        async for message in client.messages:
+            self.take(str(message.topic), message.payload, message.retain)
+
+    def take(self, topic: str, payload: Any, retained: bool) -> None:
+        """One message to readings or counted rejects."""
+        at = now()
+        for device in self.by_topic.get(topic, ()):
+            parsed = parse(device, payload, at, retained)
+            health = self.health.devices[device.device]
+            if isinstance(parsed, Reject):
+                health.rejects[parsed.reason] += 1
+                health.last_reject = parsed.reason
+                continue
+            health.messages += 1
+            health.last_message_at = at
+            health.why = parsed[0].why if all(r.quality is Quality.BAD for r in parsed) else ""
+            self.sink(parsed)
+
+    def note_loss(self, error: Exception) -> None:
+        self.health.last_error = f"mqtt {self.url.netloc}: {error}"
+        if self.lost:
+            return
+        self.lost = True
+        logger.warning("%s; trying again for ever", self.health.last_error)
+        for device in self.devices:
+            self.blame(device, "no_connection")
+
+    def note_refusal(self, topic: str) -> None:
+        self.health.last_error = f"mqtt {self.url.netloc}: the broker refuses topic {topic!r}; check its ACL"
+        logger.warning("%s", self.health.last_error)
+        for device in self.by_topic[topic]:
+            self.blame(device, "subscription_refused")
+
+    def blame(self, device: MqttDevice, why: str) -> None:
+        self.health.devices[device.device].why = why
+        self.sink(bad_readings(device, why, now()))
+
+
+def _refused(code: Any) -> bool:
+    return code >= 0x80 if isinstance(code, int) else bool(code.is_failure)

@@ -1,0 +1,79 @@
+"""Server-sent events: numbered events can be replayed after a lost connection, the others are only current."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+_QUEUE = 1000
+_KEEP_ALIVE_S = 10.0
+
+
+@dataclass(slots=True, eq=False)
+class Listener:
+    """One open page. When it does not read, `overrun` is set and its connection is ended: it replays on its return."""
+
+    queue: asyncio.Queue[bytes] = field(default_factory=lambda: asyncio.Queue(_QUEUE))
+    overrun: bool = False
+
+
+class Hub:
+    """Spreads events to every open page without ever waiting for one."""
+
+    def __init__(self) -> None:
+        self._listeners: set[Listener] = set()
+
+    def __len__(self) -> int:
+        return len(self._listeners)
+
+    def send(self, event: str, data: Any, *, seq: int | None = None) -> None:
+        """Queue one event for every open page. `seq` makes it an event that `Last-Event-ID` can name."""
+        if not self._listeners:
+            return
+        frame = encode(event, data, seq=seq)
+        for listener in self._listeners:
+            try:
+                listener.queue.put_nowait(frame)
+            except asyncio.QueueFull:
+                listener.overrun = True
+
+    @contextmanager
+    def listening(self):
+        """Register a page; events that are sent from here on are queued for it."""
+        listener = Listener()
+        self._listeners.add(listener)
+        try:
+            yield listener
+        finally:
+            self._listeners.discard(listener)
+
+
+def encode(event: str, data: Any, *, seq: int | None = None) -> bytes:
+    """One event as it goes over the wire."""
+    number = f"id: {seq}\n" if seq is not None else ""
+    return f"{number}event: {event}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
+
+
+async def stream(request: web.Request, listener: Listener, first: AsyncIterator[bytes]) -> web.StreamResponse:
+    """Answer with `first` (greeting, replay), then with what the hub sends, until the page goes away."""
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+    response.headers["X-Accel-Buffering"] = "no"
+    await response.prepare(request)
+    try:
+        async for frame in first:
+            await response.write(frame)
+        while not listener.overrun:
+            try:
+                frame = await asyncio.wait_for(listener.queue.get(), _KEEP_ALIVE_S)
+            except TimeoutError:
+                frame = b": alive\n\n"
+            await response.write(frame)
+    except ConnectionError:
+        pass
+    return response

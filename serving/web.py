@@ -1,0 +1,202 @@
+"""The aiohttp application that edge and cloud start from: refusals as JSON, sessions, CSRF, limits, headers."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from ..errors import RefusedError
+from .people import Person
+from .secrets import Secrets, Session
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+PEOPLE: web.AppKey[Mapping[str, Person]] = web.AppKey("people", Mapping)
+SECRETS: web.AppKey[Secrets] = web.AppKey("secrets", Secrets)
+COOKIE: web.AppKey[str] = web.AppKey("cookie", str)
+PERSON: web.RequestKey[Person] = web.RequestKey("person", Person)
+
+_log = logging.getLogger(__name__)
+_SAFE = ("GET", "HEAD", "OPTIONS")
+_STATUS = {
+    "signed_out": 401,
+    "wrong_pin": 401,
+    "too_many_tries": 429,
+    "csrf": 403,
+    "not_your_role": 403,
+    "not_found": 404,
+    "no_such_alarm": 404,
+    "no_such_point": 404,
+    "bad_request": 400,
+}
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; frame-ancestors 'none';"
+        " form-action 'self'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+def make_app(
+    people: Mapping[str, Person], secrets: Secrets, *, cookie: str, body_limit: int = 64 * 1024
+) -> web.Application:
+    """An application with sign-in at `/api/v1/people` and `/api/v1/session`.
+
+    Args:
+        people: who may sign in.
+        secrets: PINs and sessions.
+        cookie: name of the session cookie; differs between servers of one host, whose cookies share the jar.
+        body_limit: largest request body, bytes.
+    """
+    app = web.Application(middlewares=[_headers, _refusals], client_max_size=body_limit)
+    app[PEOPLE] = people
+    app[SECRETS] = secrets
+    app[COOKIE] = cookie
+    app.router.add_get("/api/v1/people", _list_people)
+    app.router.add_get("/api/v1/session", _who_am_i)
+    app.router.add_post("/api/v1/session", _sign_in)
+    app.router.add_delete("/api/v1/session", _sign_out)
+    return app
+
+
+def signed_in(handler: Handler) -> Handler:
+    """Only with a session, and for unsafe methods only with its CSRF token; the person is `request[PERSON]`."""
+
+    async def guarded(request: web.Request) -> web.StreamResponse:
+        session = _session(request)
+        person = request.app[PEOPLE].get(session.person)
+        if person is None:
+            raise RefusedError("signed_out", "this person is no longer in people.csv")
+        if request.method not in _SAFE:
+            token = request.headers.get("X-CSRF-Token", "")
+            if not hmac.compare_digest(token.encode(), session.csrf.encode()):
+                raise RefusedError("csrf", "the X-CSRF-Token header is missing or wrong", hint="sign in again")
+        request[PERSON] = person
+        return await handler(request)
+
+    return guarded
+
+
+def add_pages(app: web.Application, dist: Path, page: str) -> None:
+    """Serve the built page `dist/page` at `/` and its files at `/assets`."""
+    index = dist / page
+
+    async def serve(_: web.Request) -> web.StreamResponse:
+        if not index.is_file():
+            return web.Response(status=503, text=f"The pages are not built ({page} is missing). Run: make web\n")
+        return web.FileResponse(index, headers={"Cache-Control": "no-cache"})
+
+    app.router.add_get("/", serve)
+    if (dist / "assets").is_dir():
+        app.router.add_static("/assets", dist / "assets", append_version=False)
+
+
+async def body(request: web.Request, fields: Mapping[str, type | tuple[type, ...]]) -> dict[str, Any]:
+    """The JSON object of a request with exactly these fields. Raises RefusedError `bad_request` naming the field."""
+    try:
+        value = await request.json()
+    except (ValueError, UnicodeDecodeError):
+        raise RefusedError("bad_request", "the body is not JSON") from None
+    if not isinstance(value, dict):
+        raise RefusedError("bad_request", "the body must be a JSON object")
+    unknown = sorted(set(value) - set(fields))
+    if unknown:
+        raise RefusedError("bad_request", f"{unknown[0]}: unknown field (known: {', '.join(fields)})")
+    for name, kind in fields.items():
+        given = value.get(name)
+        if not isinstance(given, kind) or (isinstance(given, bool) and kind is int):
+            raise RefusedError("bad_request", f"{name}: missing or of the wrong type (got {given!r:.60})")
+    return value
+
+
+def _session(request: web.Request) -> Session:
+    token = request.cookies.get(request.app[COOKIE], "")
+    session = request.app[SECRETS].session(token) if token else None
+    if session is None:
+        raise RefusedError("signed_out", "nobody is signed in here", hint="sign in with person and PIN")
+    return session
+
+
+async def _list_people(request: web.Request) -> web.Response:
+    return web.json_response([person.to_json() for person in request.app[PEOPLE].values()])
+
+
+async def _who_am_i(request: web.Request) -> web.Response:
+    session = _session(request)
+    person = request.app[PEOPLE].get(session.person)
+    if person is None:
+        raise RefusedError("signed_out", "this person is no longer in people.csv")
+    return web.json_response({"person": person.to_json(), "csrf": session.csrf})
+
+
+async def _sign_in(request: web.Request) -> web.Response:
+    _check_origin(request)
+    fields = await body(request, {"person": str, "pin": str})
+    token, session = await request.app[SECRETS].sign_in(fields["person"], fields["pin"], request.remote or "")
+    person = request.app[PEOPLE].get(session.person)
+    if person is None:
+        request.app[SECRETS].sign_out(token)
+        raise RefusedError("wrong_pin", "the person or the PIN is wrong")
+    response = web.json_response({"person": person.to_json(), "csrf": session.csrf})
+    response.set_cookie(request.app[COOKIE], token, httponly=True, samesite="Strict", secure=request.secure, path="/")
+    _log.info("%s signed in from %s", person.id, request.remote)
+    return response
+
+
+async def _sign_out(request: web.Request) -> web.Response:
+    session = _session(request)
+    token = request.headers.get("X-CSRF-Token", "")
+    if not hmac.compare_digest(token.encode(), session.csrf.encode()):
+        raise RefusedError("csrf", "the X-CSRF-Token header is missing or wrong", hint="sign in again")
+    request.app[SECRETS].sign_out(request.cookies[request.app[COOKIE]])
+    response = web.json_response({})
+    response.del_cookie(request.app[COOKIE], path="/")
+    return response
+
+
+def _check_origin(request: web.Request) -> None:
+    origin = request.headers.get("Origin")
+    if origin is not None and origin.partition("://")[2] != request.host:
+        raise RefusedError("csrf", f"requests from {origin} are not accepted", hint="open the page of this server")
+
+
+@web.middleware
+async def _headers(request: web.Request, handler: Handler) -> web.StreamResponse:
+    request_path = request.path
+    try:
+        response = await handler(request)
+    except web.HTTPException as answer:
+        answer.headers.update(_HEADERS)
+        raise
+    if not response.prepared:
+        response.headers.update(_HEADERS)
+        if request_path.startswith("/api/"):
+            response.headers.setdefault("Cache-Control", "no-store")
+    return response
+
+
+@web.middleware
+async def _refusals(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except RefusedError as refused:
+        status = _STATUS.get(refused.reason, 409)
+        return _error(status, refused.reason, refused.message, refused.hint)
+    except web.HTTPException as answer:
+        if not request.path.startswith("/api/") or answer.status < 400:
+            raise
+        reason = {404: "not_found", 405: "wrong_method", 413: "too_large"}.get(answer.status, "bad_request")
+        return _error(answer.status, reason, answer.reason, "")
+
+
+def _error(status: int, reason: str, message: str, hint: str) -> web.Response:
+    return web.json_response({"error": {"reason": reason, "message": message, "hint": hint}}, status=status)

@@ -1,0 +1,375 @@
+"""The journal: what happened, append-only, numbered, hash-chained; and the one transaction.
+
+One SQLite file per gateway. A transaction holds the records, the state tables that they change and the rows of
+what must be delivered: a `StateTable` derives the latter two from the record alone, so all of them can be
+rebuilt from the records. Records are immutable; a correction is a new record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import secrets
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlite_utils import Database
+from sqlite_utils.migrations import Migrations
+
+from ..errors import ConfigError, PermanentError
+from ..words import Instant
+from .sqlite import Writer, connect_for_reading
+
+T = TypeVar("T")
+
+_GENESIS = b"sitewarden journal v1\0"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A record before it has a number.
+
+    Attributes:
+        kind: dotted noun and verb, `alarm.raised`.
+        at: when it was decided.
+        actor: id of the person, or `gateway`.
+        body: JSON-able fields; finite numbers only.
+        blobs: SHA-256 (hex) of the evidence that it names.
+    """
+
+    kind: str
+    at: Instant
+    actor: str
+    body: dict[str, Any]
+    blobs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """An immutable record. `chain` = SHA-256(previous chain ‖ `to_bytes()`)."""
+
+    seq: int
+    epoch: str
+    kind: str
+    at: dict[str, Any]
+    actor: str
+    body: dict[str, Any]
+    blobs: tuple[str, ...]
+    chain: bytes
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON of everything but the chain."""
+        return canonical(
+            {
+                "seq": self.seq,
+                "epoch": self.epoch,
+                "kind": self.kind,
+                "at": self.at,
+                "actor": self.actor,
+                "body": self.body,
+                "blobs": list(self.blobs),
+            }
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes, chain: bytes) -> Record:
+        """Inverse of `to_bytes`. Raises ValueError or KeyError on anything that is not a record."""
+        fields = json.loads(data)
+        if not isinstance(fields, dict):
+            raise ValueError("a record is a JSON object")
+        return cls(
+            seq=int(fields["seq"]),
+            epoch=str(fields["epoch"]),
+            kind=str(fields["kind"]),
+            at=dict(fields["at"]),
+            actor=str(fields["actor"]),
+            body=dict(fields["body"]),
+            blobs=tuple(fields["blobs"]),
+            chain=chain,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateTable:
+    """A module's tables, derived from records alone.
+
+    Attributes:
+        name: of the module; its tables start with it.
+        version: raise it when `schema` or `apply` change: the tables are then rebuilt from the journal.
+        schema: creates the tables (CREATE TABLE statements).
+        tables: names of the tables, to drop and to compare.
+        kinds: prefixes of the record kinds that `apply` wants.
+        apply: `(connection, record)`, deterministic, inside the transaction of the record.
+    """
+
+    name: str
+    version: int
+    schema: str
+    tables: tuple[str, ...]
+    kinds: tuple[str, ...]
+    apply: Callable[[sqlite3.Connection, Record], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What `verify_file` found. `bad_seq` is the first record that does not fit, None when all do."""
+
+    gateway: str
+    epoch: str
+    records: int
+    bad_seq: int | None = None
+    problem: str = ""
+
+
+def canonical(value: Any) -> bytes:
+    """JSON with sorted keys, no white space, UTF-8. Raises ValueError on NaN and infinities."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def genesis_chain(gateway: str, epoch: str) -> bytes:
+    """The chain value before record 1."""
+    return hashlib.sha256(_GENESIS + gateway.encode() + b"\0" + epoch.encode()).digest()
+
+
+def next_chain(previous: bytes, data: bytes) -> bytes:
+    """The chain value of the record whose canonical bytes are `data`."""
+    return hashlib.sha256(previous + data).digest()
+
+
+_migrations = Migrations("journal")
+
+
+@_migrations()
+def m001_records(db: Database) -> None:
+    """The log itself and what identifies it."""
+    db["meta"].create({"key": str, "value": str}, pk="key")  # pyright: ignore[reportAttributeAccessIssue]
+    db["module"].create({"name": str, "version": int}, pk="name")  # pyright: ignore[reportAttributeAccessIssue]
+    db.execute(
+        "CREATE TABLE record (seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, data BLOB NOT NULL, chain BLOB NOT NULL)"
+    )
+
+
+class Journal:
+    """The only writer of `journal.db`. Open it, append drafts, subscribe to what was committed.
+
+    Args:
+        path: the database file.
+        gateway: id of the gateway that the journal belongs to.
+        tables: state tables to keep.
+    """
+
+    def __init__(self, path: Path, gateway: str, tables: Sequence[StateTable] = ()) -> None:
+        self.path = path
+        self.gateway = gateway
+        self.epoch = ""
+        self._tables = tuple(tables)
+        self._head: tuple[int, bytes] = (0, b"")
+        self._subscribers: list[Callable[[list[Record]], None]] = []
+        self._writer = Writer(path, self._prepare)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._readers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal-read")
+        self._reading: sqlite3.Connection | None = None
+
+    async def __aenter__(self) -> Journal:
+        self._loop = asyncio.get_running_loop()
+        await asyncio.to_thread(self._writer.open)
+        self._reading = connect_for_reading(self.path)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self._writer.close)
+        self._readers.shutdown(wait=True)
+        if self._reading is not None:
+            self._reading.close()
+
+    def head(self) -> tuple[int, bytes]:
+        """Number and chain of the newest committed record."""
+        return self._head
+
+    def subscribe(self, callback: Callable[[list[Record]], None]) -> None:
+        """Call `callback` on the loop with each committed group, in commit order."""
+        self._subscribers.append(callback)
+
+    async def append(self, drafts: Sequence[Draft]) -> list[Record]:
+        """Commit `drafts` and what follows from them, all or none; returns after the device has them.
+
+        Raises:
+            StoreError: nothing was committed; the process must end.
+        """
+        future = self._writer.submit(self._job(drafts))
+        future.add_done_callback(self._committed)
+        return await asyncio.shield(asyncio.wrap_future(future))
+
+    async def write(self, change: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `change` in a transaction on the writer's thread (delivery states, cursors: never records)."""
+        return await self._writer.run(change)
+
+    async def query(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `read` on the read-only connection, off the loop."""
+        reading = self._reading
+        assert reading is not None, "the journal is not open"
+        return await asyncio.get_running_loop().run_in_executor(self._readers, read, reading)
+
+    async def raw(self, after: int, limit: int) -> list[tuple[int, bytes, bytes]]:
+        """(seq, canonical bytes, chain) of up to `limit` records after `after`, in order."""
+        sql = "SELECT seq, data, chain FROM record WHERE seq > ? ORDER BY seq LIMIT ?"
+        return await self.query(lambda connection: connection.execute(sql, (after, limit)).fetchall())
+
+    async def read(self, after: int, limit: int) -> list[Record]:
+        """Up to `limit` records after `after`, in order."""
+        return [Record.from_bytes(data, chain) for _, data, chain in await self.raw(after, limit)]
+
+    def _job(self, drafts: Sequence[Draft]) -> Callable[[sqlite3.Connection], list[Record]]:
+        def job(connection: sqlite3.Connection) -> list[Record]:
+            records = self._insert(connection, drafts)
+            for record in records:
+                for table in self._tables:
+                    if record.kind.startswith(table.kinds):
+                        table.apply(connection, record)
+            return records
+
+        return job
+
+    def _insert(self, connection: sqlite3.Connection, drafts: Sequence[Draft]) -> list[Record]:
+        seq, chain = _read_head(connection, self.gateway, self.epoch)
+        records = []
+        for draft in drafts:
+            seq += 1
+            record = Record(
+                seq=seq,
+                epoch=self.epoch,
+                kind=draft.kind,
+                at=draft.at.to_json(),
+                actor=draft.actor,
+                body=draft.body,
+                blobs=draft.blobs,
+                chain=b"",
+            )
+            data = record.to_bytes()
+            chain = next_chain(chain, data)
+            record = Record.from_bytes(data, chain)
+            connection.execute("INSERT INTO record VALUES (?, ?, ?, ?)", (seq, draft.kind, data, chain))
+            records.append(record)
+        return records
+
+    def _committed(self, future: Future[list[Record]]) -> None:
+        """On the writer's thread, in commit order."""
+        if future.exception() is None and future.result() and self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+                self._loop.call_soon_threadsafe(self._announce, future.result())
+
+    def _announce(self, records: list[Record]) -> None:
+        self._head = (records[-1].seq, records[-1].chain)
+        for callback in self._subscribers:
+            callback(records)
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        _migrations.apply(Database(connection))
+        meta = dict(connection.execute("SELECT key, value FROM meta"))
+        if meta.get("gateway", self.gateway) != self.gateway:
+            problem = f"gateway.id: must be {meta['gateway']!r}, whose journal this is (got {self.gateway!r})"
+            raise ConfigError(str(self.path), [problem])
+        self.epoch = meta.get("epoch") or secrets.token_hex(8)
+        if not meta:
+            rows = [("gateway", self.gateway), ("epoch", self.epoch)]
+            with _transaction(connection):
+                connection.executemany("INSERT INTO meta VALUES (?, ?)", rows)
+        for table in self._tables:
+            bring_up_to_date(connection, table)
+        self._head = _read_head(connection, self.gateway, self.epoch)
+
+
+def bring_up_to_date(connection: sqlite3.Connection, table: StateTable) -> None:
+    """Create the tables of `table`, or rebuild them from the records when its version changed."""
+    row = connection.execute("SELECT version FROM module WHERE name = ?", (table.name,)).fetchone()
+    if row is not None and row[0] == table.version:
+        return
+    with _transaction(connection):
+        rebuild(connection, table)
+        connection.execute("INSERT OR REPLACE INTO module VALUES (?, ?)", (table.name, table.version))
+
+
+def rebuild(connection: sqlite3.Connection, table: StateTable) -> None:
+    """Drop the tables of `table` and apply every record again. The caller holds the transaction."""
+    for name in table.tables:
+        connection.execute(f"DROP TABLE IF EXISTS {name}")
+    for statement in filter(str.strip, table.schema.split(";")):
+        connection.execute(statement)
+    for record in _records(connection):
+        if record.kind.startswith(table.kinds):
+            table.apply(connection, record)
+
+
+def verify_file(path: Path, progress: Callable[[int], None] = lambda _: None) -> Verdict:
+    """Walk the chain of a journal file and name the first record that does not fit.
+
+    Args:
+        path: a `journal.db`, also while the daemon runs.
+        progress: called with the number of records checked so far, now and then.
+
+    Raises:
+        PermanentError: the file is not a journal.
+    """
+    try:
+        with contextlib.closing(connect_for_reading(path)) as connection:
+            meta = dict(connection.execute("SELECT key, value FROM meta"))
+            rows = connection.execute("SELECT seq, data, chain FROM record ORDER BY seq")
+            return verify_rows(meta["gateway"], meta["epoch"], rows, progress)
+    except (sqlite3.Error, KeyError) as error:
+        raise PermanentError(f"{path}: not a journal: {error}", hint="name the journal.db of a gateway") from error
+
+
+def verify_rows(
+    gateway: str, epoch: str, rows: Iterable[tuple[int, bytes, bytes]], progress: Callable[[int], None] = lambda _: None
+) -> Verdict:
+    """Check numbers, epoch and chain of `(seq, canonical bytes, chain)` rows in order."""
+    chain = genesis_chain(gateway, epoch)
+    expected = 0
+    for seq, data, stored in rows:
+        expected += 1
+        chain = next_chain(chain, data)
+        problem = _problem(expected, epoch, seq, data, stored == chain)
+        if problem:
+            return Verdict(gateway=gateway, epoch=epoch, records=expected - 1, bad_seq=expected, problem=problem)
+        if expected % 1000 == 0:
+            progress(expected)
+    return Verdict(gateway=gateway, epoch=epoch, records=expected)
+
+
+def _problem(expected: int, epoch: str, seq: int, data: bytes, chain_fits: bool) -> str:
+    if seq != expected:
+        return f"record {expected} is missing: the next one is {seq}"
+    try:
+        record = Record.from_bytes(data, b"")
+    except (ValueError, KeyError, TypeError) as error:
+        return f"record {expected} is not readable: {error}"
+    if record.seq != expected or record.epoch != epoch:
+        return f"record {expected} says that it is record {record.seq} of epoch {record.epoch}"
+    return "" if chain_fits else f"record {expected} or its chain value was altered"
+
+
+def _records(connection: sqlite3.Connection) -> Iterator[Record]:
+    for data, chain in connection.execute("SELECT data, chain FROM record ORDER BY seq"):
+        yield Record.from_bytes(data, chain)
+
+
+def _read_head(connection: sqlite3.Connection, gateway: str, epoch: str) -> tuple[int, bytes]:
+    row = connection.execute("SELECT seq, chain FROM record ORDER BY seq DESC LIMIT 1").fetchone()
+    return (row[0], row[1]) if row else (0, genesis_chain(gateway, epoch))
+
+
+@contextlib.contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")

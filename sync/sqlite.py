@@ -1,0 +1,144 @@
+"""One SQLite file, one writing connection, one thread: group commit with full sync.
+
+Two connections that write or checkpoint the same WAL can corrupt it (sqlite.org/wal.html#walresetbug), so
+every file of the house has exactly one `Writer`; everyone else opens it read-only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from ..errors import PermanentError
+
+_MOST_JOBS_IN_A_COMMIT = 512
+
+Job = Callable[[sqlite3.Connection], Any]
+
+
+class StoreError(PermanentError):
+    """The store could not commit. The owner must end the process: what was not committed was not announced."""
+
+
+class Writer:
+    """Owns the only writing connection of `path`.
+
+    Jobs that wait are committed together. A job that raises is rolled back alone; the others of its group commit.
+
+    Args:
+        path: the database file; its folder must exist.
+        prepare: run once on the writer's thread before any job (schema, migrations).
+    """
+
+    def __init__(self, path: Path, prepare: Callable[[sqlite3.Connection], None]) -> None:
+        self.path = path
+        self._jobs: queue.SimpleQueue[tuple[Job, Future[Any]] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._serve, args=(prepare,), name=f"writer-{path.stem}", daemon=True)
+        self._ready: Future[None] = Future()
+
+    def open(self) -> None:
+        """Start the thread and wait until the file is open and prepared. Raises what `prepare` or SQLite raised."""
+        self._thread.start()
+        self._ready.result()
+
+    def close(self) -> None:
+        """Commit what waits, then close. Safe to call twice."""
+        if self._thread.is_alive():
+            self._jobs.put(None)
+            self._thread.join()
+
+    def submit(self, job: Callable[[sqlite3.Connection], Any]) -> Future[Any]:
+        """Queue `job`; the future resolves after its commit is on the device."""
+        future: Future[Any] = Future()
+        self._jobs.put((job, future))
+        return future
+
+    async def run(self, job: Callable[[sqlite3.Connection], Any]) -> Any:
+        """Await `submit`; cancelling the caller never withdraws the job."""
+        return await asyncio.shield(asyncio.wrap_future(self.submit(job)))
+
+    def _serve(self, prepare: Callable[[sqlite3.Connection], None]) -> None:
+        try:
+            connection = connect_for_writing(self.path)
+            prepare(connection)
+        except BaseException as error:
+            self._ready.set_exception(error)
+            return
+        self._ready.set_result(None)
+        with contextlib.closing(connection):
+            while (first := self._jobs.get()) is not None:
+                group, last = self._gather(first)
+                self._commit(connection, group)
+                if last:
+                    break
+
+    def _gather(self, first: tuple[Job, Future[Any]]) -> tuple[list[tuple[Job, Future[Any]]], bool]:
+        group = [first]
+        while len(group) < _MOST_JOBS_IN_A_COMMIT:
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                break
+            if job is None:
+                return group, True
+            group.append(job)
+        return group, False
+
+    def _commit(self, connection: sqlite3.Connection, group: list[tuple[Job, Future[Any]]]) -> None:
+        done: list[tuple[Future[Any], Any, BaseException | None]] = []
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            for job, future in group:
+                done.append((future, *_run_in_savepoint(connection, job)))
+            connection.execute("COMMIT")
+        except BaseException as error:
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            failure = StoreError(f"{self.path}: {error}", hint="check free space and the health of the disk")
+            failure.__cause__ = error
+            for _, future in group:
+                future.set_exception(failure)
+            return
+        for future, value, failed in done:
+            if failed is None:
+                future.set_result(value)
+            else:
+                future.set_exception(failed)
+
+
+def _run_in_savepoint(connection: sqlite3.Connection, job: Job) -> tuple[Any, BaseException | None]:
+    connection.execute("SAVEPOINT job")
+    try:
+        value = job(connection)
+    except sqlite3.OperationalError:
+        raise  # the store itself: disk full, I/O error; the whole group fails
+    except Exception as error:
+        connection.execute("ROLLBACK TO job")
+        connection.execute("RELEASE job")
+        return None, error
+    connection.execute("RELEASE job")
+    return value, None
+
+
+def connect_for_writing(path: Path) -> sqlite3.Connection:
+    """A connection in WAL mode with `synchronous=FULL` and explicit transactions."""
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=True, timeout=10)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA foreign_keys=ON")
+    connection.execute("PRAGMA journal_size_limit=4194304")
+    return connection
+
+
+def connect_for_reading(path: Path) -> sqlite3.Connection:
+    """A read-only connection; it never checkpoints. May be used from any one thread at a time."""
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False, timeout=10)
+    connection.execute("PRAGMA query_only=ON")
+    return connection

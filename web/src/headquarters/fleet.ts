@@ -1,0 +1,77 @@
+import { computed, ref, shallowRef } from 'vue'
+import { isUnacknowledged } from '../shared/acks'
+import { get } from '../shared/api'
+import { setServerTime, utcMs } from '../shared/clock'
+import { openLive, type Live } from '../shared/live'
+import type { FleetSite } from '../shared/types'
+
+export const sites = shallowRef<FleetSite[] | null>(null)
+export const refreshedMs = ref(0)
+export const lost = ref(false)
+export const lostSinceMs = ref(0)
+/** Page's monotonic moment of the last answer: ages count on from it. */
+export const seenMs = ref(0)
+
+const REFRESH_MS = 10_000
+const RETRY_MS = 2000
+let live: Live | null = null
+let timer = 0
+let running = false
+let asking = false
+let askAgain = false
+
+const ORDER = { silent: 0, late: 1, online: 2, never: 3 } as const
+
+const worstPriority = (site: FleetSite): number =>
+  Math.min(99, ...site.open_alarms.map((alarm) => alarm.priority + (isUnacknowledged(alarm) ? 0 : 10)))
+
+/** Sites that need someone come first. */
+export const sorted = computed(() =>
+  [...(sites.value ?? [])].sort(
+    (a, b) => worstPriority(a) - worstPriority(b) || ORDER[a.state] - ORDER[b.state] || a.gateway.localeCompare(b.gateway),
+  ),
+)
+
+/** One answer of the server at a time; a change that comes meanwhile asks once more. */
+export async function refresh(): Promise<void> {
+  if (asking) {
+    askAgain = true
+    return
+  }
+  asking = true
+  clearTimeout(timer)
+  try {
+    const answer = await get<{ time: string; sites: FleetSite[] }>('/sites')
+    if (!running) return
+    setServerTime(answer.time)
+    sites.value = answer.sites
+    seenMs.value = performance.now()
+    refreshedMs.value = utcMs.value
+    lost.value = false
+  } catch {
+    if (!lost.value) lostSinceMs.value = performance.now()
+    lost.value = true
+  } finally {
+    asking = false
+    const again = askAgain
+    askAgain = false
+    if (again) void refresh()
+    else if (running) timer = window.setTimeout(refresh, lost.value ? RETRY_MS : REFRESH_MS)
+  }
+}
+
+export function start(): void {
+  running = true
+  lost.value = false
+  // The server is quiet while nothing changes; whether it answers at all is told by the regular refresh.
+  live = openLive('/api/v1/live', { changed: () => void refresh() }, { silenceMs: 0, onOpen: () => void refresh(), onLost: () => undefined })
+  void refresh()
+}
+
+export function stop(): void {
+  running = false
+  live?.close()
+  live = null
+  clearTimeout(timer)
+  sites.value = null
+}

@@ -1,0 +1,58 @@
+import { describe, expect, it } from 'vitest'
+import { ackSlots, byUrgency, isUnacknowledged, ownSlot } from '../src/shared/acks'
+import type { Alarm, Person } from '../src/shared/types'
+
+const KEEPER: Person = { id: 'p_li', name: '李', roles: ['keeper'] }
+const BOTH: Person = { id: 'p_wang', name: '王', roles: ['keeper', 'officer'] }
+const NEITHER: Person = { id: 'p_zhao', name: '赵', roles: ['worker'] }
+
+function alarm(changes: Partial<Alarm> = {}): Alarm {
+  return {
+    id: 'aux_store.th1.humidity.high', point: 'aux_store.th1.humidity', area: 'aux_store', kind: 'hi', state: 'UNACK', priority: 3,
+    occurrence: 1, name: '湿度', value: 78, limit: 75, unit: '%RH', raised_at: '2026-11-22T13:00:00.000Z',
+    changed_at: '2026-11-22T13:00:00.000Z', count: 1, required_acks: ['keeper', 'officer'], acks: [], rev: 1, ...changes,
+  }
+}
+const given = (role: string, person: string) => ({ role, person, name: person, at: '2026-11-22T13:01:00.000Z' })
+
+describe('which roles may acknowledge', () => {
+  it('offers a person the missing roles that are theirs and explains the others', () => {
+    expect(ackSlots(alarm(), KEEPER).map((slot) => slot.refusal)).toEqual([null, 'not_your_role'])
+    expect(ackSlots(alarm(), NEITHER).map((slot) => slot.refusal)).toEqual(['not_your_role', 'not_your_role'])
+    expect(ackSlots(alarm(), null).map((slot) => slot.refusal)).toEqual(['not_your_role', 'not_your_role'])
+  })
+
+  it('never offers the second role to whoever gave the first', () => {
+    const half = alarm({ acks: [given('keeper', BOTH.id)] })
+    expect(ackSlots(half, BOTH).map((slot) => slot.refusal)).toEqual([null, 'distinct_persons'])
+    expect(ackSlots(half, BOTH)[0]?.ack?.person).toBe(BOTH.id)
+    expect(ownSlot(half, BOTH)).toBeNull()
+  })
+
+  it('offers the second role to another person', () => {
+    const half = alarm({ acks: [given('keeper', KEEPER.id)] })
+    expect(ownSlot(half, BOTH)?.role).toBe('officer')
+  })
+
+  it('has one slot for anyone when no role is asked for', () => {
+    expect(ownSlot(alarm({ required_acks: [] }), NEITHER)?.role).toBeNull()
+  })
+
+  it.each([['UNACK', true], ['RTNUN', true], ['LATU', true], ['ACKED', false], ['LATA', false], ['NORM', false]] as const)(
+    'state %s waits for acknowledgement: %s',
+    (state, waits) => {
+      expect(isUnacknowledged({ state })).toBe(waits)
+      expect(ownSlot(alarm({ state }), BOTH) !== null).toBe(waits)
+    },
+  )
+})
+
+it('sorts by acknowledgement, then priority, then the newest', () => {
+  const list = [
+    alarm({ id: 'acked1', state: 'ACKED', priority: 1 }),
+    alarm({ id: 'old3', priority: 3, raised_at: '2026-11-22T12:00:00.000Z' }),
+    alarm({ id: 'new3', priority: 3 }),
+    alarm({ id: 'unacked2', priority: 2, raised_at: '2026-11-22T11:00:00.000Z' }),
+  ]
+  expect(list.sort(byUrgency).map(({ id }) => id)).toEqual(['unacked2', 'new3', 'old3', 'acked1'])
+})
