@@ -72,10 +72,13 @@ def cloud(config: Path, data: Path | None) -> None:
 @click.argument("file", type=FILE)
 @click.option("--effective", is_flag=True, help="Print every alarm with its delays and units as they will be used.")
 def check(file: Path, effective: bool) -> None:
-    """Check a site.toml offline: every problem at once, exit code 1 when there is one."""
+    """Check a site.toml or cloud.toml offline: every problem at once, exit code 1 when there is one."""
     from .edge.site import load_site
 
     try:
+        if file.name.startswith("cloud"):
+            _check_cloud(file)
+            return
         site = load_site(file)
     except ConfigError as error:
         click.echo(str(error), err=True)
@@ -86,6 +89,13 @@ def check(file: Path, effective: bool) -> None:
         _print_effective(site)
     devices = sum(len(bus.units) for bus in site.buses) + len(site.mqtt_devices)
     click.echo(f"{file}: good: {len(site.areas)} areas, {devices} devices, {len(site.points)} points")
+
+
+def _check_cloud(file: Path) -> None:
+    from .cloud.config import load_cloud_config
+
+    config = load_cloud_config(file)
+    click.echo(f"{file}: good: {len(config.gateway)} gateways, {len(config.people)} people")
 
 
 def _print_effective(site: Any) -> None:

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 COOKIE = "sitewarden_cloud"
 _DIST = Path(__file__).parent.parent / "web" / "dist"
-_STOP_S = 3.0
+_STOP_S = 1.0
 
 
 async def run_cloud(config: CloudConfig, data: Path, *, ready: Callable[[int], None] = lambda _: None) -> NoReturn:

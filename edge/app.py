@@ -20,7 +20,7 @@ from aiohttp import web
 
 from .. import __version__
 from ..errors import ConfigError, PermanentError
-from ..sensors.buses import BusHealth
+from ..sensors.buses import BusHealth, BusSpec
 from ..sensors.modbus import run_bus
 from ..sensors.mqtt_ingest import MqttCredentials, MqttHealth, run_mqtt
 from ..serving.live import Hub
@@ -31,7 +31,7 @@ from ..sync.journal import Draft, Journal
 from ..sync.keys import load_or_create_key
 from ..sync.sqlite import StoreError
 from ..sync.uplink import UplinkHealth, UplinkOptions, run_uplink
-from ..words import now
+from ..words import mono_s, now
 from .alarms import table as alarm_table
 from .alarms.codec import alarm_from_json
 from .alarms.engine import Engine, close_orphans
@@ -89,7 +89,7 @@ async def run_edge(config: Path, data: Path, *, say: Callable[[str], None] = pri
             broker=DashboardHealth(),
             mqtt=MqttHealth.of(site.mqtt_devices),
             uplink=UplinkHealth(),
-            buses=tuple(BusHealth.of(spec) for spec in site.buses),
+            buses=tuple(_bus_health(spec) for spec in site.buses),
         )
         pipeline = await _make_pipeline(site, journal, history, values, health.pipeline)
         stack.push_async_callback(_say_goodbye, pipeline, journal)
@@ -245,6 +245,12 @@ def _started(site: Site) -> Draft:
 
 def _note(kind: str, body: dict[str, Any]) -> Draft:
     return Draft(kind=kind, at=now(), actor="gateway", body=body)
+
+
+def _bus_health(spec: BusSpec) -> BusHealth:
+    health = BusHealth.of(spec)
+    health.beat_s = mono_s()  # the watchdog counts from now
+    return health
 
 
 def _open_history(site: Site, data: Path, damaged: list[Path]) -> History:

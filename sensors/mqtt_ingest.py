@@ -130,8 +130,8 @@ class MqttHealth:
 def parse(device: MqttDevice, payload: bytes, at: Instant, retained: bool) -> list[Reading] | Reject:
     """A payload to one reading for each point of the device, or why it is refused as a whole.
 
-    A point is bad, without a value, for: `missing` path, `no_value` (null), `wrong_type`, `not_a_number` (NaN, Infinity),
-    `out_of_range`, `status_<word>`.
+    A point is bad, without a value, for: `missing` path, `no_value` (null), `wrong_type`, `not_a_number` (NaN,
+    Infinity), `out_of_range`, `status_<word>`.
     """
     if retained:
         return Reject(reason="retained")

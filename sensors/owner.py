@@ -260,6 +260,7 @@ class Owner:
         self.notice_strays()
         if self.unsettled:
             await self.wait_until(self.quiet_s)
+            self.count_strays()
             if self.spec.kind is BusKind.RTU_TCP:
                 self.drop()
         if not self.link.connected:
@@ -270,13 +271,15 @@ class Owner:
 
     def notice_strays(self) -> None:
         """Bytes on an idle RTU bus: the unit asked last may have answered twice, or one reply behind."""
-        stray = self.link.gate.stray
-        if not stray or self.unsettled:
-            return
-        self.health.strays += 1
-        self.link.gate.reset()
-        if stray >= RTU_EXCEPTION_SIZE and self.last_asked is not None:
+        if self.count_strays() >= RTU_EXCEPTION_SIZE and self.last_asked is not None:
             self.unsettle(self.last_asked, mono_s())
+
+    def count_strays(self) -> int:
+        """How many bytes came that nobody had asked for; they are forgotten."""
+        stray = self.link.gate.stray
+        self.health.strays += int(stray > 0)
+        self.link.gate.reset()
+        return stray
 
     async def connect(self) -> None:
         if self.up:  # we did not close it
@@ -316,9 +319,7 @@ class Owner:
                 seen = self.link.gate.tail.hex(" ")
                 raise ReplyError("bus_noise", f"bus {self.spec.id}: bytes come without a request: {seen}")
             await asyncio.sleep(left_s)
-        if self.link.gate.stray:
-            self.health.strays += 1
-        self.link.gate.reset()
+        self.count_strays()
 
     async def wait_until(self, moment_s: float) -> None:
         while (left_s := moment_s - mono_s()) > 0:

@@ -52,10 +52,16 @@ _MAX_RETRY_AFTER_S = 300.0
 
 
 class LinkError(TransientError):
-    """The cloud could not be reached or did not accept. `retry_s`: not before this many seconds, if it said so."""
+    """The cloud could not be reached or did not accept.
 
-    def __init__(self, message: str, *, hint: str = "", retry_s: float = 0.0) -> None:
+    Args:
+        reason: a word that stays the same while the cause does: logs speak when it changes.
+        retry_s: not before this many seconds, if the cloud said so.
+    """
+
+    def __init__(self, reason: str, message: str, *, hint: str = "", retry_s: float = 0.0) -> None:
         super().__init__(message, hint=hint)
+        self.reason = reason
         self.retry_s = retry_s
 
 
@@ -120,6 +126,7 @@ class UplinkHealth:
         last_error: what is wrong now, "" when nothing is; names the stream.
         clock_offset_s: cloud's clock minus ours, as far as signing needed it.
         beat_s: monotonic seconds; the loops turned then.
+        errors, reasons: stream to what is wrong with it now, in full and as a word.
     """
 
     state: str = "off"
@@ -131,6 +138,7 @@ class UplinkHealth:
     clock_offset_s: float = 0.0
     beat_s: float = field(default_factory=mono_s)
     errors: dict[str, str] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
 
     def started(self) -> None:
         """There is an uplink; whether it works is not known yet."""
@@ -140,15 +148,16 @@ class UplinkHealth:
     def succeeded(self, stream: str) -> None:
         """A request of `stream` was answered well."""
         self.last_ok = _utc_now()
-        if self.errors.pop(stream, None) is not None:
-            log.info("uplink %s: the cloud accepts again", stream)
+        self.errors.pop(stream, None)
+        if self.reasons.pop(stream, None) is not None:
+            log.warning("uplink %s: the cloud accepts again", stream)
         self._settle("up" if JOURNAL not in self.errors else self.state)
 
-    def failed(self, stream: str, error: str) -> None:
+    def failed(self, stream: str, reason: str, error: str) -> None:
         """A request of `stream` failed; logged when the reason changes."""
-        if self.errors.get(stream) != error:
+        if self.reasons.get(stream) != reason:
             log.warning("uplink %s: %s", stream, error)
-        self.errors[stream] = error
+        self.errors[stream], self.reasons[stream] = error, reason
         self._settle("down" if stream == JOURNAL else self.state)
 
     def _settle(self, state: str) -> None:
@@ -237,7 +246,8 @@ class _Client:
         hint = str(error.get("hint", "")) if isinstance(error, dict) else ""
         what = error.get("message", reply.reason) if isinstance(error, dict) else reply.reason
         retry_s = _retry_after(reply.headers.get("Retry-After", ""))
-        raise LinkError(f"the cloud answered {reply.status} {reason}: {what}", hint=hint, retry_s=retry_s)
+        word = reason or str(reply.status)
+        raise LinkError(word, f"the cloud answered {reply.status} {reason}: {what}", hint=hint, retry_s=retry_s)
 
 
 def _ssl_context(options: UplinkOptions) -> ssl.SSLContext:
@@ -299,8 +309,9 @@ class _Stream:
         except StoreError:
             raise
         except (TransientError, PermanentError, sqlite3.DatabaseError) as error:
-            self._health.failed(self._outbox.stream, str(error))
-            raise error if isinstance(error, LinkError) else LinkError(str(error)) from error
+            link = error if isinstance(error, LinkError) else LinkError(type(error).__name__, str(error))
+            self._health.failed(self._outbox.stream, link.reason, str(error))
+            raise link from error
         finally:
             if self._first:
                 self._quiet.set()
@@ -334,7 +345,7 @@ class _Stream:
             await self._quiet.wait()
         cursor = await self._client.put(session, self._outbox.stream, self._outbox.epoch, batch)
         if cursor.ack < batch.n or (cursor.ack == batch.n and cursor.chain != batch.chain):
-            raise LinkError(f"the cloud's answer to batch {batch.n} does not fit: it names batch {cursor.ack}")
+            raise LinkError("odd_answer", f"the cloud's answer to batch {batch.n} does not fit: it names {cursor.ack}")
         await self._acked(cursor)
         return cursor
 

@@ -106,10 +106,10 @@ class SyncReply:
     def from_json(cls, data: Any) -> SyncReply:
         """Raises DamagedError."""
         try:
-            time_ms, streams = data["time_ms"], dict(data["streams"])
+            time_ms, streams = data["time_ms"], data["streams"]
             if type(time_ms) is not int or not all(isinstance(cursors, list) for cursors in streams.values()):
                 raise ValueError("a field has a wrong type")
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DamagedError(f"not an answer to `where am I`: {error}") from error
         read = {name: tuple(Cursor.from_json(cursor) for cursor in cursors) for name, cursors in streams.items()}
         return cls(time_ms=time_ms, streams=read)

@@ -61,17 +61,18 @@ class SlowDevice:
 @contextlib.asynccontextmanager
 async def on_tcp(device: SlowDevice) -> AsyncIterator[dict[str, object]]:
     """A serial-to-Ethernet converter: what the device sends goes to whoever is connected now."""
-    writers: set[asyncio.StreamWriter] = set()
+    served: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writers.add(writer)
+        task = asyncio.current_task()
+        assert task is not None
+        served[task] = writer
         device.write = writer.write
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(256):
                 device.feed(data)
         if device.write == writer.write:
             device.write = None
-        writers.discard(writer)
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
@@ -79,8 +80,9 @@ async def on_tcp(device: SlowDevice) -> AsyncIterator[dict[str, object]]:
         yield {"kind": BusKind.RTU_TCP, "host": "127.0.0.1", "port": server.sockets[0].getsockname()[1]}
     finally:
         server.close()
-        for writer in list(writers):
+        for writer in served.values():
             writer.close()
+        await asyncio.gather(*served)
 
 
 @contextlib.asynccontextmanager
@@ -213,17 +215,14 @@ async def test_a_reply_too_many_on_an_idle_bus_resynchronizes() -> None:
         slow = tuple(UnitSpec(device=u.device, unit_id=u.unit_id, registers=u.registers, poll_s=0.5) for u in spec.units)
         async with watching(bus(where, units=slow)) as watch:
             await rounds(watch, 1)
-            before = watch.health.resyncs
+            resyncs, polled = watch.health.resyncs, len(watch.readings)
+            await until(lambda: len(watch.readings) > polled, "the end of a poll: the bus is idle")
             frame = struct.pack(">BBBH", 1, 3, 2, 4711)
-            asked = len(device.asked)
-            await until(lambda: len(device.asked) > asked, "a poll")
-            await until(lambda: not watch.health.units["area.u1"].polls % 1 and device.write is not None, "a link")
-            while watch.health.resyncs == before:  # until it falls between two polls
-                assert device.write is not None or await asyncio.sleep(0.05) is None
-                if device.write is not None:
-                    device.write(frame + crc16(frame).to_bytes(2, "little"))
-                await asyncio.sleep(0.13)
+            assert device.write is not None
+            device.write(frame + crc16(frame).to_bytes(2, "little"))
+            await until(lambda: watch.health.resyncs > resyncs, "a resynchronizing read")
             assert watch.health.strays > 0
+            assert watch.wrong == []
 
 
 async def test_the_stub_does_fool_a_plain_client() -> None:

@@ -6,6 +6,7 @@ export const en: Messages = {
     headquarters: 'Headquarters',
     product: 'Sitewarden',
     language: '中文',
+    languageShort: '中',
     theme: { dark: 'Dark', light: 'Light', toggle: 'Dark or light' },
     help: 'Help',
     close: 'Close',
@@ -16,6 +17,7 @@ export const en: Messages = {
   signIn: {
     title: 'Sign in',
     who: 'Who are you?',
+    choose: 'Choose your name first',
     pin: 'Enter your PIN',
     pinLabel: 'PIN',
     submit: 'Sign in',

@@ -5,6 +5,7 @@ export const zh = {
     headquarters: '总部',
     product: '守厂 Sitewarden',
     language: 'English',
+    languageShort: 'EN',
     theme: { dark: '深色', light: '浅色', toggle: '切换深色/浅色' },
     help: '帮助',
     close: '关闭',
@@ -15,6 +16,7 @@ export const zh = {
   signIn: {
     title: '登录',
     who: '您是谁？',
+    choose: '先选择姓名',
     pin: '请输入 PIN 码',
     pinLabel: 'PIN 码',
     submit: '登录',

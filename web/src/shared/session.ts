@@ -22,7 +22,7 @@ function leave(): void {
 
 /** The server ended the session; whoever reads this screen must learn that it is no longer watched. */
 function expire(): void {
-  expired.value = sessionState.value === 'in'
+  if (sessionState.value === 'in') expired.value = true
   leave()
 }
 

@@ -62,9 +62,13 @@ export async function toggleSound(): Promise<void> {
   beep()
 }
 
-/** Any click or key is what the browser waits for; take it when this person wants sound. */
+/**
+ * Any click or key is what the browser waits for; take it when this person wants sound.
+ * A button marked `data-sound` decides by itself: it must not find the sound armed by its own click.
+ */
 export function armOnFirstGesture(): void {
-  const take = (): void => {
+  const take = (event: Event): void => {
+    if (event.target instanceof Element && event.target.closest('[data-sound]')) return
     if (wanted.value === 'on' && !running.value) void resume().then(beep)
   }
   addEventListener('pointerdown', take)

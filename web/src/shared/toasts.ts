@@ -10,14 +10,14 @@ export interface Toast {
   kind: 'error' | 'done'
 }
 
-const SHOWN_MS = 8000
+const SHOWN_MS = { error: 8000, done: 4000 }
 export const toasts = shallowRef<Toast[]>([])
 let next = 1
 
 function push(toast: Omit<Toast, 'id'>): void {
   const id = next++
   toasts.value = [...toasts.value.slice(-3), { id, ...toast }]
-  setTimeout(() => dismiss(id), SHOWN_MS)
+  setTimeout(() => dismiss(id), SHOWN_MS[toast.kind])
 }
 
 export function dismiss(id: number): void {
