@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { ageParts, clockText, counter, limitText, valueText } from '../src/shared/format'
 import { ageS, freshness, type SeenValue } from '../src/shared/freshness'
-import { addSample, BUCKET_MS, trendPath, trendScale, type Sample } from '../src/shared/trend'
+import { addSample, BUCKET_MS, outside, trendFrom, trendPath, trendScale, type Sample } from '../src/shared/trend'
 import { en } from '../src/i18n/en'
 import { zh } from '../src/i18n/zh'
 
@@ -74,9 +74,20 @@ describe('trend', () => {
     expect(samples.at(-1)).toEqual([499 * BUCKET_MS, 499])
   })
 
+  it.each([[5, false], [2, false], [1.9, true], [9.1, true], [null, false]])('sees at once that %s leaves the range: %s', (value, leaves) =>
+    expect(outside([[0, 2], [1, null], [2, 9]], value)).toBe(leaves),
+  )
+
   it('never widens noise beyond the least span', () => {
     expect(trendScale([[0, 10], [1, 10.2]], 4)).toEqual({ low: 10.1 - 2.4, high: 10.1 + 2.4 })
     expect(trendScale([[0, null]], 4)).toBeNull()
+  })
+
+  it('begins with its first sample, between three and thirty minutes ago', () => {
+    const minute = 60_000
+    expect(trendFrom([[0, 1], [10 * minute, 2]])).toBe(0)
+    expect(trendFrom([[0, 1], [50 * minute, 2]])).toBe(20 * minute)
+    expect(trendFrom([[9 * minute, 1], [10 * minute, 2]])).toBe(7 * minute)
   })
 
   it('draws a gap for a missing value and for a silence', () => {

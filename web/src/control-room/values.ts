@@ -1,7 +1,7 @@
 import { shallowReactive } from 'vue'
 import { get } from '../shared/api'
 import type { SeenValue } from '../shared/freshness'
-import { addSample, TREND_MINUTES, type Sample } from '../shared/trend'
+import { addSample, outside, TREND_MINUTES, type Sample } from '../shared/trend'
 import type { PointValue, Trend } from '../shared/types'
 
 /** The newest value of each point, and its short trend. */
@@ -24,7 +24,9 @@ export function takeValues(points: PointValue[]): void {
     if (Number.isNaN(utc)) continue
     let samples = trends.get(point.id)
     if (!samples) trends.set(point.id, (samples = []))
-    if (addSample(samples, utc, point.q === 'bad' ? null : point.v)) touch(point.id)
+    const value = point.q === 'bad' ? null : point.v
+    const news = outside(samples, value)
+    if (addSample(samples, utc, value) || news) touch(point.id)
   }
 }
 

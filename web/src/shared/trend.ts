@@ -2,6 +2,7 @@
 export type Sample = [utcMs: number, value: number | null]
 
 export const TREND_MINUTES = 30
+const LEAST_MINUTES = 3
 export const BUCKET_MS = 10_000
 const KEEP = (TREND_MINUTES * 60_000) / BUCKET_MS
 
@@ -16,6 +17,11 @@ export function addSample(samples: Sample[], utcMs: number, value: number | null
   samples.push([utcMs, value])
   if (samples.length > KEEP) samples.splice(0, samples.length - KEEP)
   return true
+}
+
+/** Whether a value lies outside everything that the trend has seen: worth drawing at once. */
+export function outside(samples: Sample[], value: number | null): boolean {
+  return value !== null && samples.every(([, seen]) => seen === null || seen < value) !== samples.every(([, seen]) => seen === null || seen > value)
 }
 
 export interface Scale {
@@ -36,6 +42,13 @@ export function trendScale(samples: Sample[], minSpan: number): Scale | null {
   const span = Math.max(high - low, minSpan, Number.EPSILON)
   const middle = (low + high) / 2
   return { low: middle - span * 0.6, high: middle + span * 0.6 }
+}
+
+/** Where a short trend begins: with its first sample, but half an hour ago at the earliest and a few minutes at the latest. */
+export function trendFrom(samples: Sample[]): number {
+  const toMs = samples.at(-1)?.[0] ?? 0
+  const firstMs = samples[0]?.[0] ?? toMs
+  return Math.max(toMs - TREND_MINUTES * 60_000, Math.min(firstMs, toMs - LEAST_MINUTES * 60_000))
 }
 
 export interface Window {

@@ -1,0 +1,47 @@
+import { computed, type ComputedRef } from 'vue'
+import { useWords } from '../i18n/words'
+import { utcMs } from '../shared/clock'
+import type { Status } from '../shared/types'
+import { lost, status } from './plant'
+
+/** One thing that must work for the page to be believed. */
+export interface Item {
+  id: string
+  label: string
+  text: string
+  bad: boolean
+}
+
+/** The status bar's items, in the words of the chosen language. */
+export function useStatusItems(): ComputedRef<Item[]> {
+  const { t, known, age } = useWords()
+
+  function uplink({ link }: Status): Item {
+    const waiting = link.backlog_records > 0 ? ` · ${t('status.backlog', { n: link.backlog_records })}` : ''
+    const ago = link.last_ok ? t('age.ago', { age: age((utcMs.value - Date.parse(link.last_ok)) / 1000) }) : ''
+    const ok = link.state === 'down' && ago ? ` · ${t('status.lastOk', { age: ago })}` : ''
+    return { id: 'link', label: t('status.uplink'), text: `${t(`status.link.${link.state}`)}${waiting}${ok}`, bad: link.state === 'down' }
+  }
+
+  function buses(now: Status): Item {
+    const units = now.buses.flatMap((bus) => bus.units)
+    const faults = units.filter((unit) => unit.state !== 'ok').length
+    const text = faults ? t('status.busFault', { n: faults }) : t('status.busOk', { n: units.length })
+    return { id: 'buses', label: t('status.buses'), text, bad: faults > 0 }
+  }
+
+  function deliveries({ deliveries: { pending, failing } }: Status): Item {
+    const text = pending + failing ? t('status.delivering', { pending, failing }) : t('status.delivered')
+    return { id: 'deliveries', label: t('status.deliveries'), text, bad: failing > 0 }
+  }
+
+  return computed(() => {
+    const page = { id: 'page', label: t('status.page'), text: t(lost.value ? 'status.pageLost' : 'status.pageLive'), bad: lost.value }
+    const now = status.value
+    if (!now) return [page]
+    const broker = { id: 'broker', label: t('status.broker'), text: known('status.brokerState', now.broker.state), bad: !['up', 'off'].includes(now.broker.state) }
+    const journal = { id: 'journal', label: t('status.journal'), text: `#${now.journal.seq}`, bad: false }
+    const clock = { id: 'clock', label: t('status.clock'), text: known('status.clockState', now.clock), bad: now.clock !== 'synced' }
+    return [page, uplink(now), broker, buses(now), deliveries(now), journal, clock]
+  })
+}
