@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
 import os
 import signal
@@ -69,12 +70,18 @@ def cloud(config: Path, data: Path | None) -> None:
 
 
 @main.command()
-@click.argument("file", type=FILE)
-@click.option("--effective", is_flag=True, help="Print every alarm with its delays and units as they will be used.")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--effective", is_flag=True, help="Print every delay, limit and unit as they will be used.")
 def check(file: Path, effective: bool) -> None:
-    """Check a site.toml or cloud.toml offline: every problem at once, exit code 1 when there is one."""
+    """Check a site.toml or cloud.toml offline: every problem at once, exit code 1 when there is one.
+
+    A file whose name begins with cloud is read as a cloud.toml.
+    """
+    from .edge.effective import describe
     from .edge.site import load_site
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # GBK has no ³
     try:
         if file.name.startswith("cloud"):
             _check_cloud(file)
@@ -85,10 +92,11 @@ def check(file: Path, effective: bool) -> None:
         sys.exit(1)
     for warning in site.warnings:
         click.echo(f"warning: {warning}")
-    if effective:
-        _print_effective(site)
+    for line in describe(site) if effective else ():
+        click.echo(line)
     devices = sum(len(bus.units) for bus in site.buses) + len(site.mqtt_devices)
-    click.echo(f"{file}: good: {len(site.areas)} areas, {devices} devices, {len(site.points)} points")
+    name = click.format_filename(file)
+    click.echo(f"{name}: good: {len(site.areas)} areas, {devices} devices, {len(site.points)} points")
 
 
 def _check_cloud(file: Path) -> None:
@@ -96,16 +104,6 @@ def _check_cloud(file: Path) -> None:
 
     config = load_cloud_config(file)
     click.echo(f"{file}: good: {len(config.gateway)} gateways, {len(config.people)} people")
-
-
-def _print_effective(site: Any) -> None:
-    for rule in site.rules:
-        for level in rule.levels:
-            click.echo(
-                f"{rule.id}: {level.kind} at {level.limit:g} {rule.unit or 's'}, deadband {level.deadband:g},"
-                f" on after {level.on_delay_s:g} s, off after {level.off_delay_s:g} s, priority {level.priority},"
-                f"{' latching,' if level.latching else ''} acknowledged by {' and '.join(rule.required_acks)}"
-            )
 
 
 @main.command()

@@ -8,7 +8,17 @@ from pathlib import Path
 
 from .config import DemoPerson
 
-_ROLES = {"keeper": "仓管员", "officer": "安全员", "control_room": "中控", "manager": "经理", "admin": "管理员"}
+_ROLES = {
+    "worker": "工人",
+    "team_leader": "班组长",
+    "keeper": "仓管员",
+    "officer": "安全员",
+    "control_room": "中控",
+    "manager": "经理",
+    "vice_president": "副总",
+    "it": "信息员",
+    "admin": "管理员",
+}
 
 
 def width(text: str) -> int:

@@ -38,6 +38,7 @@ RIGHTS: Mapping[str, Rights] = {
         write=("sw/v1/+/cmd/dashboard/#",),
         read=(
             "sw/v1/+/gw/+/status",
+            "sw/v1/+/gw/+/health",
             "sw/v1/+/+/+/+/value",
             "sw/v1/+/+/+/+/meta",
             "sw/v1/+/alarm/#",
@@ -136,7 +137,7 @@ def mosquitto_conf(folder: Path, port: int, *, as_root: bool) -> str:
         "persistence true",
         f"persistence_location {folder}/",
         "autosave_interval 30",
-        "message_size_limit 1048576",
+        "max_packet_size 1048576",
         "log_dest stderr",
         "log_timestamp_format %Y-%m-%dT%H:%M:%S",
     ]

@@ -122,16 +122,18 @@ def gateway_id(site_text: str) -> str:
 
 
 def read_people(folder: Path) -> list[DemoPerson]:
-    """Who can sign in to the edge (site.toml) and the cloud (cloud.toml): `[people].file` of each, in file order.
+    """Who can sign in to the edge (site.toml `[people].file`) and the cloud (cloud.toml `[cloud].people`).
 
     Raises ConfigError when a file is missing or has no `id` column.
     """
     found: dict[str, DemoPerson] = {}
-    for server, name in (("edge", "site.toml"), ("cloud", "cloud.toml")):
-        document = _parse((folder / name).read_text("utf-8"), name)
-        people = document.get("people", {})
-        file = folder / str(people.get("file", "people.csv") if isinstance(people, dict) else "people.csv")
-        for row in _rows(file):
+    for server, name, table, key in (
+        ("edge", "site.toml", "people", "file"),
+        ("cloud", "cloud.toml", "cloud", "people"),
+    ):
+        named = _parse((folder / name).read_text("utf-8"), name).get(table, {})
+        file = str(named.get(key, "people.csv")) if isinstance(named, MutableMapping) else "people.csv"
+        for row in _rows(folder / file):
             known = found.get(row["id"])
             found[row["id"]] = DemoPerson(
                 id=row["id"],

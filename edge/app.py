@@ -52,6 +52,8 @@ from .values import Values
 _log = logging.getLogger(__name__)
 DIST = Path(__file__).resolve().parent.parent / "web" / "dist"
 _CLOCK_EVERY_S = 5.0
+_PAUSE_CAP_S = 15.0  # less than what the watchdog calls fresh: one bad bus does not end the process
+_LASTED_S = 60.0
 
 
 async def run_edge(config: Path, data: Path, *, say: Callable[[str], None] = print) -> None:
@@ -81,7 +83,6 @@ async def run_edge(config: Path, data: Path, *, say: Callable[[str], None] = pri
         secrets = Secrets(data / "secrets.db")
         stack.callback(secrets.close)
 
-        await journal.append([_started(site)])
         values, hub = Values(), Hub()
         health = Health(
             pipeline=PipelineHealth(),
@@ -92,7 +93,7 @@ async def run_edge(config: Path, data: Path, *, say: Callable[[str], None] = pri
             buses=tuple(_bus_health(spec) for spec in site.buses),
         )
         pipeline = await _make_pipeline(site, journal, history, values, health.pipeline)
-        stack.push_async_callback(_say_goodbye, pipeline, journal)
+        stack.push_async_exit(_goodbye(pipeline, journal))
         for path in damaged:
             pipeline.record([_note("history.damaged", {"kept_as": path.name})])
         outbox = Outbox(journal, channels, compose, health.outbox)
@@ -115,6 +116,7 @@ async def run_edge(config: Path, data: Path, *, say: Callable[[str], None] = pri
         pages.add_to(app)
         add_pages(app, DIST, "control-room.html")
         await stack.enter_async_context(_serving(app, site.web.host, site.web.port))
+        await journal.append([_started(site)])
 
         loops: dict[str, Callable[[], Awaitable[Any]]] = {
             "tick": pipeline.tick,
@@ -182,6 +184,7 @@ def _again(name: str, run: Callable[[], Awaitable[Any]]) -> Callable[[], Awaitab
     async def forever() -> None:
         pause_s = 1.0
         while True:
+            started_s = mono_s()
             try:
                 await run()
             except StoreError:
@@ -192,8 +195,10 @@ def _again(name: str, run: Callable[[], Awaitable[Any]]) -> Callable[[], Awaitab
                 _log.exception("%s failed; tried again in %.0f s", name, pause_s)
             except Exception:
                 _log.exception("%s failed; tried again in %.0f s", name, pause_s)
+            if mono_s() - started_s > _LASTED_S:
+                pause_s = 1.0
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311
-            pause_s = min(pause_s * 2, 60.0)
+            pause_s = min(pause_s * 2, _PAUSE_CAP_S)
 
     return forever
 
@@ -232,15 +237,21 @@ async def _ingest(site: Site, broker: Broker, sink: Callable[[list[Any]], None],
     await run_mqtt(broker.url, credentials, site.mqtt_devices, sink, health)
 
 
-async def _say_goodbye(pipeline: Pipeline, journal: Journal) -> None:
-    """Commit what was decided but not yet committed, and that the end was wanted."""
-    with contextlib.suppress(StoreError):
-        await pipeline.flush()
-        await journal.append([_note("gateway.stopped", {})])
+def _goodbye(pipeline: Pipeline, journal: Journal) -> Callable[..., Awaitable[None]]:
+    """Commits what was decided but not yet committed, and that the end was wanted when it was."""
+
+    async def leave(kind: type[BaseException] | None, *_: object) -> None:
+        with contextlib.suppress(StoreError):
+            await pipeline.flush()
+            if kind is None or issubclass(kind, asyncio.CancelledError):
+                await journal.append([_note("gateway.stopped", {})])
+
+    return leave
 
 
 def _started(site: Site) -> Draft:
-    return _note("gateway.started", {"version": __version__, "config": site.revision, "site": site.site.id})
+    names = {"id": site.site.id, "name": site.site.name, "name_en": site.site.name_en}
+    return _note("gateway.started", {"version": __version__, "config": site.revision, "site": names})
 
 
 def _note(kind: str, body: dict[str, Any]) -> Draft:

@@ -1,8 +1,8 @@
 """The local MQTT tree `sw/v1/<site>/…` for any dashboard that the control room already has.
 
 The gateway's stores are the truth: everything retained is published again at each connect, so a broker that lost its
-memory has it back at once. Alarm events are announced after their commit and repeated after a lost connection from
-a committed cursor; receivers drop by `key`.
+memory has it back at once, and what was taken out of the configuration is emptied. Alarm events are announced after
+their commit and repeated after a lost connection from a committed cursor; receivers drop by `key`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import logging
 import random
 import sqlite3
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,23 +32,29 @@ _log = logging.getLogger(__name__)
 REFRESH_S = 20.0
 _PAUSE_CAP_S = 30.0
 
-SCHEMA = "CREATE TABLE mqtt_cursor (id INTEGER PRIMARY KEY CHECK (id = 1), seq INTEGER NOT NULL)"
+SCHEMA = """
+CREATE TABLE mqtt_cursor (id INTEGER PRIMARY KEY CHECK (id = 1), seq INTEGER NOT NULL);
+CREATE TABLE mqtt_topic (topic TEXT PRIMARY KEY)
+"""
 
 
 def _nothing(_: sqlite3.Connection, __: Record) -> None:
-    """The cursor does not follow from records."""
+    """Neither the cursor nor the list of retained topics follows from records."""
 
 
-TABLE = StateTable(name="mqtt", version=1, schema=SCHEMA, tables=("mqtt_cursor",), kinds=("mqtt.",), apply=_nothing)
+TABLE = StateTable(
+    name="mqtt", version=2, schema=SCHEMA, tables=("mqtt_cursor", "mqtt_topic"), kinds=("mqtt.",), apply=_nothing
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Broker:
-    """Where the broker is. `url`: mqtt://host:port or mqtts://host:port."""
+    """Where the broker is. `url`: mqtt://host:port or mqtts://host:port; `timeout_s` for each of its answers."""
 
     url: str
     username: str = ""
     password: str = ""
+    timeout_s: float = 10.0
 
     def client(self, identifier: str, will: aiomqtt.Will) -> aiomqtt.Client:
         """A client that is not connected yet."""
@@ -62,7 +68,7 @@ class Broker:
             identifier=identifier,
             will=will,
             tls_context=ssl.create_default_context() if secure else None,
-            timeout=10,
+            timeout=self.timeout_s,
             keepalive=20,
         )
 
@@ -144,11 +150,12 @@ class Dashboards:
         self._journal = journal
         self._values = values
         self._points = {meta.point.id: meta for meta in points}
-        self._rules = rules
+        self._known = frozenset(rule.id for rule in rules)
         self._status = status
         self._health = health
         self._changed = values.cursor()
         self._sent: dict[str, tuple[Any, float]] = {}
+        self._revs: dict[str, int] = {}
         self._seq = 0
         self._committed = asyncio.Event()
         self._cursor: int | None = None
@@ -161,7 +168,7 @@ class Dashboards:
         while True:
             started_s = mono_s()
             try:
-                await self._session()
+                await _alone(self._session(), "mqtt-session")
             except* aiomqtt.MqttError as errors:
                 self._health.set("down", str(errors.exceptions[0]))
             if mono_s() - started_s > _PAUSE_CAP_S:
@@ -171,21 +178,24 @@ class Dashboards:
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311
 
     async def _session(self) -> None:
-        topic = f"{self._base}/gw/{self._gateway}/status"
-        will = aiomqtt.Will(topic, json.dumps({"online": False}), qos=1, retain=True)
+        topic = f"gw/{self._gateway}/status"
+        will = aiomqtt.Will(f"{self._base}/{topic}", _dump({"online": False}), qos=1, retain=True)
         async with self._broker.client(f"sitewarden-{self._gateway}", will) as client:
             boot = now()
             online = {"online": True, "ts": utc_text(boot.utc_ms), "boot": boot.boot}
-            await client.publish(topic, json.dumps(online), qos=1, retain=True)
+            await self._retain(client, topic, online)
             await self._publish_everything(client)
+            await self._empty_what_is_gone(client)
             self._health.set("up")
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._publish_values(client), name="mqtt-values")
                     group.create_task(self._publish_events(client), name="mqtt-events")
+                    group.create_task(_notice_loss(client), name="mqtt-loss")
             finally:
                 with contextlib.suppress(aiomqtt.MqttError, TimeoutError):
-                    await asyncio.wait_for(client.publish(topic, json.dumps({"online": False}), qos=1, retain=True), 2)
+                    async with asyncio.timeout(2):
+                        await client.publish(f"{self._base}/{topic}", _dump({"online": False}), qos=1, retain=True)
 
     async def _publish_everything(self, client: aiomqtt.Client) -> None:
         self._sent.clear()
@@ -193,15 +203,32 @@ class Dashboards:
             await self._retain(client, f"{meta.point.topic}/meta", meta.to_json())
             await self._publish_value(client, meta.point.id)
         alarms = await self._journal.query(stored_alarms)
-        known = {rule.id for rule in self._rules}
-        for alarm_id in known | alarms.keys():
+        self._revs = {alarm_id: alarm["rev"] for alarm_id, alarm in alarms.items()}
+        for alarm_id in self._known | alarms.keys():
             state = alarms.get(alarm_id, {"id": alarm_id, "state": "NORM"})
-            await self._retain(client, f"alarm/{alarm_id}/state", state if alarm_id in known else None)
+            await self._retain(client, f"alarm/{alarm_id}/state", state if alarm_id in self._known else None)
         await self._publish_summary(client, alarms)
+        await self._publish_health(client)
+
+    async def _empty_what_is_gone(self, client: aiomqtt.Client) -> None:
+        """Points and rules that were taken out of the configuration leave nothing behind on the broker."""
+        leaves = [f"{meta.point.topic}/{leaf}" for meta in self._points.values() for leaf in ("meta", "value")]
+        leaves += [f"alarm/{alarm_id}/state" for alarm_id in self._known]
+        leaves += ["alarm/summary", f"gw/{self._gateway}/status", f"gw/{self._gateway}/health"]
+        mine = {f"{self._base}/{leaf}" for leaf in leaves}
+        before = await self._journal.query(lambda c: {row[0] for row in c.execute("SELECT topic FROM mqtt_topic")})
+        for topic in sorted(before - mine):
+            await _publish(client, topic, b"", retain=True)
+        if before != mine:
+            await self._journal.write(lambda c: _replace_topics(c, mine))
 
     async def _publish_values(self, client: aiomqtt.Client) -> None:
+        health_s = mono_s()
         while True:
             self._health.beat_s = mono_s()
+            if mono_s() - health_s >= REFRESH_S:
+                await self._publish_health(client)
+                health_s = mono_s()
             changed = list(self._changed)
             self._changed.clear()
             for point in changed:
@@ -240,11 +267,12 @@ class Dashboards:
             await self._committed.wait()
 
     async def _publish_event(self, client: aiomqtt.Client, event: dict[str, Any]) -> None:
-        alarm = event["alarm"]
-        removed = event["reason"] == "rule_removed"
-        await self._retain(client, f"alarm/{alarm['id']}/state", None if removed else alarm)
-        key = f"{self._site}/{self._gateway}/{self._journal.epoch}/{event['seq']}"
-        await client.publish(f"{self._base}/event/{alarm['id']}", _dump({**event, "key": key}), qos=1)
+        alarm, seq = event["alarm"], event["seq"]
+        if seq >= self._revs.get(alarm["id"], 0):  # after an outage the retained state is newer than its events
+            self._revs[alarm["id"]] = seq
+            await self._retain(client, f"alarm/{alarm['id']}/state", alarm if alarm["id"] in self._known else None)
+        key = f"{self._site}/{self._gateway}/{self._journal.epoch}/{seq}"
+        await _publish(client, f"{self._base}/event/{alarm['id']}", _dump({**event, "key": key}))
 
     async def _publish_summary(self, client: aiomqtt.Client, alarms: Mapping[str, Mapping[str, Any]]) -> None:
         live = [alarm for alarm in alarms.values() if alarm["state"] != "NORM"]
@@ -253,11 +281,13 @@ class Dashboards:
         summary = {"open": len(live), "unacked": unacked, "by_priority": counts}
         rev = max((alarm["rev"] for alarm in alarms.values()), default=0)
         await self._retain(client, "alarm/summary", {**summary, "rev": rev})
+
+    async def _publish_health(self, client: aiomqtt.Client) -> None:
         await self._retain(client, f"gw/{self._gateway}/health", self._status())
 
     async def _retain(self, client: aiomqtt.Client, topic: str, payload: Any) -> None:
         data = b"" if payload is None else _dump(payload)
-        await client.publish(f"{self._base}/{topic}", data, qos=1, retain=True)
+        await _publish(client, f"{self._base}/{topic}", data, retain=True)
 
     async def _load_cursor(self) -> None:
         row = await self._journal.query(lambda c: c.execute("SELECT seq FROM mqtt_cursor").fetchone())
@@ -267,6 +297,37 @@ class Dashboards:
     async def _save_cursor(self) -> None:
         row = (self._cursor,)
         await self._journal.write(lambda c: c.execute("INSERT OR REPLACE INTO mqtt_cursor VALUES (1, ?)", row).rowcount)
+
+
+async def _alone(work: Coroutine[Any, Any, None], name: str) -> None:
+    """Await `work` in a task of its own, and end it when cancelled. The cancellation is then raised whatever `work`
+    raises: Python 3.11's TaskGroup forgets it when one of its tasks fails at the same time."""
+    task = asyncio.create_task(work, name=name)
+    try:
+        await asyncio.wait([task])
+    except asyncio.CancelledError:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        raise
+    await task
+
+
+async def _publish(client: aiomqtt.Client, topic: str, data: bytes, *, retain: bool = False) -> None:
+    await client.publish(topic, data, qos=1, retain=retain)
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():  # Python 3.11's wait_for, used by aiomqtt, can swallow a cancellation
+        raise asyncio.CancelledError
+
+
+async def _notice_loss(client: aiomqtt.Client) -> None:
+    """Raise MqttError when the connection is lost, also while there is nothing to publish."""
+    async for _ in client.messages:
+        pass
+
+
+def _replace_topics(connection: sqlite3.Connection, topics: Iterable[str]) -> None:
+    connection.execute("DELETE FROM mqtt_topic")
+    connection.executemany("INSERT INTO mqtt_topic VALUES (?)", [(topic,) for topic in topics])
 
 
 def _dump(value: Any) -> bytes:

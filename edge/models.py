@@ -1,4 +1,4 @@
-"""The shape of site.toml: strict models, one per table. What refers to what is checked in `config.py`."""
+"""The shape of site.toml: strict models, one per table. What refers to what is for `checks.py`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
-Label = Annotated[str, StringConstraints(min_length=1, max_length=80)]
-PointRef = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+\.[a-z0-9_]+\.[a-z0-9_]+$")]
+NAME = r"^[a-z][a-z0-9_]*$"
+LINE = r"^[^\x00-\x1f\x7f]*$"
+VISIBLE = r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*$"
+
+Name = Annotated[str, StringConstraints(pattern=NAME, max_length=40)]
+Label = Annotated[str, StringConstraints(pattern=VISIBLE, min_length=1, max_length=80)]
+Text = Annotated[str, StringConstraints(pattern=VISIBLE, min_length=1, max_length=500)]
+"""An address, a file, a topic, or the id of another entry: `checks.py` says whether it fits."""
+TextOrEmpty = Annotated[str, StringConstraints(pattern=LINE, max_length=500)]
+"""As `Text`, and "" where nothing is meant."""
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(ge=0, le=86400 * 7)]
 Priority = Annotated[int, Field(ge=1, le=4)]
@@ -41,23 +48,23 @@ class GatewayTable(_Table):
 class WebTable(_Table):
     """[web]: where the pages are served."""
 
-    host: Label = "127.0.0.1"
+    host: Text = "127.0.0.1"
     port: Port = 8080
 
 
 class MqttTable(_Table):
     """[mqtt]: the broker that carries devices and dashboards."""
 
-    url: Label
-    username: str = ""
-    password_file: str = ""
+    url: Text
+    username: TextOrEmpty = ""
+    password_file: TextOrEmpty = ""
 
 
 class CloudTable(_Table):
     """[cloud]: the aggregator. Without this table the gateway works alone."""
 
-    url: Label
-    ca_file: str = ""
+    url: Text
+    ca_file: TextOrEmpty = ""
 
 
 class AreaTable(_Table):
@@ -73,9 +80,9 @@ class BusTable(_Table):
 
     id: Name
     kind: Literal["tcp", "rtu", "rtu_tcp"]
-    host: str | None = None
+    host: Text | None = None
     port: Port | None = None
-    serial: str | None = None
+    serial: Text | None = None
     baud: Annotated[int, Field(ge=300, le=921600)] = 9600
     parity: Literal["N", "E", "O"] = "N"
     stopbits: Literal[1, 2] = 1
@@ -88,10 +95,10 @@ class DeviceTable(_Table):
     """[[device]]: one Modbus unit and the catalogue profile that says what its registers mean."""
 
     id: Name
-    area: Name
-    bus: Name
-    unit_id: Annotated[int, Field(ge=0, le=247)]
-    profile: Name
+    area: Text
+    bus: Text
+    unit_id: Annotated[int, Field(ge=0, le=255)]
+    profile: Text
     poll_s: Annotated[float, Field(ge=0.1, le=3600)] = 5.0
     timeout_ms: Annotated[int, Field(ge=20, le=30000)] | None = None
 
@@ -102,8 +109,8 @@ class MqttPointTable(_Table):
     name: Name
     label: Label
     label_en: Label
-    path: Label
-    unit: str
+    path: Text
+    unit: TextOrEmpty
     quantity: Quantity
     decimals: Annotated[int, Field(ge=0, le=6)] = 1
     scale: float = 1.0
@@ -115,11 +122,11 @@ class MqttDeviceTable(_Table):
     """[[mqtt_device]]: a device that publishes JSON."""
 
     id: Name
-    area: Name
-    topic: Label
+    area: Text
+    topic: Text
     every_s: Annotated[float, Field(ge=0.1, le=86400)] = 10.0
-    status_path: str = ""
-    status_ok: list[str] = Field(default_factory=list)
+    status_path: TextOrEmpty = ""
+    status_ok: Annotated[list[Text], Field(min_length=1)] = Field(default_factory=lambda: ["ok"])
     point: Annotated[list[MqttPointTable], Field(min_length=1)]
 
 
@@ -145,7 +152,7 @@ Level = Annotated[LevelTable | None, BeforeValidator(_level)]
 class AlarmTable(_Table):
     """[[alarm]]: the limits of one point and how its alarms behave (keys of docs/configuration.md)."""
 
-    point: PointRef
+    point: Text
     lolo: Level = None
     lo: Level = None
     hi: Level = None
@@ -155,7 +162,7 @@ class AlarmTable(_Table):
     off_delay_s: Seconds | None = None
     stale_s: Annotated[float, Field(gt=0, le=86400)] | None = None
     quality_delay_s: Seconds | None = None
-    required_acks: Annotated[list[Name], Field(min_length=1)] | None = None
+    required_acks: Annotated[list[Text], Field(min_length=1)] | None = None
     distinct_persons: bool = True
     reopen_s: Seconds = 300.0
 
@@ -165,7 +172,8 @@ class ChannelTable(_Table):
 
     id: Name
     kind: Literal["webhook"]
-    url: Label
+    url: TextOrEmpty = ""
+    url_file: TextOrEmpty = ""
     success_field: Label = "errcode"
     success_value: int = 0
     timeout_s: Annotated[float, Field(ge=0.5, le=60)] = 10.0
@@ -174,14 +182,14 @@ class ChannelTable(_Table):
 class AlertsTable(_Table):
     """[alerts]: who must know, and how."""
 
-    required_acks: Annotated[list[Name], Field(min_length=1)] = Field(default_factory=lambda: ["keeper", "officer"])
-    channels: list[Name] = Field(default_factory=list)
+    required_acks: Annotated[list[Text], Field(min_length=1)] = Field(default_factory=lambda: ["keeper", "officer"])
+    channels: list[Text] = Field(default_factory=list)
 
 
 class PeopleTable(_Table):
     """[people]: the list of persons, beside site.toml."""
 
-    file: Label = "people.csv"
+    file: Text = "people.csv"
 
 
 SINGLE: dict[str, type[_Table]] = {
@@ -201,4 +209,4 @@ REPEATED: dict[str, type[_Table]] = {
     "alarm": AlarmTable,
     "channel": ChannelTable,
 }
-REQUIRED = ("site", "gateway")
+REQUIRED = ("site", "gateway", "area")

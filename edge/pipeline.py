@@ -1,7 +1,7 @@
 """A reading's way: history buffer and alarm rules, one transaction, then the announcement.
 
 Everything that changes an alarm passes through here on the loop, in order; records are committed in that order.
-What was not committed is not announced: when the store fails, `run` raises and the process ends.
+What was not committed is not announced: when the store or a rule fails, `commit` raises and the process ends.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from .alarms.engine import Engine
 from .values import Values
 
 TICK_S = 0.5
+_BEAT_S = 5.0
 _MOST_DRAFTS = 500
 
 
@@ -63,17 +64,24 @@ class Pipeline:
         self._health = health
         self._instant = instant
         self._queue: asyncio.Queue[tuple[list[Draft], asyncio.Future[list[Record]] | None]] = asyncio.Queue()
+        self._defect: Exception | None = None
+        self._failed = False
 
     def accept(self, readings: list[Reading]) -> None:
-        """The sink of every driver. Cheap, never waits."""
+        """The sink of every driver. Cheap, never waits, never raises: what fails here is no fault of the driver."""
+        if self._defect is not None:
+            return
         instant = self._instant()
         self._health.readings += len(readings)
-        self._values.put(readings)
-        self._history.add(readings)
         drafts: list[Draft] = []
-        for reading in readings:
-            drafts += self.engine.read(reading, instant)
-        if drafts:
+        try:
+            self._values.put(readings)
+            self._history.add(readings)
+            for reading in readings:
+                drafts += self.engine.read(reading, instant)
+        except Exception as error:
+            self._defect = error  # `commit` raises it, after what was decided before
+        if drafts or self._defect is not None:
             self.record(drafts)
 
     def record(self, drafts: list[Draft]) -> None:
@@ -87,11 +95,9 @@ class Pipeline:
             decide: called on the loop, so in order with everything else; raises RefusedError to refuse.
 
         Returns:
-            The committed records; empty when the command changed nothing.
+            The committed records; empty when the command changed nothing: then what it found is committed.
         """
         drafts = decide(self.engine, self._instant())
-        if not drafts:
-            return []
         future: asyncio.Future[list[Record]] = asyncio.get_running_loop().create_future()
         self._queue.put_nowait((drafts, future))
         return await future
@@ -106,31 +112,35 @@ class Pipeline:
             await asyncio.sleep(TICK_S)
 
     async def commit(self) -> None:
-        """Commit what is queued, for ever. Raises StoreError when the store fails."""
+        """Commit what is queued, for ever. Raises StoreError when the store fails, and what a rule raised."""
         while True:
             self._health.commit_s = mono_s()
             try:
-                first = await asyncio.wait_for(self._queue.get(), 5.0)
+                async with asyncio.timeout(_BEAT_S):
+                    first = await self._queue.get()
             except TimeoutError:
                 continue
             group = [first]
             while not self._queue.empty() and sum(len(drafts) for drafts, _ in group) < _MOST_DRAFTS:
                 group.append(self._queue.get_nowait())
             await self._commit(group)
+            if self._defect is not None:
+                raise self._defect
 
     async def flush(self) -> None:
-        """Commit what is still queued; for the end of the process, after `commit` was cancelled."""
+        """Commit what is still queued, for the end of the process. Nothing when a commit failed: it came before."""
         group = []
         while not self._queue.empty():
             group.append(self._queue.get_nowait())
-        if group:
+        if group and not self._failed:
             await self._commit(group)
 
     async def _commit(self, group: list[tuple[list[Draft], asyncio.Future[list[Record]] | None]]) -> None:
-        drafts = [self._with_notify(draft) for drafts, _ in group for draft in drafts]
         try:
-            records = await self._journal.append(drafts)
+            drafts = [self._with_notify(draft) for drafts, _ in group for draft in drafts]
+            records = await self._journal.append(drafts) if drafts else []
         except BaseException as error:
+            self._failed = self._failed or isinstance(error, Exception)
             for _, future in group:
                 if future is not None and not future.done():
                     future.set_exception(error if isinstance(error, Exception) else ConnectionAbortedError())

@@ -18,6 +18,7 @@ from .alarms.rules import Kind, Rule
 from .checks import find_problems, find_warnings
 from .config import Document, read_document
 from .dashboards import PointMeta
+from .lines import place
 from .models import (
     AlarmTable,
     AlertsTable,
@@ -36,6 +37,7 @@ class Site:
     """Everything that was decided.
 
     Attributes:
+        channels: with the address that `url_file` holds.
         points: with area and limits, in the order of the file.
         rules: every alarm object.
         buses: with their units; a bus without a device is left out.
@@ -61,8 +63,12 @@ class Site:
     revision: str
 
     def secret(self, name: str) -> str:
-        """The content of a file that site.toml names, without the line end; "" for no name."""
-        return (self.path.parent / name).read_text("utf-8").strip() if name else ""
+        """The content of a file that site.toml names, without the line end; "" for no name.
+
+        Raises:
+            ConfigError: the file cannot be read any more.
+        """
+        return _content(self.path.parent / name) if name else ""
 
 
 def load_site(path: Path, data: Path | None = None) -> Site:
@@ -79,7 +85,8 @@ def load_site(path: Path, data: Path | None = None) -> Site:
     points = dict(_points(document))
     problems += find_problems(document, {name: point for name, (_, point) in points.items()})
     if problems:
-        raise ConfigError(str(path), problems)
+        raise ConfigError(str(path), place(problems, document.raw, document.text, elsewhere=document.people_file))
+    assert document.people is not None, "broken people are a problem"
     tables = {alarm.point: alarm for alarm in document.entries("alarm")}
     areas = {area.id: area for area in document.entries("area")}
     alerts: AlertsTable = document.single["alerts"]
@@ -104,15 +111,26 @@ def load_site(path: Path, data: Path | None = None) -> Site:
         cloud=document.single["cloud"],
         alerts=alerts,
         areas=tuple(areas.values()),
-        channels=tuple(document.entries("channel")),
+        channels=tuple(_with_url(channel, path.parent) for channel in document.entries("channel")),
         people=document.people,
         points=metas,
         rules=rules,
         buses=tuple(_buses(document, data)),
         mqtt_devices=tuple(_mqtt_devices(document)),
-        warnings=tuple(find_warnings(document)),
+        warnings=tuple(place(find_warnings(document), document.raw, document.text)),
         revision=document.revision,
     )
+
+
+def _content(file: Path) -> str:
+    try:
+        return file.read_text("utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise ConfigError(str(file), [f"file: cannot be read as text: {error}"]) from error
+
+
+def _with_url(channel: ChannelTable, folder: Path) -> ChannelTable:
+    return channel.model_copy(update={"url": _content(folder / channel.url_file)}) if channel.url_file else channel
 
 
 def _points(document: Document) -> Iterator[tuple[str, tuple[str, Point]]]:

@@ -29,6 +29,7 @@ class Notifier:
             return
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+                sock.setblocking(False)
                 sock.sendto(state.encode(), self._address)
         except OSError as error:
             _log.warning("systemd does not listen: %s", error)

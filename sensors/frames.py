@@ -16,6 +16,7 @@ BIT_FUNCTIONS = (1, 2)
 RTU_EXCEPTION_SIZE = 5
 MBAP = 6  # bytes before the unit id
 TAIL = 24  # bytes kept for an error text
+FLOOD = 2048  # more bytes than this are no reply and what came before it
 
 
 class Gate(Protocol):
@@ -77,6 +78,11 @@ class _GateState:
         self.pending, self.tail = pending, buffer[:TAIL]
         return b""
 
+    def _poisoned(self, buffer: bytes) -> bytes:
+        self._keep(buffer, len(buffer))
+        self.on_poison()
+        return b""
+
 
 def _nothing() -> None:
     pass
@@ -109,6 +115,8 @@ class RtuGate(_GateState):
                 return buffer
             if len(buffer) < self._size:
                 return self._keep(buffer, len(buffer))
+        if len(buffer) > FLOOD:
+            return self._poisoned(buffer)
         frames = list(self._frames(buffer))
         if len(frames) == 1:
             return frames[0]
@@ -157,22 +165,17 @@ class TcpGate(_GateState):
         while len(buffer) - at > MBAP:
             size = MBAP + int.from_bytes(buffer[at + 4 : at + 6], "big")
             if buffer[at + 2 : at + 4] != b"\0\0" or not MBAP + 2 < size <= MBAP + 254:
-                return self._poisoned(buffer, at)
+                return self._poisoned(buffer[at:])
             frame = buffer[at : at + size]
             if len(frame) < size:
                 break
             if frame[:2] == self._transaction:
-                return frame if self._answers(frame) else self._poisoned(buffer, at)
+                return frame if self._answers(frame) else self._poisoned(buffer[at:])
             at += size
         return self._keep(buffer[at:], len(buffer) - at)
 
     def _answers(self, frame: bytes) -> bool:
         return frame.startswith((self._header, self._exception))
-
-    def _poisoned(self, buffer: bytes, at: int) -> bytes:
-        self._keep(buffer[at:], len(buffer) - at)
-        self.on_poison()
-        return b""
 
 
 def _crc_table() -> tuple[int, ...]:

@@ -5,7 +5,9 @@ What pymodbus 3.16 would do by itself, and what is done here instead:
 - it takes any frame of the right unit for the reply (other function, other byte count, transaction id 0), and a frame
   that it cannot decode raises inside the transport: a `frames` gate, hung in its documented `trace_packet` hook, passes
   the exact reply or nothing;
-- it retries inside a call, closes the connection after some silence and opens it again: all three are switched off;
+- it throws away what does not fit its buffer, unseen: the buffer is made larger than any one read;
+- it retries inside a call, closes the connection after some silence and opens it again: its retries and its opening are
+  switched off, and its timeout never ends before ours, so it never counts a silence;
 - it leaves a request waiting when the connection goes: here the wait ends at once.
 """
 
@@ -32,7 +34,7 @@ __all__ = ["BusHealth", "BusKind", "BusSpec", "Sink", "UnitHealth", "UnitSpec", 
 logging.getLogger("pymodbus").setLevel(logging.CRITICAL)
 
 CONNECT_S = 3.0
-NO_LIMIT = 1 << 30
+BUFFER_BYTES = 1 << 19
 
 
 async def run_bus(spec: BusSpec, sink: Sink, health: BusHealth) -> NoReturn:
@@ -74,7 +76,7 @@ class Link:
         self.close()
         self.gate = _gate(self._spec, self._give_up)
         self._client = client = self._new_client()
-        client.set_max_no_responses(NO_LIMIT)
+        client.ctx.max_buffer_size = BUFFER_BYTES  # else pymodbus drops a flood before the gate has seen it
         try:
             async with asyncio.timeout(CONNECT_S):
                 opened = await client.connect()

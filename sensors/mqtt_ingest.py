@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 MAX_PAYLOAD_BYTES = 64 * 1024
 MAX_WAITING = 10_000  # messages that may wait for the loop; the broker's flood must not fill the memory
 KEEPALIVE_S = 20
+ANSWER_S = 5.0  # for the broker's part of connecting, subscribing, leaving
 RECONNECT_FIRST_S = 0.5
 RECONNECT_CAP_S = 30.0
 BEAT_S = 1.0
@@ -324,6 +325,7 @@ class _Listener:
             password=known.password if known else None,
             clean_session=True,
             keepalive=KEEPALIVE_S,
+            timeout=ANSWER_S,
             max_queued_incoming_messages=MAX_WAITING,
             tls_context=ssl.create_default_context() if self.url.scheme == "mqtts" else None,
         )

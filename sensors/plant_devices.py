@@ -240,7 +240,7 @@ PLANT: tuple[SimDevice, ...] = (
             _gas("ch4", "CH₄", "%LEL", 0.4, (0.1, 0.2, 100.0), Limits(hi=25.0, hihi=50.0)),
             _gas("o2", "O₂", "%vol", 20.9, (0.03, 0.1, 25.0), Limits(lo=19.5, hi=23.5)),
             _gas("h2s", "H₂S", "ppm", 0.3, (0.1, 0.15, 50.0), Limits(hi=7.0, hihi=14.0)),
-            _gas("co", "CO", "ppm", 2.0, (0.5, 0.8, 100.0), Limits(hi=16.0, hihi=32.0)),
+            _gas("co", "CO", "ppm", 2.0, (0.5, 0.8, 100.0), Limits(hi=17.0, hihi=34.0)),
         ),
     ),
 )

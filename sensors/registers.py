@@ -270,13 +270,15 @@ def decode(register: Register, words: Sequence[int]) -> Decoded:
 def compile_decoder(register: Register, base: int) -> Decoder:
     """A function that decodes `register` from the words of a block that starts at address `base`."""
     at = register.address - base
+    low = -math.inf if register.low is None else register.low
+    high = math.inf if register.high is None else register.high
+    if _is_plain(register):
+        return _plain_decoder(at, 0x8000 if register.type is ValueType.I16 else 0, _linear(register), low, high)
     raw = _raw_reader(register, at)
     scaled = _scaler(register, base)
     status = _status_reader(register, base)
     bits = 16 * register.type.words
     sentinels = frozenset(s % (1 << bits) for s in register.sentinels)
-    low = -math.inf if register.low is None else register.low
-    high = math.inf if register.high is None else register.high
 
     def run(words: Sequence[int]) -> tuple[float | None, Quality, str]:
         if status is not None and (why := status(words)):
@@ -292,6 +294,23 @@ def compile_decoder(register: Register, base: int) -> Decoder:
         if not low <= value <= high:
             return None, _BAD, "out_of_range"
         return value, _GOOD, ""
+
+    return run
+
+
+def _is_plain(register: Register) -> bool:
+    """One 16-bit register with fixed scaling and nothing beside it: most of what plants have."""
+    simple = register.type in (ValueType.U16, ValueType.I16) and register.word_order is WordOrder.BIG
+    beside = (register.status, register.decimals_at, register.unit_at)
+    return simple and not register.sentinels and all(place is None for place in beside)
+
+
+def _plain_decoder(at: int, sign: int, line: _Linear, low: float, high: float) -> Decoder:
+    a, b, c = line
+
+    def run(words: Sequence[int]) -> tuple[float | None, Quality, str]:
+        value = (((words[at] ^ sign) - sign) * a + b) / c
+        return (value, _GOOD, "") if low <= value <= high else (None, _BAD, "out_of_range")
 
     return run
 
@@ -343,7 +362,7 @@ def _scaler(register: Register, base: int) -> _Scaler:
     """From a raw number to (value, why); exact in decimals, rounded to float once."""
     apply = _apply_float if register.type.is_float else _apply_int
     if register.decimals_at is None and register.unit_at is None:
-        fixed = _linear(register, 0, Decimal(1))
+        fixed = _linear(register)
         if fixed == (1, 0, 1):
             return lambda raw, _words: (float(raw), "")
         return lambda raw, _words: (apply(raw, fixed), "")
@@ -366,7 +385,7 @@ def _scaler(register: Register, base: int) -> _Scaler:
     return scale
 
 
-def _linear(register: Register, decimals: int, factor: Decimal) -> _Linear:
+def _linear(register: Register, decimals: int = 0, factor: Decimal = Decimal(1)) -> _Linear:
     slope = Fraction(register.scale) * Fraction(factor) / 10**decimals
     offset = Fraction(register.offset)
     common = math.lcm(slope.denominator, offset.denominator)

@@ -21,6 +21,13 @@ class Listener:
 
     queue: asyncio.Queue[bytes] = field(default_factory=lambda: asyncio.Queue(_QUEUE))
     overrun: bool = False
+    transport: asyncio.Transport | None = None
+
+    def end(self) -> None:
+        """Give up on a page that does not read; a write that waits for it comes back at once."""
+        self.overrun = True
+        if self.transport is not None:
+            self.transport.abort()
 
 
 class Hub:
@@ -41,7 +48,7 @@ class Hub:
             try:
                 listener.queue.put_nowait(frame)
             except asyncio.QueueFull:
-                listener.overrun = True
+                listener.end()
 
     @contextmanager
     def listening(self):
@@ -65,6 +72,7 @@ async def stream(request: web.Request, listener: Listener, first: AsyncIterator[
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
     response.headers["X-Accel-Buffering"] = "no"
     await response.prepare(request)
+    listener.transport = request.transport
     try:
         async for frame in first:
             await response.write(frame)

@@ -28,8 +28,8 @@ ROLES = (
 )
 COLUMNS = ("id", "name", "name_en", "roles", "areas", "phone")
 EVERYWHERE = "*"
-_ID = re.compile(r"^[a-z][a-z0-9_]{0,39}$")
-_PHONE = re.compile(r"^(\+?[0-9][0-9 -]{4,18})?$")
+_ID = re.compile(r"[a-z][a-z0-9_]{0,39}")
+_PHONE = re.compile(r"(\+?[0-9][0-9 -]{4,18})?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +71,13 @@ def load_people(path: Path) -> dict[str, Person]:
 def parse_people(text: str, source: str) -> dict[str, Person]:
     """The persons in `text`; see `load_people`."""
     rows = csv.DictReader(io.StringIO(text))
+    try:
+        return _people(rows, source)
+    except csv.Error as error:
+        raise ConfigError(source, [f"line {rows.line_num + 1}: is not CSV: {error}"]) from error
+
+
+def _people(rows: csv.DictReader[str], source: str) -> dict[str, Person]:
     missing = [column for column in COLUMNS if column not in (rows.fieldnames or ())]
     if missing:
         raise ConfigError(source, [f"line 1: must have the columns {','.join(COLUMNS)} (missing {','.join(missing)})"])
@@ -107,7 +114,7 @@ def _row_problems(row: Mapping[str, str | None], known: Iterable[str]) -> list[s
         return [f"must have {len(COLUMNS)} values: {','.join(COLUMNS)}"]
     values = {column: row[column] or "" for column in COLUMNS}
     problems = []
-    if not _ID.match(values["id"]):
+    if not _ID.fullmatch(values["id"]):
         problems.append(f"id: must be lower-case letters, digits and _ (got {values['id']!r})")
     elif values["id"] in known:
         problems.append(f"id: must be unique (got {values['id']!r} again)")
@@ -119,6 +126,6 @@ def _row_problems(row: Mapping[str, str | None], known: Iterable[str]) -> list[s
     problems += [f"roles: must be one of {', '.join(ROLES)} (got {role!r})" for role in roles if role not in ROLES]
     if not values["areas"].split():
         problems.append("areas: must name area ids, or * for all")
-    if not _PHONE.match(values["phone"].strip()):
+    if not _PHONE.fullmatch(values["phone"].strip()):
         problems.append(f"phone: must be digits, or empty (got {values['phone']!r})")
     return problems

@@ -73,8 +73,11 @@ class Secrets:
         """Set a PIN of 4 to 12 digits and end the person's sessions. Raises PermanentError on any other PIN."""
         if not (pin.isascii() and pin.isdigit() and 4 <= len(pin) <= 12):
             raise PermanentError(f"PIN of {person}: must be 4 to 12 digits")
-        self._db.execute("INSERT OR REPLACE INTO pin VALUES (?, ?)", (person, _HASHER.hash(pin)))
-        self._db.execute("DELETE FROM session WHERE person = ?", (person,))
+        hashed = _HASHER.hash(pin)
+        self._db.execute("BEGIN IMMEDIATE")
+        with self._db:
+            self._db.execute("INSERT OR REPLACE INTO pin VALUES (?, ?)", (person, hashed))
+            self._db.execute("DELETE FROM session WHERE person = ?", (person,))
 
     async def sign_in(self, person: str, pin: str, address: str) -> tuple[str, Session]:
         """Check the PIN and begin a session.
@@ -140,4 +143,4 @@ def _fits(stored: str, pin: str) -> bool:
 
 
 def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode()).digest()
+    return hashlib.sha256(token.encode(errors="surrogateescape")).digest()  # a cookie may be any bytes

@@ -57,7 +57,8 @@ def make_app(
         cookie: name of the session cookie; differs between servers of one host, whose cookies share the jar.
         body_limit: largest request body, bytes.
     """
-    app = web.Application(middlewares=[_headers, _refusals], client_max_size=body_limit)
+    app = web.Application(middlewares=[_refusals], client_max_size=body_limit)
+    app.on_response_prepare.append(_add_headers)
     app[PEOPLE] = people
     app[SECRETS] = secrets
     app[COOKIE] = cookie
@@ -77,9 +78,7 @@ def signed_in(handler: Handler) -> Handler:
         if person is None:
             raise RefusedError("signed_out", "this person is no longer in people.csv")
         if request.method not in _SAFE:
-            token = request.headers.get("X-CSRF-Token", "")
-            if not hmac.compare_digest(token.encode(), session.csrf.encode()):
-                raise RefusedError("csrf", "the X-CSRF-Token header is missing or wrong", hint="sign in again")
+            _check_token(request, session)
         request[PERSON] = person
         return await handler(request)
 
@@ -101,10 +100,13 @@ def add_pages(app: web.Application, dist: Path, page: str) -> None:
 
 
 async def body(request: web.Request, fields: Mapping[str, type | tuple[type, ...]]) -> dict[str, Any]:
-    """The JSON object of a request with exactly these fields. Raises RefusedError `bad_request` naming the field."""
+    """The JSON object of a request with exactly these fields. Raises RefusedError `bad_request` naming the field.
+
+    A field that may be None may be left out; the answer has it all the same.
+    """
     try:
         value = await request.json()
-    except (ValueError, UnicodeDecodeError):
+    except (ValueError, LookupError, RecursionError):  # not JSON, an unknown charset, nested without end
         raise RefusedError("bad_request", "the body is not JSON") from None
     if not isinstance(value, dict):
         raise RefusedError("bad_request", "the body must be a JSON object")
@@ -112,10 +114,21 @@ async def body(request: web.Request, fields: Mapping[str, type | tuple[type, ...
     if unknown:
         raise RefusedError("bad_request", f"{unknown[0]}: unknown field (known: {', '.join(fields)})")
     for name, kind in fields.items():
-        given = value.get(name)
-        if not isinstance(given, kind) or (isinstance(given, bool) and kind is int):
+        given, kinds = value.get(name), kind if isinstance(kind, tuple) else (kind,)
+        if not isinstance(given, kinds) or (isinstance(given, bool) and bool not in kinds):
             raise RefusedError("bad_request", f"{name}: missing or of the wrong type (got {given!r:.60})")
-    return value
+        if isinstance(given, str) and not _is_text(given):
+            raise RefusedError("bad_request", f"{name}: is not text (got {given!r:.60})")
+    return {name: value.get(name) for name in fields}
+
+
+def _is_text(given: str) -> bool:
+    """Without lone surrogates, which JSON can carry and nothing can store."""
+    try:
+        given.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _session(request: web.Request) -> Session:
@@ -154,13 +167,17 @@ async def _sign_in(request: web.Request) -> web.Response:
 
 async def _sign_out(request: web.Request) -> web.Response:
     session = _session(request)
-    token = request.headers.get("X-CSRF-Token", "")
-    if not hmac.compare_digest(token.encode(), session.csrf.encode()):
-        raise RefusedError("csrf", "the X-CSRF-Token header is missing or wrong", hint="sign in again")
+    _check_token(request, session)
     request.app[SECRETS].sign_out(request.cookies[request.app[COOKIE]])
     response = web.json_response({})
     response.del_cookie(request.app[COOKIE], path="/")
     return response
+
+
+def _check_token(request: web.Request, session: Session) -> None:
+    token = request.headers.get("X-CSRF-Token", "").encode(errors="surrogateescape")  # headers may be any bytes
+    if not hmac.compare_digest(token, session.csrf.encode()):
+        raise RefusedError("csrf", "the X-CSRF-Token header is missing or wrong", hint="sign in again")
 
 
 def _check_origin(request: web.Request) -> None:
@@ -169,19 +186,11 @@ def _check_origin(request: web.Request) -> None:
         raise RefusedError("csrf", f"requests from {origin} are not accepted", hint="open the page of this server")
 
 
-@web.middleware
-async def _headers(request: web.Request, handler: Handler) -> web.StreamResponse:
-    request_path = request.path
-    try:
-        response = await handler(request)
-    except web.HTTPException as answer:
-        answer.headers.update(_HEADERS)
-        raise
-    if not response.prepared:
-        response.headers.update(_HEADERS)
-        if request_path.startswith("/api/"):
-            response.headers.setdefault("Cache-Control", "no-store")
-    return response
+async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """On every answer: also on streams, redirects and errors."""
+    response.headers.update(_HEADERS)
+    if request.path.startswith("/api/"):
+        response.headers.setdefault("Cache-Control", "no-store")
 
 
 @web.middleware

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import logging
 import secrets
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,6 +28,8 @@ from ..words import Instant
 from .sqlite import Writer, connect_for_reading
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 _GENESIS = b"sitewarden journal v1\0"
 
@@ -183,10 +186,10 @@ class Journal:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await asyncio.to_thread(self._writer.close)
-        self._readers.shutdown(wait=True)
+        await asyncio.to_thread(self._readers.shutdown)
         if self._reading is not None:
             self._reading.close()
+        await asyncio.to_thread(self._writer.close)  # last, so that it leaves one file without a -wal
 
     def head(self) -> tuple[int, bytes]:
         """Number and chain of the newest committed record."""
@@ -267,7 +270,10 @@ class Journal:
     def _announce(self, records: list[Record]) -> None:
         self._head = (records[-1].seq, records[-1].chain)
         for callback in self._subscribers:
-            callback(records)
+            try:
+                callback(records)
+            except Exception:  # the records are committed; the others must hear of them
+                _log.exception("a subscriber failed at records %d to %d", records[0].seq, records[-1].seq)
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         _migrations.apply(Database(connection))
@@ -319,22 +325,26 @@ def verify_file(path: Path, progress: Callable[[int], None] = lambda _: None) ->
     try:
         with contextlib.closing(connect_for_reading(path)) as connection:
             meta = dict(connection.execute("SELECT key, value FROM meta"))
-            rows = connection.execute("SELECT seq, data, chain FROM record ORDER BY seq")
+            rows = connection.execute("SELECT seq, data, chain, kind FROM record ORDER BY seq")
             return verify_rows(meta["gateway"], meta["epoch"], rows, progress)
     except (sqlite3.Error, KeyError) as error:
         raise PermanentError(f"{path}: not a journal: {error}", hint="name the journal.db of a gateway") from error
 
 
 def verify_rows(
-    gateway: str, epoch: str, rows: Iterable[tuple[int, bytes, bytes]], progress: Callable[[int], None] = lambda _: None
+    gateway: str,
+    epoch: str,
+    rows: Iterable[tuple[Any, ...]],
+    progress: Callable[[int], None] = lambda _: None,
 ) -> Verdict:
-    """Check numbers, epoch and chain of `(seq, canonical bytes, chain)` rows in order."""
+    """Check numbers, epoch and chain of `(seq, canonical bytes, chain[, kind beside them])` rows in order."""
     chain = genesis_chain(gateway, epoch)
     expected = 0
-    for seq, data, stored in rows:
+    for seq, data, stored, *kind in rows:
         expected += 1
-        chain = next_chain(chain, data)
-        problem = _problem(expected, epoch, seq, data, stored == chain)
+        if isinstance(data, bytes):  # whoever wrote with other tools may have left text or a number
+            chain = next_chain(chain, data)
+        problem = _problem(expected, epoch, seq, data, isinstance(data, bytes) and stored == chain, kind)
         if problem:
             return Verdict(gateway=gateway, epoch=epoch, records=expected - 1, bad_seq=expected, problem=problem)
         if expected % 1000 == 0:
@@ -342,16 +352,18 @@ def verify_rows(
     return Verdict(gateway=gateway, epoch=epoch, records=expected)
 
 
-def _problem(expected: int, epoch: str, seq: int, data: bytes, chain_fits: bool) -> str:
+def _problem(expected: int, epoch: str, seq: int, data: bytes, chain_fits: bool, kind: Sequence[str]) -> str:
     if seq != expected:
         return f"record {expected} is missing: the next one is {seq}"
+    if not chain_fits:
+        return f"record {expected} or its chain value was altered"
     try:
         record = Record.from_bytes(data, b"")
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         return f"record {expected} is not readable: {error}"
     if record.seq != expected or record.epoch != epoch:
         return f"record {expected} says that it is record {record.seq} of epoch {record.epoch}"
-    return "" if chain_fits else f"record {expected} or its chain value was altered"
+    return f"record {expected}: the kind beside it was altered" if any(k != record.kind for k in kind) else ""
 
 
 def _records(connection: sqlite3.Connection) -> Iterator[Record]:

@@ -20,6 +20,18 @@ from ..errors import PermanentError
 
 _MOST_JOBS_IN_A_COMMIT = 512
 
+# Primary result codes that are the job's own mistake (sqlite.org/rescode.html); every other one is the store's.
+_JOBS_OWN = frozenset(
+    {
+        sqlite3.SQLITE_ERROR,
+        sqlite3.SQLITE_TOOBIG,
+        sqlite3.SQLITE_CONSTRAINT,
+        sqlite3.SQLITE_MISMATCH,
+        sqlite3.SQLITE_MISUSE,
+        sqlite3.SQLITE_RANGE,
+    }
+)
+
 Job = Callable[[sqlite3.Connection], Any]
 
 
@@ -31,6 +43,7 @@ class Writer:
     """Owns the only writing connection of `path`.
 
     Jobs that wait are committed together. A job that raises is rolled back alone; the others of its group commit.
+    After a failed commit nothing more is taken: a later job must not be stored without an earlier one.
 
     Args:
         path: the database file; its folder must exist.
@@ -42,6 +55,9 @@ class Writer:
         self._jobs: queue.SimpleQueue[tuple[Job, Future[Any]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, args=(prepare,), name=f"writer-{path.stem}", daemon=True)
         self._ready: Future[None] = Future()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._failure: StoreError | None = None
 
     def open(self) -> None:
         """Start the thread and wait until the file is open and prepared. Raises what `prepare` or SQLite raised."""
@@ -50,14 +66,22 @@ class Writer:
 
     def close(self) -> None:
         """Commit what waits, then close. Safe to call twice."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._jobs.put(None)
         if self._thread.is_alive():
-            self._jobs.put(None)
             self._thread.join()
 
     def submit(self, job: Callable[[sqlite3.Connection], Any]) -> Future[Any]:
-        """Queue `job`; the future resolves after its commit is on the device."""
+        """Queue `job`; the future resolves after its commit is on the device. Nobody can cancel it."""
         future: Future[Any] = Future()
-        self._jobs.put((job, future))
+        future.set_running_or_notify_cancel()
+        with self._lock:
+            if self._closed:
+                future.set_exception(StoreError(f"{self.path}: is closed"))
+            else:
+                self._jobs.put((job, future))
         return future
 
     async def run(self, job: Callable[[sqlite3.Connection], Any]) -> Any:
@@ -67,12 +91,17 @@ class Writer:
     def _serve(self, prepare: Callable[[sqlite3.Connection], None]) -> None:
         try:
             connection = connect_for_writing(self.path)
-            prepare(connection)
         except BaseException as error:
             self._ready.set_exception(error)
             return
-        self._ready.set_result(None)
         with contextlib.closing(connection):
+            try:
+                prepare(connection)
+            except BaseException as error:
+                connection.close()
+                self._ready.set_exception(error)
+                return
+            self._ready.set_result(None)
             while (first := self._jobs.get()) is not None:
                 group, last = self._gather(first)
                 self._commit(connection, group)
@@ -94,6 +123,8 @@ class Writer:
     def _commit(self, connection: sqlite3.Connection, group: list[tuple[Job, Future[Any]]]) -> None:
         done: list[tuple[Future[Any], Any, BaseException | None]] = []
         try:
+            if self._failure is not None:
+                raise self._failure
             connection.execute("BEGIN IMMEDIATE")
             for job, future in group:
                 done.append((future, *_run_in_savepoint(connection, job)))
@@ -101,10 +132,7 @@ class Writer:
         except BaseException as error:
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
-            failure = StoreError(f"{self.path}: {error}", hint="check free space and the health of the disk")
-            failure.__cause__ = error
-            for _, future in group:
-                future.set_exception(failure)
+            self._fail(error, group)
             return
         for future, value, failed in done:
             if failed is None:
@@ -112,19 +140,31 @@ class Writer:
             else:
                 future.set_exception(failed)
 
+    def _fail(self, error: BaseException, group: list[tuple[Job, Future[Any]]]) -> None:
+        if self._failure is None:
+            self._failure = StoreError(f"{self.path}: {error}", hint="check free space and the health of the disk")
+            self._failure.__cause__ = error
+        for _, future in group:
+            future.set_exception(self._failure)
+
 
 def _run_in_savepoint(connection: sqlite3.Connection, job: Job) -> tuple[Any, BaseException | None]:
     connection.execute("SAVEPOINT job")
     try:
         value = job(connection)
-    except sqlite3.OperationalError:
-        raise  # the store itself: disk full, I/O error; the whole group fails
     except Exception as error:
+        if _is_the_stores(error):
+            raise  # disk full, I/O error, damaged file: the whole group fails
         connection.execute("ROLLBACK TO job")
         connection.execute("RELEASE job")
         return None, error
     connection.execute("RELEASE job")
     return value, None
+
+
+def _is_the_stores(error: Exception) -> bool:
+    code = getattr(error, "sqlite_errorcode", None)  # None: not from SQLite itself
+    return code is not None and code & 0xFF not in _JOBS_OWN
 
 
 def connect_for_writing(path: Path) -> sqlite3.Connection:

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 from yarl import URL
 
-from ..errors import ConfigError, PermanentError, TransientError
+from ..errors import ConfigError, PermanentError, RefusedError, TransientError
 from ..words import mono_s, utc_text
 from .history import History
 from .journal import Journal
@@ -232,9 +232,8 @@ class _Client:
                 return self._judge(reply, await _read(reply))
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             text = str(error) or type(error).__name__
-            raise LinkError(
-                f"cannot reach {self._base}: {text}", hint="check network, address and certificate"
-            ) from error
+            hint = "check network, address and certificate"
+            raise LinkError("unreachable", f"cannot reach {self._base}: {text}", hint=hint) from error
 
     def _judge(self, reply: aiohttp.ClientResponse, data: Any) -> Any:
         if reply.status == 200:
@@ -273,6 +272,10 @@ def _retry_after(text: str) -> float:
     return min(float(text), _MAX_RETRY_AFTER_S) if text.isdecimal() and len(text) < 9 else 0.0
 
 
+def _reason(error: Exception) -> str:
+    return error.reason if isinstance(error, RefusedError) else type(error).__name__
+
+
 class _Stream:
     """One stream's endless drain.
 
@@ -309,7 +312,7 @@ class _Stream:
         except StoreError:
             raise
         except (TransientError, PermanentError, sqlite3.DatabaseError) as error:
-            link = error if isinstance(error, LinkError) else LinkError(type(error).__name__, str(error))
+            link = error if isinstance(error, LinkError) else LinkError(_reason(error), str(error))
             self._health.failed(self._outbox.stream, link.reason, str(error))
             raise link from error
         finally:
@@ -334,7 +337,7 @@ class _Stream:
         cursor = reply.cursor(outbox.stream, outbox.epoch, genesis)
         if not await outbox.agrees(cursor.ack, cursor.chain):
             hint = "this gateway's data was restored or cloned: it needs a new epoch"
-            raise PermanentError(f"fork: the cloud's batch {cursor.ack} is not the one made here", hint=hint)
+            raise RefusedError("fork", f"fork: the cloud's batch {cursor.ack} is not the one made here", hint=hint)
         await self._acked(cursor)
         return cursor
 

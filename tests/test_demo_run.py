@@ -60,10 +60,10 @@ kind = "webhook"
 url = "https://robot.example/send"
 """
 CLOUD = """\
-[web]
+[cloud]
+host = "127.0.0.1"
 port = 8090
-[people]
-file = "cloud_people.csv"
+people = "cloud_people.csv"
 [[gateway]]
 id = "gw1"
 public_key = ""
@@ -96,7 +96,8 @@ async def serve(config):
     app.router.add_get("/api/v1/people", people)
     runner = web.AppRunner(app)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", tomllib.loads(config.read_text())["web"]["port"]).start()
+    table = tomllib.loads(config.read_text())["web" if word == "edge" else "cloud"]
+    await web.TCPSite(runner, "127.0.0.1", table["port"]).start()
     await asyncio.Event().wait()
 
 word = sys.argv[1]
@@ -295,6 +296,9 @@ async def test_a_child_that_cannot_start_is_named_with_its_log(tmp_path: Path, c
         await run_demo(options, said.append)
     assert "the gateway cannot start: no such thing" in error.value.hint
     assert said[-1] == "stopped"
+    started = [int(line.split()[-1].rstrip(")")) for line in said if "runs (process" in line]
+    assert len(started) == 4
+    assert not any(alive(pid) for pid in started)
     assert json.loads((tmp_path / "data" / "demo.json").read_text())["running"] is False
 
 
@@ -401,7 +405,7 @@ def test_fit_site_names_everything_that_is_missing() -> None:
 
 def test_fit_cloud() -> None:
     cloud = tomllib.loads(fit_cloud(CLOUD, ports=PORTS, gateway="gw1", public_key="abc"))
-    assert cloud["web"]["port"] == 5
+    assert cloud["cloud"] == {"host": "127.0.0.1", "port": 5, "people": "cloud_people.csv"}
     assert cloud["gateway"] == [{"id": "gw1", "public_key": "abc"}]
     with pytest.raises(ConfigError, match="gw2"):
         fit_cloud(CLOUD, ports=PORTS, gateway="gw2", public_key="abc")
@@ -426,6 +430,7 @@ def test_ports() -> None:
     free = choose_ports(free=True)
     values = [getattr(free, name) for name in Ports.__slots__]
     assert len(set(values)) == 6
+    assert not set(values) & {getattr(Ports(), name) for name in Ports.__slots__}
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         with contextlib.suppress(OSError):

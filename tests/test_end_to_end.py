@@ -343,6 +343,8 @@ async def test_alarm_reaches_both_people_and_the_cloud_through_a_cut_link_and_a_
         await eventually(lambda: _gone(headquarters), "the alarm is closed at headquarters", bound_s=60)
 
     await eventually(lambda: _same_records(rig), "edge and cloud hold the same records", bound_s=60)
+    quarantined = _rows(rig.data / "cloud" / "cloud.db", "SELECT seq, reason FROM quarantine")
+    assert not quarantined
     verdict = verify_file(rig.data / "edge" / "journal.db")
     assert verdict.bad_seq is None
     assert "good" in _command("verify", str(rig.data / "edge" / "journal.db"))

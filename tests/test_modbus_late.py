@@ -1,6 +1,6 @@
 """A late RTU reply is never taken for another register's value, over TCP and on a pseudo-terminal.
 
-The stub's registers hold their own address, so a mixed-up value shows itself. It answers in order, as a serial device does.
+The stub's registers hold their own address, so a mixed-up value shows itself. It answers in order, as a device does.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import struct
 import tty
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from pymodbus import FramerType
 from pymodbus.client import AsyncModbusTcpClient
 from pymodbus.exceptions import ModbusIOException
-
 from sitewarden.sensors.buses import BusHealth, BusKind, BusSpec, UnitSpec
 from sitewarden.sensors.frames import crc16
 from sitewarden.sensors.modbus import run_bus
@@ -113,7 +114,8 @@ def registers() -> tuple[Register, ...]:
 
 def bus(wire: dict[str, object], **changes: object) -> BusSpec:
     units = tuple(UnitSpec(device=f"area.u{i}", unit_id=i, registers=registers(), poll_s=0.2) for i in (1, 2))
-    return BusSpec(**{"id": "b", "units": units, "timeout_ms": 500, "late_max_ms": 1500, **wire, **changes})  # pyright: ignore[reportArgumentType]
+    fields: dict[str, Any] = {"id": "b", "units": units, "timeout_ms": 500, "late_max_ms": 1500}
+    return BusSpec(**{**fields, **wire, **changes})
 
 
 class Watch:
@@ -174,6 +176,7 @@ async def test_value_is_address_ever_after(wire: str) -> None:
             await until(lambda n=resyncs: unit.resyncs > n, "the unit is resynchronized")
             await rounds(watch, 3)
         assert watch.wrong == []
+        assert watch.health.reconnects >= 2 if wire == "rtu_tcp" else watch.health.reconnects == 0
         assert any(r.why == "timeout" for r in watch.readings)
         assert watch.health.strays >= 2  # both late replies came and were thrown away
         assert all(r.value is None for r in watch.readings if r.quality is Quality.BAD)
@@ -212,7 +215,7 @@ async def test_a_reply_too_many_on_an_idle_bus_resynchronizes() -> None:
     device = SlowDevice()
     async with on_tcp(device) as where:
         spec = bus(where)
-        slow = tuple(UnitSpec(device=u.device, unit_id=u.unit_id, registers=u.registers, poll_s=0.5) for u in spec.units)
+        slow = tuple(replace(u, poll_s=0.5) for u in spec.units)
         async with watching(bus(where, units=slow)) as watch:
             await rounds(watch, 1)
             resyncs, polled = watch.health.resyncs, len(watch.readings)

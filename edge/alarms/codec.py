@@ -31,11 +31,8 @@ def alarm_json(rule: Rule, alarm: Alarm, changed_at: Instant) -> dict[str, Any]:
         "raised": alarm.raised_at.to_json() if alarm.raised_at else None,
         "returned": alarm.returned_at.to_json() if alarm.returned_at else None,
         "changed_at": utc_text(changed_at.utc_ms),
-        "required_acks": list(rule.required_acks),
-        "acks": [
-            {"role": a.role, "person": a.person, "at": utc_text(a.at.utc_ms), "instant": a.at.to_json()}
-            for a in alarm.acks
-        ],
+        "required_acks": list(alarm.required_acks),
+        "acks": [_ack_json(ack) for ack in alarm.acks],
     }
 
 
@@ -55,6 +52,7 @@ def alarm_from_json(fields: dict[str, Any]) -> Alarm:
         value=fields["value"],
         raised_at=_instant(fields["raised"]) if fields["raised"] else None,
         returned_at=_instant(fields["returned"]) if fields["returned"] else None,
+        required_acks=tuple(fields["required_acks"]),
         acks=acks,
     )
 

@@ -5,6 +5,7 @@ Deterministic: the same readings, ticks and commands at the same instants give t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,16 +15,20 @@ from ...sync.journal import Draft
 from ...words import Instant, Quality, Reading, utc_text
 from .codec import alarm_json, reading_json
 from .machine import Acknowledge, Alarm, Change, Event, Off, On, Reason, Reset, State, Transition, step
-from .rules import Condition, Rule, Side, evaluate, evaluate_quality, evaluate_silence, resume, worst
+from .rules import Condition, Rule, Side, evaluate, evaluate_quality, evaluate_silence, hold, resume, worst
 
 
 @dataclass(slots=True)
 class _Watched:
-    """A point's newest reading and its rules."""
+    """A point's newest reading and its rules. `stale_s`: silence that makes it stale."""
 
     rules: list[_Live] = field(default_factory=list)
     last: Reading | None = None
     last_s: float = 0.0
+    stale_s: float = math.inf
+
+    def is_stale(self, now_s: float) -> bool:
+        return now_s - self.last_s >= self.stale_s
 
 
 @dataclass(slots=True)
@@ -54,6 +59,8 @@ class Engine:
             self._by_id[rule.id] = live
             watched = self._points.setdefault(rule.point, _Watched(last_s=start.mono_s))
             watched.rules.append(live)
+            if rule.side is Side.STALE:
+                watched.stale_s = rule.levels[0].limit
 
     def rule(self, alarm_id: str) -> Rule:
         """The rule of an alarm. Raises RefusedError `no_such_alarm`."""
@@ -95,8 +102,9 @@ class Engine:
     def reset(self, alarm_id: str, occurrence: int, person: str, now: Instant) -> list[Draft]:
         """`person` unlatches. Raises RefusedError; see `machine.step`."""
         live = self._live(alarm_id)
-        last = self._points[live.rule.point].last
-        good = last is not None and last.quality is Quality.GOOD
+        watched = self._points[live.rule.point]
+        last = watched.last
+        good = last is not None and last.quality is Quality.GOOD and not watched.is_stale(now.mono_s)
         return self._step(live, Reset(occurrence=occurrence, person=person, quality_good=good), last, now)
 
     def _live(self, alarm_id: str) -> _Live:
@@ -111,9 +119,12 @@ class Engine:
         match rule.side:
             case Side.STALE:
                 bad = watched.last is not None and watched.last.quality is Quality.BAD
-                return evaluate_silence(rule, live.condition, watched.last_s, now.mono_s, bad=bad)
+                heard = watched.last is not None
+                return evaluate_silence(rule, live.condition, watched.last_s, now.mono_s, bad=bad, heard=heard)
             case Side.QUALITY:
                 return evaluate_quality(rule, live.condition, reading, now.mono_s)
+            case _ if reading is None and watched.is_stale(now.mono_s):
+                return hold(live.condition, now.mono_s)  # what nobody has seen neither raises nor clears
             case _:
                 return evaluate(rule, live.condition, reading, now.mono_s)
 
@@ -151,6 +162,7 @@ def close_orphans(known: Iterable[str], stored: Mapping[str, dict[str, Any]], no
         if alarm_id in ids or fields["state"] == State.NORM.value:
             continue
         closed = {**fields, "state": State.NORM.value, "active": None, "changed_at": utc_text(now.utc_ms)}
+        closed.pop("rev", None)  # the number of the record before; this one has its own
         body = {"alarm": closed, "reason": Reason.RULE_REMOVED.value, "rule": "", "trigger": None}
         drafts.append(Draft(kind=f"alarm.{Change.CLOSED}", at=now, actor="gateway", body=body))
     return drafts

@@ -73,6 +73,7 @@ class Alarm:
         count: how often the condition came on during the occurrence.
         latched: a latching level was reached during the occurrence.
         value: of the reading that made the last transition, None when there was none.
+        required_acks: roles that were required when it was raised; a new configuration counts from the next occurrence.
     """
 
     id: str
@@ -87,6 +88,7 @@ class Alarm:
     value: float | None = None
     raised_at: Instant | None = None
     returned_at: Instant | None = None
+    required_acks: tuple[str, ...] = ()
     acks: tuple[Ack, ...] = ()
 
 
@@ -172,7 +174,12 @@ def step(rule: Rule, alarm: Alarm, event: Event, now: Instant, next_occurrence: 
 def missing_roles(rule: Rule, alarm: Alarm) -> tuple[str, ...]:
     """Required roles that have not acknowledged this occurrence yet."""
     have = {ack.role for ack in alarm.acks}
-    return tuple(role for role in rule.required_acks if role not in have)
+    return tuple(role for role in required_roles(rule, alarm) if role not in have)
+
+
+def required_roles(rule: Rule, alarm: Alarm) -> tuple[str, ...]:
+    """Roles that must each acknowledge: of the open occurrence, or of the next one when there is none."""
+    return rule.required_acks if alarm.state is State.NORM else alarm.required_acks
 
 
 def _raise(rule: Rule, event: On, now: Instant, occurrence: int) -> Transition:
@@ -189,6 +196,7 @@ def _raise(rule: Rule, event: On, now: Instant, occurrence: int) -> Transition:
         latched=level.latching,
         value=event.value,
         raised_at=now,
+        required_acks=rule.required_acks,
     )
     return Transition(alarm=raised, change=Change.RAISED, reason=Reason.CONDITION)
 
@@ -246,7 +254,7 @@ def _off(alarm: Alarm, event: Off, now: Instant) -> tuple[Transition, ...]:
 
 def _acknowledge(rule: Rule, alarm: Alarm, event: Acknowledge, now: Instant) -> tuple[Transition, ...]:
     _check_occurrence(alarm, event.occurrence)
-    if event.role not in rule.required_acks:
+    if event.role not in alarm.required_acks:
         raise RefusedError("role_not_required", f"{alarm.id} does not ask role {event.role!r} to acknowledge")
     for ack in alarm.acks:
         if ack.role == event.role and ack.person == event.person:

@@ -129,7 +129,7 @@ def evaluate(rule: Rule, condition: Condition, reading: Reading | None, now_s: f
         return tuple([_pass_time(level, track, now_s) for level, track in zip(rule.levels, condition, strict=True)])
     value = reading.value
     if value is None or reading.quality is Quality.BAD:
-        return tuple([_freeze(track, now_s) for track in condition])
+        return hold(condition, now_s)
     high = rule.side is Side.HIGH
     tracks = []
     for level, track in zip(rule.levels, condition, strict=True):
@@ -141,6 +141,11 @@ def evaluate(rule: Rule, condition: Condition, reading: Reading | None, now_s: f
     return tuple(tracks)
 
 
+def hold(condition: Condition, now_s: float) -> Condition:
+    """The condition while nobody knows: time in bad quality or silence does not count towards a delay."""
+    return tuple([_freeze(track, now_s) for track in condition])
+
+
 def evaluate_quality(rule: Rule, condition: Condition, reading: Reading | None, now_s: float) -> Condition:
     """`quality`: on while the newest reading is bad."""
     (level,), (track,) = rule.levels, condition
@@ -150,7 +155,9 @@ def evaluate_quality(rule: Rule, condition: Condition, reading: Reading | None, 
     return (_see(level, track, reached=bad, past=not bad, now_s=now_s),)
 
 
-def evaluate_silence(rule: Rule, condition: Condition, last_s: float, now_s: float, *, bad: bool) -> Condition:
+def evaluate_silence(
+    rule: Rule, condition: Condition, last_s: float, now_s: float, *, bad: bool, heard: bool
+) -> Condition:
     """`stale`: on when nothing came for the limit's seconds. A point known to be bad is the quality alarm's matter.
 
     Args:
@@ -159,10 +166,11 @@ def evaluate_silence(rule: Rule, condition: Condition, last_s: float, now_s: flo
         last_s: monotonic seconds of the last reading, or of the start when there was none.
         now_s: monotonic seconds.
         bad: the newest reading was bad.
+        heard: there was a reading since the start; a silence from before it ends with a reading, not with a restart.
     """
     (level,), (track,) = rule.levels, condition
     silent = not bad and now_s - last_s >= level.limit
-    return (_see(level, track, reached=silent, past=not silent, now_s=now_s),)
+    return (_see(level, track, reached=silent, past=heard and not silent, now_s=now_s),)
 
 
 def _see(level: Level, track: Track, *, reached: bool, past: bool, now_s: float) -> Track:

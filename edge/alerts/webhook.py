@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +11,7 @@ import aiohttp
 from ..models import ChannelTable
 
 _ANSWER_LIMIT = 64 * 1024
+_ERROR_LIMIT = 200
 
 
 class Webhook:
@@ -39,20 +39,37 @@ class Webhook:
         assert self._session is not None, "enter the channel first"
         try:
             async with self._session.post(self.table.url, json=message, allow_redirects=False) as answer:
-                raw = await answer.content.read(_ANSWER_LIMIT)
                 if answer.status != 200:
                     return f"HTTP {answer.status}"
-        except (aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError, OSError) as error:
-            return f"{type(error).__name__}: {error}"
+                raw = await _read(answer.content)
+        except TimeoutError:
+            return f"no answer within {self.table.timeout_s:g} s"
+        except (aiohttp.ClientError, OSError) as error:
+            told = f"{type(error).__name__}: {error}"
+            return told.replace(self.table.url, "its url")[:_ERROR_LIMIT]  # a robot's url holds its token
+        if raw is None:
+            return f"the answer is longer than {_ANSWER_LIMIT} bytes"
         return judge(raw, self.table.success_field, self.table.success_value)
 
 
+async def _read(content: aiohttp.StreamReader) -> bytes | None:
+    """The whole answer, in however many pieces it comes; None when it is longer than any honest one."""
+    raw = b""
+    async for piece in content.iter_any():
+        raw += piece
+        if len(raw) > _ANSWER_LIMIT:
+            return None
+    return raw
+
+
 def judge(raw: bytes, field: str, value: int) -> str:
-    """Empty when the JSON answer carries `field` == `value`, else the refusal in words."""
+    """Empty when the JSON answer carries the whole number `value` as `field`, else the refusal in words."""
     try:
         answer = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         return f"the answer is not JSON: {raw[:80]!r}"
     if not isinstance(answer, dict) or field not in answer:
         return f"the answer has no field {field!r}: {raw[:80]!r}"
-    return "" if answer[field] == value else f"{field} {answer[field]}: {answer.get('errmsg', '')}"
+    if type(answer[field]) is int and answer[field] == value:
+        return ""
+    return f"{field} {answer[field]!r}: {answer.get('errmsg', '')}"[:_ERROR_LIMIT]

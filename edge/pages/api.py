@@ -23,7 +23,8 @@ from ..pipeline import Pipeline
 from ..site import Site
 from ..values import Values, reading_view
 
-REPLAY_MOST = 1000
+REPLAY_AT_ONCE = 500
+_MOST_DIGITS = 19
 _TREND_SAMPLES = 600
 _STATUS_EVERY_S = 5.0
 
@@ -193,12 +194,18 @@ class Pages:
         journal = self._parts.journal
         yield encode("hello", {"seq": journal.head()[0], "time": utc_text(now().utc_ms)})
         if after is not None:
-            events = await journal.query(lambda c: alarm_events_after(c, after, REPLAY_MOST))
-            for event in events:
+            async for event in self._events_after(after):
                 data = {"kind": event["kind"], "alarm": self._named(event["alarm"])}
                 yield encode("alarm", data, seq=event["seq"])
         yield encode("values", {"points": self._views(list(self._points))})
         yield encode("status", self._parts.status())
+
+    async def _events_after(self, after: int) -> AsyncIterator[dict[str, Any]]:
+        journal = self._parts.journal
+        while events := await journal.query(lambda c, n=after: alarm_events_after(c, n, REPLAY_AT_ONCE)):
+            for event in events:
+                yield event
+            after = events[-1]["seq"]
 
 
 def _point_json(meta: PointMeta) -> dict[str, Any]:
@@ -213,6 +220,6 @@ def _number(request: web.Request, name: str, *, default: int, low: int, high: in
     text = request.query.get(name, "")
     if not text:
         return default
-    if not (text.isdecimal() and low <= int(text) <= high):
+    if not (text.isdecimal() and len(text) <= _MOST_DIGITS and low <= int(text) <= high):
         raise RefusedError("bad_request", f"{name}: must be {low}..{high} (got {text!r:.40})")
     return int(text)

@@ -1,0 +1,197 @@
+"""The demo as a newcomer uses it: real processes, Debian's Chromium, a phone and a wall screen.
+
+With SITEWARDEN_SCREENSHOTS=FOLDER the pictures of the README are made anew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, Page, async_playwright, expect
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+expect.set_options(timeout=30_000)
+
+HUMIDITY = "aux_store.th1.humidity"
+ALARM = f"{HUMIDITY}.high"
+PHONE = {"width": 390, "height": 844}
+WALL = {"width": 1920, "height": 1080}
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+class Demo:
+    """A running `sitewarden demo`."""
+
+    def __init__(self, data: Path, process: subprocess.Popen[bytes]) -> None:
+        self.data = data
+        self.process = process
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        file = self.data / "demo.json"
+        return json.loads(file.read_text()) if file.exists() else {}
+
+    def address(self, name: str) -> str:
+        return self.facts["addresses"][name]
+
+    def pin(self, person: str) -> str:
+        return self.facts["pins"][person]
+
+    def push(self, *words: str) -> None:
+        subprocess.run(
+            [sys.executable, "-m", "sitewarden", "demo", "--data", str(self.data), *words], check=True, timeout=60
+        )
+
+
+@pytest.fixture
+async def demo(tmp_path, root, need, eventually) -> AsyncIterator[Demo]:
+    need("mosquitto", "apt install mosquitto")
+    if not (root / "web" / "dist" / "control-room.html").exists():
+        pytest.fail("the pages are not built: run make web")
+    data = tmp_path / "demo"
+    with (tmp_path / "demo.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "sitewarden", "demo", "--data", str(data), "--free-ports"], stdout=log, stderr=log
+        )
+    demo = Demo(data, process)
+    try:
+        await eventually(
+            lambda: demo.facts.get("running") or process.poll() is not None,
+            lambda: f"the demo runs: {(tmp_path / 'demo.log').read_text()[-3000:]}",
+            bound_s=90,
+        )
+        assert process.poll() is None, (tmp_path / "demo.log").read_text()
+        yield demo
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(20)
+
+
+@pytest.fixture
+async def browser(need) -> AsyncIterator[Browser]:
+    chromium = need("chromium", "apt install chromium")
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=chromium, args=QUIET)
+        yield browser
+        await browser.close()
+
+
+@pytest.fixture
+def picture() -> Callable[[Page, str], Any]:
+    """`await picture(page, "alarm")`: a screenshot, when a folder for them is named."""
+
+    async def take(page: Page, name: str) -> None:
+        folder = os.environ.get("SITEWARDEN_SCREENSHOTS")
+        if folder:
+            await page.screenshot(path=Path(folder) / f"{name}.png")
+
+    return take
+
+
+async def _open(browser: Browser, url: str, person: str, pin: str, size: dict[str, int]) -> tuple[Page, list[str]]:
+    """A new browser profile, signed in; the list fills with script errors and violated policies."""
+    context = await browser.new_context(viewport=size, locale="zh-CN")  # pyright: ignore[reportArgumentType]
+    page = await context.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda m: errors.append(m.text) if "Content Security Policy" in m.text else None)
+    await page.goto(url)
+    await page.get_by_test_id(f"sign-in-person-{person}").click()
+    await page.get_by_test_id("pin-input").fill(pin)
+    await page.get_by_test_id("sign-in-submit").click()
+    return page, errors
+
+
+async def test_newcomer_sees_the_alarm_acknowledges_it_as_both_and_finds_it_at_headquarters(demo, browser, picture):
+    edge = demo.address("edge")
+    wall, wall_errors = await _open(browser, edge, "officer_wang", demo.pin("officer_wang"), WALL)
+    phone, phone_errors = await _open(browser, edge, "keeper_li", demo.pin("keeper_li"), PHONE)
+    value = wall.get_by_test_id(f"point-value-{HUMIDITY}")
+    await expect(value).to_contain_text("5")
+    await expect(wall.get_by_test_id(f"point-{HUMIDITY}")).to_have_attribute("data-freshness", "live")
+    await picture(wall, "control-room")
+
+    plant, plant_errors = await (await browser.new_context(viewport=WALL, locale="zh-CN")).new_page(), []  # pyright: ignore[reportArgumentType]
+    plant.on("pageerror", lambda error: plant_errors.append(str(error)))
+    await plant.goto(demo.address("plant"))
+    slider = plant.locator('input[type=range][aria-label*="助剂库"][aria-label*="湿度"]')
+    await slider.evaluate(
+        "(e) => { e.value = 82; e.dispatchEvent(new Event('input', {bubbles: true}));"
+        " e.dispatchEvent(new Event('change', {bubbles: true})); }"
+    )
+
+    await expect(phone.get_by_test_id("banner")).to_be_visible()
+    await phone.get_by_test_id("nav-alarms").click()
+    for page in (wall, phone):
+        await expect(page.get_by_test_id(f"alarm-row-{ALARM}")).to_be_visible()
+        await expect(page.get_by_test_id("banner")).to_be_visible()
+    await expect(value).to_contain_text("82")
+    await picture(wall, "alarm")
+    await picture(phone, "phone")
+
+    await phone.get_by_test_id(f"ack-{ALARM}-keeper").click()
+    await expect(wall.get_by_test_id(f"acked-{ALARM}-keeper")).to_be_visible()
+    await expect(wall.get_by_test_id(f"alarm-row-{ALARM}")).to_have_attribute("data-state", "UNACK")
+    await wall.get_by_test_id(f"ack-{ALARM}-officer").click()
+    for page in (wall, phone):
+        await expect(page.get_by_test_id(f"alarm-row-{ALARM}")).to_have_attribute("data-state", "ACKED")
+    await expect(wall.get_by_test_id("banner")).to_be_hidden()
+
+    headquarters, hq_errors = await _open(
+        browser, demo.address("cloud"), "officer_wang", demo.pin("officer_wang"), WALL
+    )
+    await expect(headquarters.get_by_test_id("site-row-gw1")).to_have_attribute("data-state", "online")
+    await expect(headquarters.get_by_test_id(f"site-alarm-{ALARM}")).to_be_visible()
+    await picture(headquarters, "headquarters")
+
+    robot = await (await browser.new_context(viewport=WALL, locale="zh-CN")).new_page()  # pyright: ignore[reportArgumentType]
+    await robot.goto(demo.address("receiver"))
+    await expect(robot.locator("body")).to_contain_text("助剂库湿度")
+    await picture(robot, "robot")
+    await picture(plant, "plant")
+
+    demo.push("--dry")
+    await expect(wall.get_by_test_id(f"alarm-row-{ALARM}")).to_be_hidden(timeout=60_000)
+    await expect(headquarters.get_by_test_id(f"site-alarm-{ALARM}")).to_be_hidden(timeout=60_000)
+    assert not (wall_errors + phone_errors + hq_errors + plant_errors)
+
+
+async def test_a_dead_device_turns_grey_and_a_lost_gateway_is_said_in_english(demo, browser, picture):
+    wall, errors = await _open(browser, demo.address("edge"), "control_zhao", demo.pin("control_zhao"), WALL)
+    card = wall.get_by_test_id(f"point-{HUMIDITY}")
+    await expect(card).to_have_attribute("data-freshness", "live")
+    await wall.get_by_test_id("lang-toggle").click()
+    await expect(card).to_contain_text("humidity", ignore_case=True)
+    demo.push("--kill", "th1")
+    await expect(card).to_have_attribute("data-freshness", "bad")
+    neighbour = wall.get_by_test_id("point-steaming.steamer1.pressure")
+    await expect(neighbour).to_have_attribute("data-freshness", "live")
+    await picture(wall, "dead-device")
+    demo.push("--ok", "th1")
+    await expect(card).to_have_attribute("data-freshness", "live", timeout=90_000)
+
+    os.kill(demo.facts["pids"]["edge"], signal.SIGKILL)
+    await expect(wall.get_by_test_id("connection-lost")).to_be_visible()
+    await expect(wall.get_by_test_id("connection-lost")).to_be_hidden(timeout=60_000)
+    await expect(card).to_have_attribute("data-freshness", "live", timeout=60_000)
+    assert not errors

@@ -1,0 +1,244 @@
+"""The writer: one thread, group commit, a bad job alone, a broken store for everybody."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sitewarden.sync.sqlite import StoreError, Writer, connect_for_reading
+
+BOUND_S = 30
+
+
+def schema(connection: sqlite3.Connection) -> None:
+    connection.execute("CREATE TABLE IF NOT EXISTS t (n INTEGER PRIMARY KEY, filler BLOB)")
+
+
+def insert(n: int, filler: bytes = b"") -> Callable[[sqlite3.Connection], int]:
+    def job(connection: sqlite3.Connection) -> int:
+        connection.execute("INSERT INTO t VALUES (?, ?)", (n, filler))
+        return n
+
+    return job
+
+
+def stored(path: Path) -> list[int]:
+    connection = connect_for_reading(path)
+    try:
+        return [n for (n,) in connection.execute("SELECT n FROM t ORDER BY n")]
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store.db"
+
+
+@pytest.fixture
+def opened(path: Path) -> Iterator[Callable[..., Writer]]:
+    """`opened(prepare=schema)`: a writer that is closed after the test."""
+    writers: list[Writer] = []
+
+    def make(prepare: Callable[[sqlite3.Connection], None] = schema) -> Writer:
+        writer = Writer(path, prepare)
+        writer.open()
+        writers.append(writer)
+        return writer
+
+    yield make
+    for writer in writers:
+        writer.close()
+
+
+@contextmanager
+def busy(writer: Writer) -> Iterator[None]:
+    """While it is held, jobs wait; they are then gathered into one group."""
+    started, go = threading.Event(), threading.Event()
+
+    def job(_: sqlite3.Connection) -> None:
+        started.set()
+        assert go.wait(BOUND_S)
+
+    held = writer.submit(job)
+    assert started.wait(BOUND_S)
+    try:
+        yield
+    finally:
+        go.set()
+    held.result(BOUND_S)
+
+
+def test_a_job_is_committed_when_its_future_resolves(opened, path: Path):
+    writer = opened()
+    for n in range(1, 6):
+        assert writer.submit(insert(n)).result(BOUND_S) == n
+        assert stored(path)[-1] == n  # another connection sees it at once
+
+
+def test_jobs_run_in_order_on_the_one_thread(opened):
+    writer, seen = opened(), []
+    futures = [writer.submit(lambda _, n=n: seen.append((n, threading.current_thread().name))) for n in range(50)]
+    for future in futures:
+        future.result(BOUND_S)
+    assert seen == [(n, "writer-store") for n in range(50)]
+
+
+def test_full_sync_wal_and_foreign_keys(opened):
+    def pragmas(connection: sqlite3.Connection) -> list[object]:
+        names = ("journal_mode", "synchronous", "foreign_keys")
+        return [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in names]
+
+    assert opened().submit(pragmas).result(BOUND_S) == ["wal", 2, 1]
+
+
+def test_what_waits_shares_one_commit(opened):
+    statements: list[str] = []
+
+    def prepare(connection: sqlite3.Connection) -> None:
+        schema(connection)
+        connection.set_trace_callback(statements.append)
+
+    writer = opened(prepare)
+    with busy(writer):
+        futures = [writer.submit(insert(n)) for n in range(600)]
+    assert [future.result(BOUND_S) for future in futures] == list(range(600))
+    assert statements.count("COMMIT") == 3  # the one that was held, 512, 88
+
+
+def test_a_job_that_raises_is_rolled_back_alone(opened, path: Path):
+    writer = opened()
+
+    def bad(connection: sqlite3.Connection) -> None:
+        connection.execute("INSERT INTO t VALUES (99, NULL)")
+        raise ValueError("no")
+
+    with busy(writer):
+        futures = [writer.submit(job) for job in (insert(1), bad, insert(2), insert(2), insert(3))]
+    assert [futures[i].result(BOUND_S) for i in (0, 2, 4)] == [1, 2, 3]
+    with pytest.raises(ValueError, match="no"):
+        futures[1].result(BOUND_S)
+    with pytest.raises(sqlite3.IntegrityError):
+        futures[3].result(BOUND_S)
+    assert stored(path) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("sql", ["INSERT INTO nowhere VALUES (1)", "SELEKT", "INSERT INTO t VALUES (1, 2, 3)"])
+def test_a_mistake_in_a_jobs_sql_is_its_own(opened, path: Path, sql: str):
+    writer = opened()
+    with busy(writer):
+        wrong, right = writer.submit(lambda connection: connection.execute(sql)), writer.submit(insert(1))
+    with pytest.raises(sqlite3.OperationalError):
+        wrong.result(BOUND_S)
+    assert right.result(BOUND_S) == 1
+    assert stored(path) == [1]
+
+
+def test_a_full_disk_fails_the_whole_group_and_everything_after(opened, path: Path):
+    def small(connection: sqlite3.Connection) -> None:
+        schema(connection)
+        connection.execute("PRAGMA max_page_count = 20")
+
+    writer = opened(small)
+    writer.submit(insert(1)).result(BOUND_S)
+    with busy(writer):
+        futures = [writer.submit(job) for job in (insert(2), insert(3, b"x" * 200_000), insert(4))]
+    for future in futures:
+        with pytest.raises(StoreError, match=r"store\.db: database or disk is full") as failure:
+            future.result(BOUND_S)
+        assert "free space" in failure.value.hint
+    # what comes later could have room, but must not be stored without what came before it
+    with pytest.raises(StoreError, match="full"):
+        writer.submit(insert(5)).result(BOUND_S)
+    assert stored(path) == [1]
+
+
+def test_a_store_that_became_read_only_is_a_store_error(opened):
+    def locked(connection: sqlite3.Connection) -> None:
+        schema(connection)
+        connection.execute("PRAGMA query_only = ON")
+
+    with pytest.raises(StoreError, match="readonly"):
+        opened(locked).submit(insert(1)).result(BOUND_S)
+
+
+def test_a_damaged_file_is_a_store_error_not_the_jobs(path: Path):
+    writer = Writer(path, schema)
+    writer.open()
+    for n in range(200):
+        writer.submit(insert(n, bytes(1000)))
+    writer.close()
+    content = bytearray(path.read_bytes())
+    for page in range(2, len(content) // 4096, 3):
+        content[page * 4096 : page * 4096 + 200] = b"\xa5" * 200
+    path.write_bytes(content)
+
+    writer = Writer(path, lambda _: None)
+    writer.open()
+    try:
+        with pytest.raises(StoreError, match="malformed"):
+            writer.submit(lambda c: c.execute("SELECT sum(length(filler)) FROM t").fetchall()).result(BOUND_S)
+    finally:
+        writer.close()
+
+
+async def test_cancelling_the_caller_does_not_withdraw_the_job(opened, path: Path):
+    writer = opened()
+    with busy(writer):
+        task = asyncio.create_task(writer.run(insert(1)), name="caller")
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not writer.submit(insert(2)).cancel()
+    await asyncio.to_thread(writer.submit(insert(3)).result, BOUND_S)
+    assert stored(path) == [1, 2, 3]
+
+
+def test_prepare_that_raises_surfaces_and_lets_go_of_the_file(path: Path):
+    held: list[sqlite3.Connection] = []
+
+    def refuse(connection: sqlite3.Connection) -> None:
+        schema(connection)
+        held.append(connection)
+        raise ValueError("not mine")
+
+    writer = Writer(path, refuse)
+    with pytest.raises(ValueError, match="not mine"):
+        writer.open()
+    writer.close()
+    assert not path.with_name("store.db-wal").exists()  # the only connection was closed
+    with pytest.raises(sqlite3.ProgrammingError):
+        held[0].execute("SELECT 1")
+
+
+def test_a_folder_that_is_missing_surfaces(tmp_path: Path):
+    with pytest.raises(sqlite3.OperationalError):
+        Writer(tmp_path / "nowhere" / "store.db", schema).open()
+
+
+def test_close_commits_what_waits_and_refuses_what_comes_later(opened, path: Path):
+    writer = opened()
+    with busy(writer):
+        futures = [writer.submit(insert(n)) for n in range(20)]
+    writer.close()
+    writer.close()
+    assert [future.result(0) for future in futures] == list(range(20))
+    assert stored(path) == list(range(20))
+    with pytest.raises(StoreError, match="closed"):
+        writer.submit(insert(99)).result(BOUND_S)
+
+
+def test_readers_cannot_write(opened, path: Path):
+    opened()
+    reading = connect_for_reading(path)
+    try:
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            reading.execute("INSERT INTO t VALUES (1, NULL)")
+    finally:
+        reading.close()
