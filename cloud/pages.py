@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,7 +12,7 @@ from aiohttp import web
 
 from ..errors import RefusedError
 from ..serving.live import Hub, encode, stream
-from ..serving.web import signed_in
+from ..serving.web import signed_in, still_signed_in
 from ..sync.wire import HISTORY, JOURNAL, Cursor
 from ..words import utc_text
 from .config import CloudConfig, CloudTable, GatewayTable
@@ -45,10 +46,9 @@ class Pages:
         """Tell open pages, also when a gateway only falls silent. Runs for ever."""
         shown: list[str] = []
         while True:
-            try:
-                await asyncio.wait_for(self._dirty.wait(), _LOOK_S)
-            except TimeoutError:
-                pass
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_S):  # wait_for can lose a cancellation (gh-86296)
+                    await self._dirty.wait()
             states = [self._state(gateway.id) for gateway in self._config.gateway]
             if self._dirty.is_set() or states != shown:
                 self._dirty.clear()
@@ -88,7 +88,7 @@ class Pages:
             yield encode("changed", {})
 
         with self._hub.listening() as listener:
-            return await stream(request, listener, first())
+            return await stream(request, listener, first(), lambda: still_signed_in(request))
 
     async def _site(self, gateway: GatewayTable, known: dict[str, Any]) -> dict[str, Any]:
         cursors = await self._store.cursors(gateway.id)

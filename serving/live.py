@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
+
+from ..words import mono_s
 
 _QUEUE = 1000
 _KEEP_ALIVE_S = 10.0
@@ -67,8 +69,17 @@ def encode(event: str, data: Any, *, seq: int | None = None) -> bytes:
     return f"{number}event: {event}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
 
 
-async def stream(request: web.Request, listener: Listener, first: AsyncIterator[bytes]) -> web.StreamResponse:
-    """Answer with `first` (greeting, replay), then with what the hub sends, until the page goes away."""
+async def stream(
+    request: web.Request, listener: Listener, first: AsyncIterator[bytes], still: Callable[[], bool]
+) -> web.StreamResponse:
+    """Answer with `first` (greeting, replay), then with what the hub sends, until the page goes away.
+
+    Args:
+        request: of the page.
+        listener: registered with the hub.
+        first: frames to begin with.
+        still: whether the person is still signed in; asked every ten seconds, the stream ends when not.
+    """
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
     response.headers["X-Accel-Buffering"] = "no"
     await response.prepare(request)
@@ -76,11 +87,16 @@ async def stream(request: web.Request, listener: Listener, first: AsyncIterator[
     try:
         async for frame in first:
             await response.write(frame)
+        asked_s = mono_s()
         while not listener.overrun:
             try:
                 frame = await asyncio.wait_for(listener.queue.get(), _KEEP_ALIVE_S)
             except TimeoutError:
                 frame = b": alive\n\n"
+            if mono_s() - asked_s >= _KEEP_ALIVE_S:
+                if not still():
+                    break
+                asked_s = mono_s()
             await response.write(frame)
     except ConnectionError:
         pass

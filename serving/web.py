@@ -85,6 +85,14 @@ def signed_in(handler: Handler) -> Handler:
     return guarded
 
 
+def still_signed_in(request: web.Request) -> bool:
+    """Whether the session that a request came with goes on."""
+    try:
+        return _session(request).person in request.app[PEOPLE]
+    except RefusedError:
+        return False
+
+
 def add_pages(app: web.Application, dist: Path, page: str) -> None:
     """Serve the built page `dist/page` at `/` and its files at `/assets`."""
     index = dist / page

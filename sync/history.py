@@ -140,7 +140,8 @@ class History:
         while True:
             self.beat_s = self._clock()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._due.wait(), self._flush_s)
+                async with asyncio.timeout(self._flush_s):  # wait_for can lose a cancellation (gh-86296)
+                    await self._due.wait()
             self._due.clear()
             await self.flush()
 

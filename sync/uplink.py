@@ -362,7 +362,8 @@ class _Stream:
         if self._first:
             self._quiet.set()
         with contextlib.suppress(TimeoutError):
-            return await asyncio.wait_for(self._wake.wait(), self._client.options.contact_s)
+            async with asyncio.timeout(self._client.options.contact_s):  # wait_for can lose a cancellation (gh-86296)
+                return await self._wake.wait()
         return False
 
     def _notice(self) -> None:

@@ -127,18 +127,18 @@ async def rig(tmp_path, root, need, free_port, eventually) -> AsyncIterator[Rig]
     await link.start()
     rig = Rig(data=tmp_path, ports=ports, link=link, dashboard_password=passwords["dashboard"])
     _configure(rig, root / "config", broker.password_files)
-    with (tmp_path / "broker.log").open("ab") as log:
-        rig.processes["broker"] = subprocess.Popen(broker.command, stdout=log, stderr=log)
-    rig.start("plant", "plant", "--config", str(tmp_path / "plant.json"))
-    rig.start("receiver", "receiver", "--port", str(ports.receiver))
-    rig.start("cloud", "cloud", "--config", str(tmp_path / "cloud.toml"), "--data", str(tmp_path / "cloud"))
-    async with aiohttp.ClientSession() as http:
-        for name, path in (("plant", "/api/points"), ("receiver", "/api/messages"), ("cloud", "/api/v1/people")):
-            await eventually(
-                lambda n=name, p=path: _answers(http, rig.url(n, p)), lambda n=name: f"{n} answers: {rig.log(n)}"
-            )
-    rig.start_edge()
     try:
+        with (tmp_path / "broker.log").open("ab") as log:
+            rig.processes["broker"] = subprocess.Popen(broker.command, stdout=log, stderr=log)
+        rig.start("plant", "plant", "--config", str(tmp_path / "plant.json"))
+        rig.start("receiver", "receiver", "--port", str(ports.receiver))
+        rig.start("cloud", "cloud", "--config", str(tmp_path / "cloud.toml"), "--data", str(tmp_path / "cloud"))
+        async with aiohttp.ClientSession() as http:
+            for name, path in (("plant", "/api/points"), ("receiver", "/api/messages"), ("cloud", "/api/v1/people")):
+                await eventually(
+                    lambda n=name, p=path: _answers(http, rig.url(n, p)), lambda n=name: f"{n} answers: {rig.log(n)}"
+                )
+        rig.start_edge()
         yield rig
     finally:
         for process in rig.processes.values():

@@ -223,6 +223,26 @@ async def test_reads_cover_buffer_tail_and_segments(tmp_path: Path) -> None:
         assert await store.read(POINT, T0 + 5_000, T0 + 7_000) == expected[5:8]
 
 
+async def test_readings_are_seen_while_they_are_being_written(tmp_path: Path) -> None:
+    async with history(tmp_path) as store:
+        store.add([reading(T0, 1.0)])
+        flushing = asyncio.create_task(store.flush())
+        while store._buffer:
+            await asyncio.sleep(0)
+        assert await everything(store) == [(T0, 1.0, Quality.GOOD)]
+        await flushing
+
+
+async def test_what_is_sealed_is_not_in_the_tail_any_more(tmp_path: Path) -> None:
+    async with history(tmp_path) as store:
+        for i in range(5):
+            store.add([reading(T0 + 30 * i + k, k) for k in range(30)])
+            await store.flush()
+        assert tail_rows(store.path) == 2  # 20 that the segment had no room for, and the last 30
+    async with history(tmp_path) as store:
+        assert [row[0] for row in await everything(store)] == [T0 + i for i in range(150)]
+
+
 async def test_nothing_but_the_buffer_is_lost_when_the_process_dies(tmp_path: Path) -> None:
     store = history(tmp_path)
     await store.__aenter__()
@@ -317,6 +337,22 @@ async def test_run_flushes_by_time_and_by_amount(tmp_path: Path) -> None:
         store.add([reading(T0 + i, i) for i in range(100)])
         await sealed.wait()
         task.cancel()
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_run_ends_when_it_is_cancelled_while_it_wakes(tmp_path: Path, turns: int) -> None:
+    async with history(tmp_path, flush_s=3600) as store:
+        task = asyncio.create_task(store.run())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        store.add([reading(T0 + i, i) for i in range(100)])
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        done, _ = await asyncio.wait([task], timeout=10)
+        task.cancel()
+        assert done
+        assert task.cancelled()
 
 
 def tail_rows(path: Path) -> int:

@@ -24,7 +24,7 @@ from sitewarden.serving import live
 from sitewarden.serving.live import Hub, encode, stream
 from sitewarden.serving.people import Person
 from sitewarden.serving.secrets import SESSION_S, Secrets
-from sitewarden.serving.web import PERSON, add_pages, body, make_app, signed_in
+from sitewarden.serving.web import PERSON, add_pages, body, make_app, signed_in, still_signed_in
 
 COOKIE = "sitewarden_test"
 BODY_LIMIT = 4096
@@ -82,7 +82,7 @@ def make(secrets: Secrets, dist: Path) -> tuple[web.Application, Server]:
                     yield encode("alarm", {"text": text}, seq=seq)
 
         with server.hub.listening() as listener:
-            return await stream(request, listener, first())
+            return await stream(request, listener, first(), lambda: still_signed_in(request))
 
     app.router.add_get("/api/v1/live", signed_in(listen))
     app.router.add_post("/api/v1/thing", signed_in(commit))
@@ -574,6 +574,18 @@ async def test_silence_is_kept_alive(signed, client, monkeypatch: pytest.MonkeyP
         while "event" not in (frame := (await frames(answer, 1))[0]):
             assert frame == {"": "alive"}
         assert frame["id"] == "1"
+
+
+async def test_live_events_end_with_the_session(signed, client, monkeypatch: pytest.MonkeyPatch):
+    server, _ = signed
+    monkeypatch.setattr(live, "_KEEP_ALIVE_S", 0.05)
+    async with client.get(f"{server.url}/api/v1/live") as answer:
+        await frames(answer, 3)
+        (cookie,) = [morsel.value for morsel in client.cookie_jar]
+        server.secrets.sign_out(cookie)
+        async with asyncio.timeout(BOUND_S):
+            await answer.content.read()
+    assert not len(server.hub)
 
 
 async def stall(client: aiohttp.ClientSession, server: Server) -> socket.socket:

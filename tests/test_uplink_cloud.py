@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sitewarden.cloud import app as cloud_app
 from sitewarden.cloud.config import CloudConfig, CloudTable, GatewayTable, load_cloud_config
 from sitewarden.cloud.ingest import Contacts, Ingest
-from sitewarden.cloud.pages import contact_state
+from sitewarden.cloud.pages import Pages, contact_state
 from sitewarden.cloud.project import open_alarms
 from sitewarden.cloud.store import Store
 from sitewarden.errors import ConfigError
@@ -797,6 +797,22 @@ async def test_headquarters_sees_contact_and_open_alarms(tmp_path: Path) -> None
             assert reply.status == 400
         async with browser.get("/api/v1/sites/gw9/alarms") as reply:
             assert reply.status == 404
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_announcing_ends_when_it_is_cancelled_while_it_wakes(tmp_path: Path, turns: int) -> None:
+    async with Store(tmp_path / "cloud.db") as store:
+        pages = Pages(cloud_config(), store, Contacts(store, {}))
+        task = asyncio.create_task(pages.announce())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        pages.changed("gw1")
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        done, _ = await asyncio.wait([task], timeout=10)
+        task.cancel()
+        assert done
 
 
 async def get(browser: aiohttp.ClientSession, path: str) -> Any:

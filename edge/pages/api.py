@@ -12,7 +12,7 @@ from aiohttp import web
 from ...errors import RefusedError
 from ...serving.live import Hub, encode, stream
 from ...serving.people import Person
-from ...serving.web import PERSON, body, signed_in
+from ...serving.web import PERSON, body, signed_in, still_signed_in
 from ...sync.history import History
 from ...sync.journal import Journal, Record
 from ...words import now, utc_text
@@ -188,7 +188,7 @@ class Pages:
         last = request.headers.get("Last-Event-ID", "")
         with self._parts.hub.listening() as listener:
             after = int(last) if last.isdecimal() and len(last) < 18 else None
-            return await stream(request, listener, self._greeting(after))
+            return await stream(request, listener, self._greeting(after), lambda: still_signed_in(request))
 
     async def _greeting(self, after: int | None) -> AsyncIterator[bytes]:
         journal = self._parts.journal
