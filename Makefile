@@ -145,7 +145,7 @@ check: setup web-modules ## lint, formatting, types, import contracts
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	say "import contracts"
-	$(VENV)/bin/lint-imports
+	$(VENV)/bin/lint-imports --no-logo
 	say "types"
 	$(VENV)/bin/basedpyright --pythonpath $(PY)
 	say "types of the pages"

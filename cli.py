@@ -184,7 +184,7 @@ def demo(
         for line in asyncio.run(push_demo(options)):
             click.echo(line)
         return
-    _run(run_demo(DemoOptions(data=data, free_ports=free_ports, broker=broker)))
+    _run(run_demo(DemoOptions(data=data, free_ports=free_ports, broker=broker, command=_called())))
 
 
 @main.command()
@@ -238,6 +238,11 @@ def _data(given: Path | None) -> Path:
     if not folder:
         raise click.UsageError("--data is missing (systemd would give STATE_DIRECTORY)")
     return Path(folder)
+
+
+def _called() -> str:
+    """How this program was called, so that what we print can be typed."""
+    return sys.argv[0] if Path(sys.argv[0]).name == "sitewarden" else "python -m sitewarden"
 
 
 def _say(line: str) -> None:

@@ -45,8 +45,9 @@ def summary_lines(
     people: Sequence[DemoPerson],
     pins: Mapping[str, str],
     mqtt_passwords: Mapping[str, str],
+    command: str = "sitewarden",
 ) -> list[str]:
-    """Everything that a person needs to try the demo."""
+    """Everything that a person needs to try the demo. `command`: how sitewarden was called, to be typed again."""
     labels = {
         "edge": "Control room 中控",
         "cloud": "Cloud 云端",
@@ -73,8 +74,8 @@ def summary_lines(
                 *rows,
             ]
         ),
-        f"Push the humidity over its limit:  sitewarden demo --humid{where}   (back: --dry)",
-        "Ctrl-C stops everything.",
+        f"Push the humidity over its limit 让湿度超限:  {command} demo --humid{where}   (back 恢复: --dry)",
+        "Ctrl-C stops everything 停止.",
     ]
 
 

@@ -38,6 +38,7 @@ class DemoOptions:
         broker: `auto` (mosquitto when installed), `mosquitto` or `amqtt`.
         config: folder with site.toml, cloud.toml and people.csv to start from.
         program: how to call sitewarden.
+        command: the same as a person types it.
         seed: of the plant's random walk; None differs at each start.
     """
 
@@ -46,6 +47,7 @@ class DemoOptions:
     broker: str = "auto"
     config: Path = _CONFIG
     program: tuple[str, ...] = (sys.executable, "-m", "sitewarden")
+    command: str = "sitewarden"
     seed: int | None = None
 
 
@@ -108,7 +110,9 @@ async def _run(options: DemoOptions, say: Say) -> None:
         children: list[Child] = []
         try:
             people = await _start(options, data, state, children, say)
-            for line in summary_lines(options.data, state.addresses, people, state.pins, state.mqtt_passwords):
+            for line in summary_lines(
+                options.data, state.addresses, people, state.pins, state.mqtt_passwords, options.command
+            ):
                 say(line)
             async with asyncio.TaskGroup() as group:
                 for child in children:
