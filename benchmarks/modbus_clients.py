@@ -11,6 +11,7 @@ import sys
 import tempfile
 from decimal import Decimal
 from pathlib import Path
+from unittest import mock
 
 REGISTERS = 10
 _count = 0
@@ -63,14 +64,12 @@ async def _sensors(port: int, period_s: float) -> None:
 
 async def _edge(ports: list[int], period_s: float, folder: Path) -> None:
     """The whole daemon: rules with two limits on every point, history, journal, pages; no broker, no cloud."""
-    from sitewarden.edge import config as edge_config
     from sitewarden.edge.app import run_edge
     from sitewarden.edge.pipeline import Pipeline
     from sitewarden.sensors.profiles import load_catalogue
 
     (folder / "catalogue").mkdir()
     (folder / "catalogue" / "bench.toml").write_text(_profile())
-    edge_config.load_catalogue = lambda: load_catalogue(folder / "catalogue")
     (folder / "people.csv").write_text(
         "id,name,name_en,roles,areas,phone\nk,K,K,keeper,*,\no,O,O,officer,*,\n", "utf-8"
     )
@@ -82,7 +81,8 @@ async def _edge(ports: list[int], period_s: float, folder: Path) -> None:
         accept(self, readings)
 
     Pipeline.accept = counted
-    await run_edge(folder / "site.toml", folder / "data", say=lambda _: None)
+    with mock.patch("sitewarden.edge.config.load_catalogue", lambda: load_catalogue(folder / "catalogue")):
+        await run_edge(folder / "site.toml", folder / "data", say=lambda _: None)
 
 
 def _profile() -> str:

@@ -34,8 +34,9 @@ async def _report() -> None:
 def load(port: int, rate: float) -> None:
     """Publish `rate` messages a second, with at most 500 unacknowledged."""
     import paho.mqtt.client as mqtt
+    from paho.mqtt.enums import CallbackAPIVersion
 
-    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id="load")
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="load")
     client.max_inflight_messages_set(500)
     client.max_queued_messages_set(0)
     client.connect("127.0.0.1", port)
@@ -54,8 +55,9 @@ def load(port: int, rate: float) -> None:
 def paho(port: int) -> None:
     """paho-mqtt and json alone."""
     import paho.mqtt.client as mqtt
+    from paho.mqtt.enums import CallbackAPIVersion
 
-    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id="consumer")
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="consumer")
 
     def on_message(_client: object, _data: object, message: mqtt.MQTTMessage) -> None:
         json.loads(message.payload)

@@ -26,6 +26,8 @@ KINDS = [
 BOUND_S = 20.0
 VALUE = "sw/v1/hengfeng_dyeing/aux_store/th1/humidity/value"
 STATUS = "sw/v1/hengfeng_dyeing/gw/gw1/status"
+HEALTH = "sw/v1/hengfeng_dyeing/gw/gw1/health"
+SUMMARY = "sw/v1/hengfeng_dyeing/alarm/summary"
 
 
 def free_port() -> int:
@@ -107,6 +109,8 @@ async def test_each_user_has_its_own_rights(kind: str, tmp_path: Path) -> None:
         await gateway.publish("sw/v1/hengfeng_dyeing/cmd/p_li/ack", "secret", qos=1)
         await gateway.publish("sw/v1/hengfeng_dyeing/rsp/dashboard", "{}", qos=1)
         await gateway.publish("sw/v1/hengfeng_dyeing/alarm/aux_store.th1.humidity.high/state", "{}", qos=1)
+        await gateway.publish(HEALTH, "{}", qos=1)
+        await gateway.publish(SUMMARY, "{}", qos=1)
         await gateway.publish(STATUS, "{}", qos=1)
 
         dashboard_saw = await collect(dashboard, STATUS)
@@ -114,6 +118,8 @@ async def test_each_user_has_its_own_rights(kind: str, tmp_path: Path) -> None:
             (VALUE, True),
             ("sw/v1/hengfeng_dyeing/rsp/dashboard", False),
             ("sw/v1/hengfeng_dyeing/alarm/aux_store.th1.humidity.high/state", False),
+            (HEALTH, False),
+            (SUMMARY, False),
             (STATUS, False),
         ]
         gateway_saw = [topic for topic, retained in await collect(gateway, STATUS) if not retained]
