@@ -81,7 +81,7 @@ async def _edge(ports: list[int], period_s: float, folder: Path) -> None:
         accept(self, readings)
 
     Pipeline.accept = counted
-    with mock.patch("sitewarden.edge.config.load_catalogue", lambda: load_catalogue(folder / "catalogue")):
+    with mock.patch("sitewarden.edge.config.load_catalogue", return_value=load_catalogue(folder / "catalogue")):
         await run_edge(folder / "site.toml", folder / "data", say=lambda _: None)
 
 

@@ -374,11 +374,11 @@ async def test_a_cancelled_flush_stores_nothing_twice(tmp_path: Path) -> None:
         assert [row[0] for row in await everything(store)] == [T0 + i for i in range(40)]
 
 
-@pytest.mark.parametrize("damage", ["garbage", "torn", "tail"])
+@pytest.mark.parametrize("damage", ["garbage", "torn", "body", "tail"])
 async def test_a_damaged_file_is_set_aside_and_a_new_one_begun(tmp_path: Path, damage: str) -> None:
     async with history(tmp_path) as store:
         epoch = store.epoch
-        store.add([reading(T0 + i, i / 7) for i in range(450)])
+        store.add([reading(T0 + i, i / 7) for i in range(400)])
     path = tmp_path / "history.db"
     if damage == "garbage":
         path.write_bytes(b"not a database, and rather long" * 50)
@@ -386,6 +386,12 @@ async def test_a_damaged_file_is_set_aside_and_a_new_one_begun(tmp_path: Path, d
         raw = bytearray(path.read_bytes())
         for at in range(4096, len(raw), 4096):
             raw[at : at + 64] = bytes(64)
+        path.write_bytes(raw)
+    elif damage == "body":  # a page that is not read at start
+        with sqlite3.connect(path) as connection:
+            page = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'body'").fetchone()[0]
+        raw = bytearray(path.read_bytes())
+        raw[(page - 1) * 4096 : page * 4096] = bytes(4096)
         path.write_bytes(raw)
     else:
         with sqlite3.connect(path) as connection:

@@ -31,7 +31,7 @@ from sitewarden.serving.secrets import Secrets
 from sitewarden.sync import wire
 from sitewarden.sync.columns import compress, decompress
 from sitewarden.sync.history import History
-from sitewarden.sync.journal import Draft, Journal, genesis_chain, verify_rows
+from sitewarden.sync.journal import Draft, Journal, genesis_chain, next_chain, verify_rows
 from sitewarden.sync.keys import public_key_text
 from sitewarden.sync.uplink import UplinkHealth, UplinkOptions, run_uplink
 from sitewarden.words import Quality, Reading, now
@@ -237,7 +237,8 @@ async def ask(port: int, method: str, path: str, body: bytes | None = None, **op
     headers |= options.get("headers", {})
     for name in options.get("without", ()):
         del headers[name]
-    async with aiohttp.ClientSession() as session, session.request(method, uri, data=body, headers=headers) as reply:
+    sent = options.get("sent", body)
+    async with aiohttp.ClientSession() as session, session.request(method, uri, data=sent, headers=headers) as reply:
         return reply.status, await reply.json(content_type=None)
 
 
@@ -577,6 +578,24 @@ async def test_records_must_follow_the_ones_that_are_kept(tmp_path: Path) -> Non
         assert rows(data, "SELECT seq FROM record") == [(1,)]
 
 
+async def test_rewritten_records_do_not_follow_what_is_kept(tmp_path: Path) -> None:
+    """A journal whose past was altered and chained anew is found out by its next batch."""
+    data = tmp_path / "cloud"
+    async with cloud(data) as port, edge(tmp_path / "edge") as site:
+        await site.say(3)
+        epoch, records = site.journal.epoch, await site.journal.raw(0, 10)
+        forged = next_chain(genesis_chain("gw1", epoch), b"another past")
+        last = (3, records[2][1], next_chain(forged, records[2][1]))
+        chain = wire.stream_genesis("gw1", "journal", epoch)
+        parts = [journal_batch(site, records[:2], genesis_chain("gw1", epoch)), journal_batch(site, [last], forged)]
+        for n, payload in enumerate(parts, 1):
+            chain = wire.batch_chain(chain, n, payload)
+            path = wire.batch_path("gw1", "journal", epoch, n)
+            assert (await ask(port, "PUT", path, compress(payload), chain=chain))[0] == 200
+        reasons = rows(data, "SELECT reason FROM quarantine")
+        assert reasons == [("record 3 does not follow the record 2 that is kept",)]
+
+
 async def test_a_segment_that_rotted_on_the_card_stops_only_itself(tmp_path: Path) -> None:
     async with edge(tmp_path / "edge") as site:
         await site.measure(3)
@@ -656,6 +675,13 @@ async def test_a_body_over_the_limit_is_refused(tmp_path: Path, monkeypatch: pyt
     async with cloud(tmp_path) as port:
         path = wire.batch_path("gw1", "history", "aabbccdd", 1)
         status, answer = await ask(port, "PUT", path, bytes(1001))
+        assert (status, answer["error"]["reason"]) == (413, "too_large")
+
+        async def pieces() -> AsyncIterator[bytes]:  # without Content-Length
+            yield bytes(600)
+            yield bytes(600)
+
+        status, answer = await ask(port, "PUT", path, bytes(1200), sent=pieces())
         assert (status, answer["error"]["reason"]) == (413, "too_large")
         assert (await ask(port, "PUT", path, bytes(1000)))[0] == 200
 
