@@ -95,7 +95,8 @@ class Child:
         with suppress(ProcessLookupError):
             process.terminate()
         try:
-            await asyncio.wait_for(process.wait(), grace_s)
+            async with asyncio.timeout(grace_s):
+                await process.wait()
         except TimeoutError:
             self._say(f"{self.spec.name} did not stop within {grace_s:.1f} s and was killed")
             with suppress(ProcessLookupError):
@@ -130,7 +131,8 @@ async def ask(command: Sequence[str], *, given: str = "", bound_s: float = 60.0)
     """Run a short command and return its output. Raises PermanentError with its complaint."""
     process = await spawn(command, output=subprocess.PIPE, stdin=subprocess.PIPE)
     try:
-        out, complaint = await asyncio.wait_for(process.communicate(given.encode()), bound_s)
+        async with asyncio.timeout(bound_s):
+            out, complaint = await process.communicate(given.encode())
     except TimeoutError:
         raise PermanentError(f"`{' '.join(command[-4:])}` does not end after {bound_s:.0f} s") from None
     finally:

@@ -90,7 +90,8 @@ async def stream(
         asked_s = mono_s()
         while not listener.overrun:
             try:
-                frame = await asyncio.wait_for(listener.queue.get(), _KEEP_ALIVE_S)
+                async with asyncio.timeout(_KEEP_ALIVE_S):
+                    frame = await listener.queue.get()
             except TimeoutError:
                 frame = b": alive\n\n"
             if mono_s() - asked_s >= _KEEP_ALIVE_S:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import random
 import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,6 +95,9 @@ class Rig:
     def start_edge(self) -> None:
         self.start("edge", "edge", "--config", str(self.data / "site.toml"), "--data", str(self.data / "edge"))
 
+    def start_cloud(self) -> None:
+        self.start("cloud", "cloud", "--config", str(self.data / "cloud.toml"), "--data", str(self.data / "cloud"))
+
     def kill(self, name: str, number: int) -> None:
         self.processes[name].send_signal(number)
         self.processes[name].wait(20)
@@ -132,7 +138,7 @@ async def rig(tmp_path, root, need, free_port, eventually) -> AsyncIterator[Rig]
             rig.processes["broker"] = subprocess.Popen(broker.command, stdout=log, stderr=log)
         rig.start("plant", "plant", "--config", str(tmp_path / "plant.json"))
         rig.start("receiver", "receiver", "--port", str(ports.receiver))
-        rig.start("cloud", "cloud", "--config", str(tmp_path / "cloud.toml"), "--data", str(tmp_path / "cloud"))
+        rig.start_cloud()
         async with aiohttp.ClientSession() as http:
             for name, path in (("plant", "/api/points"), ("receiver", "/api/messages"), ("cloud", "/api/v1/people")):
                 await eventually(
@@ -350,6 +356,61 @@ async def test_alarm_reaches_both_people_and_the_cloud_through_a_cut_link_and_a_
     assert "good" in _command("verify", str(rig.data / "edge" / "journal.db"))
     keys = [message["key"] for message in await _messages(rig)]
     assert len(keys) == len(set(keys)), "a delivery came twice"
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(0)
+async def test_random_kills_cuts_and_faults_lose_nothing(rig, eventually, capsys):
+    """Long form: SITEWARDEN_SOAK_S seconds of random faults; SITEWARDEN_SEED repeats a run."""
+    seed = int(os.environ.get("SITEWARDEN_SEED") or random.randrange(2**32))
+    with capsys.disabled():
+        print(f"\nSITEWARDEN_SEED={seed}")
+    dice = random.Random(seed)
+    edge = rig.url("edge", "/api/v1/people")
+    async with aiohttp.ClientSession() as http:
+        await eventually(lambda: _answers(http, edge), lambda: f"edge answers: {rig.log('edge')}")
+        kills = 0
+        end_s = time.monotonic() + float(os.environ.get("SITEWARDEN_SOAK_S", "60"))
+        while time.monotonic() < end_s:
+            match dice.choice(["edge", "cloud", "cut", "mend", "wet", "wet", "dry", "dry", "dead", "alive"]):
+                case "edge":
+                    kills += 1
+                    rig.kill("edge", signal.SIGKILL)
+                    rig.start_edge()
+                case "cloud":
+                    rig.kill("cloud", signal.SIGKILL)
+                    rig.start_cloud()
+                case "cut":
+                    rig.link.cut()
+                case "mend":
+                    rig.link.up = True
+                case "wet" | "dry" as way:
+                    await _push(rig, 82.0 if way == "wet" else 55.0)
+                case mode:
+                    await _set_device(rig, "th1", "dead" if mode == "dead" else "ok")
+            await asyncio.sleep(dice.uniform(0.1, 8.0))
+        rig.link.up = True
+        await _set_device(rig, "th1", "ok")
+        await eventually(lambda: _answers(http, edge), lambda: f"edge answers: {rig.log('edge')}", bound_s=60)
+        await eventually(lambda: _same_records(rig), "edge and cloud hold the same records", bound_s=180)
+    verdict = verify_file(rig.data / "edge" / "journal.db")
+    assert verdict.bad_seq is None, verdict
+    assert not _rows(rig.data / "cloud" / "cloud.db", "SELECT seq, reason FROM quarantine")
+    bodies = [message["body"] for message in await _messages(rig)]
+    seen: set[str] = set()
+    again = [body for body in bodies if body["key"] in seen or seen.add(body["key"])]
+    assert all(body["resent"] for body in again), "a message came twice without saying so"
+    assert len(again) <= kills * 2, "at most one duplicate per crash and row"
+    with capsys.disabled():
+        print(f"{kills} kills of the edge, {verdict.records} records, {len(bodies)} messages, {len(again)} sent again")
+
+
+async def _set_device(rig: Rig, device: str, mode: str) -> None:
+    async with (
+        aiohttp.ClientSession() as http,
+        http.post(rig.url("plant", f"/api/devices/{device}"), json={"mode": mode}) as answer,
+    ):
+        assert answer.status == 200, await answer.text()
 
 
 async def _value_is_good(page: Page, point: str) -> bool:
