@@ -14,6 +14,8 @@ from aiohttp import web
 from ..words import mono_s
 
 _QUEUE = 1000
+_CURRENT = 60
+"""Frames that wait for one page when one more comes without a number: these are large, and old as soon as they wait."""
 _KEEP_ALIVE_S = 10.0
 
 
@@ -21,7 +23,7 @@ _KEEP_ALIVE_S = 10.0
 class Listener:
     """One open page. When it does not read, `overrun` is set and its connection is ended: it replays on its return."""
 
-    queue: asyncio.Queue[bytes] = field(default_factory=lambda: asyncio.Queue(_QUEUE))
+    queue: asyncio.Queue[bytes] = field(default_factory=asyncio.Queue)
     overrun: bool = False
     transport: asyncio.Transport | None = None
 
@@ -46,10 +48,11 @@ class Hub:
         if not self._listeners:
             return
         frame = encode(event, data, seq=seq)
+        most = _QUEUE if seq is not None else _CURRENT
         for listener in self._listeners:
-            try:
+            if listener.queue.qsize() < most:
                 listener.queue.put_nowait(frame)
-            except asyncio.QueueFull:
+            else:
                 listener.end()
 
     @contextmanager

@@ -158,6 +158,12 @@ def m001_records(db: Database) -> None:
     )
 
 
+@_migrations()
+def m002_alarm_index(db: Database) -> None:
+    """The alarm history reads backwards through alarm records alone, however rare they are."""
+    db.execute("CREATE INDEX record_alarm ON record (seq) WHERE kind GLOB 'alarm.*'")
+
+
 class Journal:
     """The only writer of `journal.db`. Open it, append drafts, subscribe to what was committed.
 

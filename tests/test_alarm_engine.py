@@ -264,6 +264,18 @@ def test_what_went_off_meanwhile_returns_and_what_came_on_is_raised():
     assert plant.engine.alarm(LOW).occurrence == 2  # numbers go on
 
 
+@pytest.mark.parametrize(("first", "reason"), [(60, "during_outage"), (80, "condition")])
+def test_a_return_says_whether_it_happened_while_the_gateway_was_down(first: float, reason: str):
+    plant = Plant(rules=NO_DELAYS)
+    assert plant.see(1, 80) == ["high raised UNACK"]
+    plant.restart(5, boot="b2")
+    plant.see(6, None)
+    plant.see(7, first)
+    plant.see(8, 60)
+    (returned,) = [draft for draft in plant.drafts if draft.kind == "alarm.returned" and HIGH in str(draft.body)]
+    assert returned.body["reason"] == reason
+
+
 def test_a_restart_does_not_end_a_silence():
     plant = Plant()
     play(plant, [(0, 58, []), (60, TICK, ["stale raised UNACK"])])

@@ -33,11 +33,12 @@ class _Watched:
 
 @dataclass(slots=True)
 class _Live:
-    """A rule with its condition and its alarm."""
+    """A rule with its condition and its alarm. `unseen`: on before a restart, and not seen on since."""
 
     rule: Rule
     condition: Condition
     alarm: Alarm
+    unseen: bool = False
 
 
 class Engine:
@@ -55,7 +56,8 @@ class Engine:
         self._last_occurrence = max((alarm.occurrence for alarm in alarms.values()), default=0)
         for rule in rules:
             alarm = alarms.get(rule.id, Alarm(id=rule.id))
-            live = _Live(rule=rule, condition=resume(rule, alarm.active), alarm=alarm)
+            unseen = alarm.active is not None
+            live = _Live(rule=rule, condition=resume(rule, alarm.active), alarm=alarm, unseen=unseen)
             self._by_id[rule.id] = live
             watched = self._points.setdefault(rule.point, _Watched(last_s=start.mono_s))
             watched.rules.append(live)
@@ -82,6 +84,8 @@ class Engine:
             condition = self._evaluate(live, watched, reading, now)
             if condition != live.condition:
                 self._set_condition(live, condition, reading, now, drafts)
+            elif live.unseen and reading.quality is not Quality.BAD:
+                live.unseen = False  # neither returning nor gone: it is on
         return drafts
 
     def tick(self, now: Instant) -> list[Draft]:
@@ -136,7 +140,9 @@ class Engine:
         if before is after:
             return
         value = trigger.value if trigger is not None and live.rule.side in (Side.HIGH, Side.LOW) else None
-        event: Event = Off(value=value) if after is None else On(level=after, value=value)
+        off = Off(value=value, during_outage=live.unseen)
+        event: Event = off if after is None else On(level=after, value=value)
+        live.unseen = False
         drafts.extend(self._step(live, event, trigger, now))
 
     def _step(self, live: _Live, event: Event, trigger: Reading | None, now: Instant) -> list[Draft]:

@@ -44,6 +44,7 @@ class Reason(enum.StrEnum):
     """Why a transition happened."""
 
     CONDITION = "condition"
+    DURING_OUTAGE = "during_outage"
     SEVERITY_UP = "severity_up"
     PERSON = "person"
     REALARM = "realarm"
@@ -102,9 +103,10 @@ class On:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Off:
-    """The condition went off."""
+    """The condition went off. `during_outage`: it was off already when the gateway came back."""
 
     value: float | None = None
+    during_outage: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,13 +240,14 @@ def _off(alarm: Alarm, event: Off, now: Instant) -> tuple[Transition, ...]:
     if alarm.active is None:
         return ()
     after = replace(alarm, active=None, value=event.value, returned_at=now)
+    reason = Reason.DURING_OUTAGE if event.during_outage else Reason.CONDITION
     match alarm.state:
         case State.UNACK:
             after = replace(after, state=State.LATU if alarm.latched else State.RTNUN)
-            return (Transition(alarm=after, change=Change.RETURNED, reason=Reason.CONDITION),)
+            return (Transition(alarm=after, change=Change.RETURNED, reason=reason),)
         case State.ACKED if alarm.latched:
             after = replace(after, state=State.LATA)
-            return (Transition(alarm=after, change=Change.RETURNED, reason=Reason.CONDITION),)
+            return (Transition(alarm=after, change=Change.RETURNED, reason=reason),)
         case State.ACKED:
             after = replace(after, state=State.NORM)
             return (Transition(alarm=after, change=Change.CLOSED, reason=Reason.ACKED_AND_NORMAL),)

@@ -19,6 +19,9 @@ CREATE TABLE alarm_state (
 """
 
 
+_ALARMS = "SELECT data FROM record INDEXED BY record_alarm WHERE kind GLOB 'alarm.*'"
+
+
 def apply(connection: sqlite3.Connection, record: Record) -> None:
     """Keep the object of the newest record."""
     alarm = record.body["alarm"]
@@ -37,15 +40,16 @@ def stored_alarms(connection: sqlite3.Connection) -> dict[str, dict[str, Any]]:
 
 def alarm_events(connection: sqlite3.Connection, *, before: int | None, limit: int) -> list[dict[str, Any]]:
     """The newest `alarm.*` records before number `before`, newest first."""
-    sql = "SELECT data FROM record WHERE kind GLOB 'alarm.*' AND seq < ? ORDER BY seq DESC LIMIT ?"
-    rows = connection.execute(sql, (before if before is not None else 2**62, limit))
+    rows = connection.execute(
+        f"{_ALARMS} AND seq < ? ORDER BY seq DESC LIMIT ?", (before if before is not None else 2**62, limit)
+    )
     return [_event(json.loads(data)) for (data,) in rows]
 
 
 def alarm_events_after(connection: sqlite3.Connection, after: int, limit: int) -> list[dict[str, Any]]:
     """`alarm.*` records after number `after`, oldest first."""
-    sql = "SELECT data FROM record WHERE kind GLOB 'alarm.*' AND seq > ? ORDER BY seq LIMIT ?"
-    return [_event(json.loads(data)) for (data,) in connection.execute(sql, (after, limit))]
+    rows = connection.execute(f"{_ALARMS} AND seq > ? ORDER BY seq LIMIT ?", (after, limit))
+    return [_event(json.loads(data)) for (data,) in rows]
 
 
 def _event(fields: dict[str, Any]) -> dict[str, Any]:

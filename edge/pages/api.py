@@ -16,7 +16,7 @@ from ...serving.web import PERSON, body, signed_in, still_signed_in
 from ...sync.history import History
 from ...sync.journal import Journal, Record
 from ...words import now, utc_text
-from ..alarms.machine import State, missing_roles
+from ..alarms.machine import State, missing_roles, required_roles
 from ..alarms.table import alarm_events, alarm_events_after, stored_alarms
 from ..dashboards import PointMeta
 from ..pipeline import Pipeline
@@ -169,9 +169,10 @@ class Pages:
         """The first required role that the person holds; one that is still missing before one that is not."""
         engine = self._parts.pipeline.engine
         rule, alarm = engine.rule(alarm_id), engine.alarm(alarm_id)
-        mine = [role for role in (*missing_roles(rule, alarm), *rule.required_acks) if role in person.roles]
+        required = required_roles(rule, alarm)
+        mine = [role for role in (*missing_roles(rule, alarm), *required) if role in person.roles]
         if not mine:
-            needed = ", ".join(rule.required_acks)
+            needed = ", ".join(required)
             raise RefusedError("not_your_role", f"{person.id} is none of {needed}", hint="call the person who is")
         return mine[0]
 
