@@ -403,6 +403,12 @@ NO_DELAYS = (
 @given(inputs, st.frozensets(st.integers(0, 60), max_size=8))
 @settings(deadline=None)
 def test_a_restart_loses_and_invents_nothing(script: Inputs, restarts: frozenset[int]):
-    """Without delays everything that counts is in the records; a reset needs a reading since the start."""
+    """Without delays everything that counts is in the records; a reset needs a reading since the start.
+
+    The one difference: what returned while nobody looked says so.
+    """
     script = [(passed_s, what) for passed_s, what in script if not (isinstance(what, tuple) and what[0] == "reset")]
-    assert as_bytes(run(script, NO_DELAYS, restarts)) == as_bytes(run(script, NO_DELAYS))
+    with_restarts = [
+        line.replace(b"during_outage", b"condition") for line in as_bytes(run(script, NO_DELAYS, restarts))
+    ]
+    assert with_restarts == as_bytes(run(script, NO_DELAYS))
