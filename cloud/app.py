@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 from aiohttp import web
 
+from ..errors import ConfigError
+from ..serving.notify import Notifier, watchdog_period_s
 from ..serving.secrets import Secrets
 from ..serving.web import add_pages, make_app
 from .config import CloudConfig
@@ -36,7 +36,7 @@ async def run_cloud(config: CloudConfig, data: Path, *, ready: Callable[[int], N
 
     Raises:
         StoreError: the database could not commit; whoever started this starts it again.
-        OSError: the address cannot be listened on.
+        ConfigError: the address cannot be listened on.
     """
     data.mkdir(parents=True, exist_ok=True)
     async with contextlib.AsyncExitStack() as stack:
@@ -51,12 +51,13 @@ async def run_cloud(config: CloudConfig, data: Path, *, ready: Callable[[int], N
         pages.add_routes(app)
         add_pages(app, _DIST, "headquarters.html")
         port = await _listen(app, config, stack)
+        notifier = Notifier()
         async with asyncio.TaskGroup() as group:
             group.create_task(pages.announce(), name="cloud announce")
             group.create_task(store.until_broken(), name="cloud store")
-            group.create_task(_feed_watchdog(store), name="cloud watchdog")
+            group.create_task(_feed_watchdog(store, notifier), name="cloud watchdog")
             log.info("the cloud answers on %s port %d", config.cloud.host, port)
-            _tell_systemd("READY=1")
+            notifier.tell("READY=1")
             ready(port)
     raise AssertionError("the service's tasks never return")
 
@@ -66,25 +67,19 @@ async def _listen(app: web.Application, config: CloudConfig, stack: contextlib.A
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     site = web.TCPSite(runner, config.cloud.host, config.cloud.port)
-    await site.start()
+    try:
+        await site.start()
+    except OSError as error:
+        where = f"{config.cloud.host}:{config.cloud.port}"
+        raise ConfigError(
+            "cloud.toml", [f"cloud.port: cannot listen on {where}: {error.strerror}; choose another"]
+        ) from error
     return runner.addresses[0][1]
 
 
-async def _feed_watchdog(store: Store) -> None:
+async def _feed_watchdog(store: Store, notifier: Notifier) -> None:
     """Ping systemd at half of its patience, each time after the database has answered."""
-    period_s = int(os.environ.get("WATCHDOG_USEC", "20000000")) / 2_000_000
     while True:
         await store.gateways()
-        _tell_systemd("WATCHDOG=1")
-        await asyncio.sleep(period_s)
-
-
-def _tell_systemd(state: str) -> None:
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        try:
-            sock.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
-        except OSError as error:
-            log.warning("systemd does not listen: %s", error)
+        notifier.tell("WATCHDOG=1")
+        await asyncio.sleep(watchdog_period_s())

@@ -5,34 +5,14 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import logging
-import os
-import socket
 from collections.abc import Callable, Mapping
 
+from ..serving.notify import Notifier, watchdog_period_s
 from ..words import ClockState, mono_s, now, set_clock_state
 
 _log = logging.getLogger(__name__)
 STEP_S = 5.0
 _TIME_ERROR = 5
-
-
-class Notifier:
-    """sd_notify: one datagram to `$NOTIFY_SOCKET`; silent when systemd did not start us."""
-
-    def __init__(self, address: str | None = None) -> None:
-        given = os.environ.get("NOTIFY_SOCKET", "") if address is None else address
-        self._address = "\0" + given[1:] if given.startswith("@") else given
-
-    def tell(self, state: str) -> None:
-        """Send `READY=1`, `WATCHDOG=1`, `STATUS=…` or `STOPPING=1`."""
-        if not self._address:
-            return
-        try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-                sock.setblocking(False)
-                sock.sendto(state.encode(), self._address)
-        except OSError as error:
-            _log.warning("systemd does not listen: %s", error)
 
 
 async def feed_watchdog(notifier: Notifier, beats: Mapping[str, Callable[[], float]], fresh_s: float = 20.0) -> None:
@@ -43,7 +23,7 @@ async def feed_watchdog(notifier: Notifier, beats: Mapping[str, Callable[[], flo
         beats: for each critical loop, its last heartbeat in monotonic seconds.
         fresh_s: how old a heartbeat may be.
     """
-    period_s = int(os.environ.get("WATCHDOG_USEC", "20000000")) / 2_000_000
+    period_s = watchdog_period_s()
     hung: list[str] = []
     while True:
         now_s = mono_s()

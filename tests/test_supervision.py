@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from sitewarden import words
 from sitewarden.edge import supervision
-from sitewarden.edge.supervision import ClockWatch, Notifier, feed_watchdog
+from sitewarden.edge.supervision import ClockWatch, feed_watchdog
+from sitewarden.serving.notify import Notifier
 from sitewarden.words import ClockState, Instant, mono_s
 
 
