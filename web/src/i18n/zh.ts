@@ -3,7 +3,7 @@ export const zh = {
   app: {
     controlRoom: '中控室',
     headquarters: '总部',
-    product: '守厂 Sitewarden',
+    product: '岗哨 Sitewarden',
     language: 'English',
     languageShort: 'EN',
     theme: { dark: '深色', light: '浅色', toggle: '切换深色/浅色' },
