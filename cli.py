@@ -15,10 +15,11 @@ from typing import Any
 import click
 
 from . import __version__
-from .errors import ConfigError, SitewardenError
+from .errors import ConfigError, PermanentError, SitewardenError
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
+_UMASK = 0o027  # the stores are for the service and its group alone, also where no unit says so
 
 
 class _Group(click.Group):
@@ -53,6 +54,7 @@ def edge(config: Path, data: Path | None) -> None:
     """Run the gateway daemon until SIGTERM or Ctrl-C."""
     from .edge.app import run_edge
 
+    os.umask(_UMASK)
     _run(run_edge(config, _data(data), say=_say))
 
 
@@ -66,6 +68,7 @@ def cloud(config: Path, data: Path | None) -> None:
 
     loaded = load_cloud_config(config)
     url = f"http://{loaded.cloud.host}"
+    os.umask(_UMASK)
     _run(run_cloud(loaded, _data(data), ready=lambda port: _say(f"sitewarden cloud: {url}:{port}/")))
 
 
@@ -75,6 +78,8 @@ def cloud(config: Path, data: Path | None) -> None:
 def check(file: Path, effective: bool) -> None:
     """Check a site.toml or cloud.toml offline: every problem at once, exit code 1 when there is one.
 
+    people.csv is checked with the file that names it.
+
     A file whose name begins with cloud is read as a cloud.toml.
     """
     from .edge.effective import describe
@@ -83,6 +88,8 @@ def check(file: Path, effective: bool) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # GBK has no ³
     try:
+        if file.suffix.lower() == ".csv":
+            raise ConfigError(str(file), ["file: is checked with the site.toml or cloud.toml that names it: name that"])
         if file.name.startswith("cloud"):
             _check_cloud(file)
             return
@@ -96,28 +103,42 @@ def check(file: Path, effective: bool) -> None:
         click.echo(line)
     devices = sum(len(bus.units) for bus in site.buses) + len(site.mqtt_devices)
     name = click.format_filename(file)
-    click.echo(f"{name}: good: {len(site.areas)} areas, {devices} devices, {len(site.points)} points")
+    counted = ((len(site.areas), "area"), (devices, "device"), (len(site.points), "point"))
+    click.echo(f"{name}: good: {', '.join(_count(n, one) for n, one in counted)}")
 
 
 def _check_cloud(file: Path) -> None:
     from .cloud.config import load_cloud_config
 
     config = load_cloud_config(file)
-    click.echo(f"{file}: good: {len(config.gateway)} gateways, {len(config.people)} people")
+    gateways, people = _count(len(config.gateway), "gateway"), _count(len(config.people), "person", "people")
+    click.echo(f"{file}: good: {gateways}, {people}")
+
+
+def _count(n: int, one: str, more: str = "") -> str:
+    return f"{n} {one if n == 1 else more or one + 's'}"
 
 
 @main.command()
 @click.argument("file", type=FILE)
 def verify(file: Path) -> None:
-    """Check the chain of a journal.db: names the first record that was altered, removed or inserted."""
+    """Check the chain of a journal.db: names the first record that was altered, removed or inserted.
+
+    Newest records that were removed together with every trace of them show only at headquarters, which has them.
+    """
     from .sync.journal import verify_file
 
     verdict = verify_file(file, lambda n: click.echo(f"\r{n} records", nl=False, err=True))
     click.echo("\r", nl=False, err=True)
     if verdict.bad_seq is not None:
-        click.echo(f"{file}: NOT GOOD: {verdict.problem} ({verdict.records} records before it are good)", err=True)
+        click.echo(
+            f"{file}: NOT GOOD: {verdict.problem} ({_count(verdict.records, 'record')} before it good)", err=True
+        )
         sys.exit(1)
-    click.echo(f"{file}: good: {verdict.records} records of gateway {verdict.gateway}, epoch {verdict.epoch}")
+    if not verdict.records:
+        click.echo(f"{file}: no records of gateway {verdict.gateway}, epoch {verdict.epoch}", err=True)
+        sys.exit(1)
+    click.echo(f"{file}: good: {_count(verdict.records, 'record')} of gateway {verdict.gateway}, epoch {verdict.epoch}")
 
 
 @main.command()
@@ -139,21 +160,38 @@ def pin() -> None:
 @pin.command("set")
 @click.argument("person")
 @click.option("--secrets", type=FILE, required=True, help="secrets.db in the data folder of edge or cloud.")
+@click.option("--people", type=FILE, default=None, help="people.csv; refuses a person who is not in it.")
 @click.option("--pin-stdin", is_flag=True, help="Read the PIN from standard input instead of asking.")
-def pin_set(person: str, secrets: Path, pin_stdin: bool) -> None:
-    """Set the PIN (4 to 12 digits) of a person of people.csv; ends that person's sessions."""
+def pin_set(person: str, secrets: Path, people: Path | None, pin_stdin: bool) -> None:
+    """Set the PIN (4 to 12 digits) of a person of people.csv; ends that person's sessions.
+
+    Without --people nobody looks whether the person exists.
+    """
     from .serving.secrets import Secrets
 
+    if not secrets.parent.is_dir():
+        hint = "the daemon or `sitewarden key` makes it; check the path"
+        raise PermanentError(f"{secrets.parent}: there is no such folder", hint=hint)
+    if people is not None:
+        _require_person(person, people)
     value = (
         sys.stdin.readline().strip() if pin_stdin else click.prompt("PIN", hide_input=True, confirmation_prompt=True)
     )
-    secrets.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
     store = Secrets(secrets)
     try:
         store.set_pin(person, value)
     finally:
         store.close()
     click.echo(f"PIN of {person} set")
+
+
+def _require_person(person: str, file: Path) -> None:
+    from .edge.wording import suggest
+    from .serving.people import load_people
+
+    people = load_people(file)
+    if person not in people:
+        raise PermanentError(f"{file}: nobody has the id {person!r}{suggest(person, people)}", hint="no PIN was set")
 
 
 @main.command()

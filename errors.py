@@ -38,8 +38,15 @@ class PermanentError(SitewardenError):
 
 
 class RefusedError(PermanentError):
-    """A command that a rule refuses. `reason` is a stable machine-readable word for pages and tests."""
+    """A command that a rule refuses.
 
-    def __init__(self, reason: str, message: str, *, hint: str = "") -> None:
+    Args:
+        reason: a stable machine-readable word for pages and tests.
+        message, hint: as in every error.
+        retry_s: seconds after which the same command may be accepted; 0 when time does not help.
+    """
+
+    def __init__(self, reason: str, message: str, *, hint: str = "", retry_s: float = 0.0) -> None:
         super().__init__(message, hint=hint)
         self.reason = reason
+        self.retry_s = retry_s

@@ -12,6 +12,7 @@ from typing import NoReturn
 from aiohttp import web
 
 from ..errors import ConfigError
+from ..serving.listen import serving
 from ..serving.notify import Notifier, watchdog_period_s
 from ..serving.secrets import Secrets
 from ..serving.web import add_pages, make_app
@@ -24,7 +25,6 @@ log = logging.getLogger(__name__)
 
 COOKIE = "sitewarden_cloud"
 _DIST = Path(__file__).parent.parent / "web" / "dist"
-_STOP_S = 1.0
 
 
 async def run_cloud(config: CloudConfig, data: Path, *, ready: Callable[[int], None] = lambda _: None) -> NoReturn:
@@ -38,7 +38,7 @@ async def run_cloud(config: CloudConfig, data: Path, *, ready: Callable[[int], N
         StoreError: the database could not commit; whoever started this starts it again.
         ConfigError: the address cannot be listened on.
     """
-    data.mkdir(parents=True, exist_ok=True)
+    data.mkdir(mode=0o750, parents=True, exist_ok=True)
     async with contextlib.AsyncExitStack() as stack:
         store = await stack.enter_async_context(Store(data / "cloud.db"))
         secrets = Secrets(data / config.cloud.secrets)
@@ -63,18 +63,13 @@ async def run_cloud(config: CloudConfig, data: Path, *, ready: Callable[[int], N
 
 
 async def _listen(app: web.Application, config: CloudConfig, stack: contextlib.AsyncExitStack) -> int:
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_STOP_S)
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    site = web.TCPSite(runner, config.cloud.host, config.cloud.port)
     try:
-        await site.start()
+        return await stack.enter_async_context(serving(app, config.cloud.host, config.cloud.port))
     except OSError as error:
         where = f"{config.cloud.host}:{config.cloud.port}"
         raise ConfigError(
             "cloud.toml", [f"cloud.port: cannot listen on {where}: {error.strerror}; choose another"]
         ) from error
-    return runner.addresses[0][1]
 
 
 async def _feed_watchdog(store: Store, notifier: Notifier) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import ipaddress
 import logging
 import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -43,6 +45,7 @@ _STATUS = {
     "too_large": 413,
     "bad_request": 400,
     "digest": 400,
+    "wrong_host": 421,
     "gap": 409,
     "fork": 409,
 }
@@ -92,6 +95,7 @@ class Ingest:
         self._config, self._store, self._contacts = config, store, contacts
         self._changed, self._clock = changed, clock
         self._refused: dict[tuple[str, str], str] = {}
+        self._turn = asyncio.Lock()
 
     def add_routes(self, app: web.Application) -> None:
         """Under /v1; the pages' API has its own."""
@@ -113,7 +117,8 @@ class Ingest:
         body = await _read_body(request)
         check_digest(digest, body)
         received_ms = self._now_ms()
-        taken = await self._store.take(await asyncio.to_thread(parcel_of, body, received_ms))
+        async with self._turn:  # unpacked, a batch that means harm is a hundred times as large: never two at once
+            taken = await self._store.take(await asyncio.to_thread(parcel_of, body, received_ms))
         await self._contacts.note(gateway.id, received_ms)
         if taken.problem:
             log.warning("%s: %s went to quarantine: %s", gateway.id, request.path, taken.problem)
@@ -138,9 +143,17 @@ class Ingest:
         return gateway
 
     def _target(self, request: web.Request) -> str:
-        """The address as the client asked for it; behind a proxy only the configuration knows it."""
-        public = self._config.cloud.public_url.rstrip("/")
-        return f"{public or f'{request.scheme}://{request.host}'}{request.raw_path}"
+        """The address as the client asked for it; only the configuration knows it, but for this machine's own names.
+
+        Without that, a request that was signed for another service would be good here under that one's Host.
+        """
+        cloud = self._config.cloud
+        if cloud.public_url:
+            return f"{cloud.public_url.rstrip('/')}{request.raw_path}"
+        if not _is_own_name(request.host, cloud.host):
+            hint = "set public_url in cloud.toml to the address that gateways use"
+            raise RefusedError("wrong_host", f"this service does not know itself as {request.host[:80]!r}", hint=hint)
+        return f"{request.scheme}://{request.host}{request.raw_path}"
 
     def _answering(self, handler: Handler) -> Handler:
         """Refusals as JSON with the reason; logged when a gateway's reason changes."""
@@ -173,6 +186,15 @@ class Ingest:
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)
+
+
+def _is_own_name(host: str, configured: str) -> bool:
+    """Whether a Host field names the configured host or a loopback address."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        return name in (configured.lower(), "localhost") or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def _address(request: web.Request, gateway: str, chain: str) -> Callable[[bytes, int], Parcel]:

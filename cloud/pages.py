@@ -12,6 +12,7 @@ from aiohttp import web
 
 from ..errors import RefusedError
 from ..serving.live import Hub, encode, stream
+from ..serving.people import named
 from ..serving.web import signed_in, still_signed_in
 from ..sync.wire import HISTORY, JOURNAL, Cursor
 from ..words import utc_text
@@ -78,7 +79,14 @@ class Pages:
         limit = min(_whole(request, "limit") or 100, _MOST_EVENTS)
         records = await self._store.events(gateway.id, limit, _whole(request, "before"))
         events = [
-            {"seq": r.seq, "kind": r.kind, "at": r.at.get("utc"), "actor": r.actor, "alarm": r.body.get("alarm")}
+            {
+                "seq": r.seq,
+                "kind": r.kind,
+                "at": r.at.get("utc"),
+                "actor": r.actor,
+                "actor_name": named(self._config.people, r.actor)["name"],
+                "alarm": self._with_names(r.body.get("alarm")),
+            }
             for r in records
         ]
         return web.json_response({"events": events})
@@ -101,11 +109,19 @@ class Pages:
             "contact_age_s": _age_s(contact_ms),
             "state": self._state(gateway.id),
             "version": known.get("version", ""),
-            "journal": _position(cursors[JOURNAL]),
+            "journal": {**_position(cursors[JOURNAL]), "records": await self._store.last_record(gateway.id)},
             "history": _position(cursors[HISTORY]),
             "quarantined": known.get("quarantined", 0),
-            "open_alarms": await self._store.alarms(gateway.id),
+            "open_alarms": [self._with_names(alarm) for alarm in await self._store.alarms(gateway.id)],
         }
+
+    def _with_names(self, alarm: Any) -> Any:
+        """Names of those who acknowledged, where headquarters knows them; what a gateway sent may be anything."""
+        acks = alarm.get("acks") if isinstance(alarm, dict) else None
+        if not isinstance(acks, list):
+            return alarm
+        people = self._config.people
+        return {**alarm, "acks": [{**a, **named(people, str(a.get("person")))} for a in acks if isinstance(a, dict)]}
 
     def _state(self, gateway: str) -> str:
         return contact_state(_age_s(self._contacts.latest_ms(gateway)), self._config.cloud)

@@ -149,6 +149,13 @@ class Store:
             found.setdefault(stream, []).append(Cursor(epoch=epoch, ack=ack, durable=durable, chain=chain))
         return {stream: tuple(cursors) for stream, cursors in found.items()}
 
+    async def last_record(self, gateway: str) -> int:
+        """Number of the newest record of a gateway's newest epoch; 0 when there is none."""
+        sql = "SELECT MAX(seq) FROM record WHERE gateway = ? AND epoch = ?"
+        return await self.query(
+            lambda connection: connection.execute(sql, (gateway, _newest_epoch(connection, gateway))).fetchone()[0] or 0
+        )
+
     async def alarms(self, gateway: str) -> list[dict[str, Any]]:
         """Open alarms of a gateway's newest epoch, newest first."""
         sql = "SELECT data FROM open_alarm WHERE gateway = ? AND epoch = ? ORDER BY seq DESC"

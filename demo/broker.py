@@ -19,6 +19,7 @@ from argon2 import PasswordHasher
 from ..errors import PermanentError
 
 USERS = ("gateway", "devices", "dashboard")
+MESSAGE_BYTES = 65536  # a longer payload goes to nobody; the gateway refuses it as well
 _SYSTEM_FOLDERS = "/usr/local/sbin:/usr/sbin:/sbin:/opt/homebrew/sbin"  # Debian: not in a normal user's PATH
 _ROUNDS = 1000  # the passwords are 128 random bits; the hash keeps them out of the file, it need not be slow
 
@@ -137,6 +138,7 @@ def mosquitto_conf(folder: Path, port: int, *, as_root: bool) -> str:
         "persistence true",
         f"persistence_location {folder}/",
         "autosave_interval 30",
+        f"message_size_limit {MESSAGE_BYTES}",
         "max_packet_size 1048576",
         "log_dest stderr",
         "log_timestamp_format %Y-%m-%dT%H:%M:%S",

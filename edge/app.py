@@ -23,6 +23,7 @@ from ..errors import ConfigError, PermanentError
 from ..sensors.buses import BusHealth, BusSpec
 from ..sensors.modbus import run_bus
 from ..sensors.mqtt_ingest import MqttCredentials, MqttHealth, run_mqtt
+from ..serving.listen import Limits, serving
 from ..serving.live import Hub
 from ..serving.secrets import Secrets
 from ..serving.web import add_pages, make_app
@@ -36,7 +37,7 @@ from .alarms import table as alarm_table
 from .alarms.codec import alarm_from_json
 from .alarms.engine import Engine, close_orphans
 from .alerts import outbox as outbox_table
-from .alerts.message import compose
+from .alerts.message import Composer
 from .alerts.outbox import Outbox, OutboxHealth, opened
 from .alerts.recipients import recipients
 from .alerts.webhook import Webhook
@@ -54,6 +55,7 @@ DIST = Path(__file__).resolve().parent.parent / "web" / "dist"
 _CLOCK_EVERY_S = 5.0
 _PAUSE_CAP_S = 15.0  # less than what the watchdog calls fresh: one bad bus does not end the process
 _LASTED_S = 60.0
+_PER_ADDRESS = 100
 
 
 async def run_edge(config: Path, data: Path, *, say: Callable[[str], None] = print) -> None:
@@ -96,7 +98,8 @@ async def run_edge(config: Path, data: Path, *, say: Callable[[str], None] = pri
         stack.push_async_exit(_goodbye(pipeline, journal))
         for path in damaged:
             pipeline.record([_note("history.damaged", {"kept_as": path.name})])
-        outbox = Outbox(journal, channels, compose, health.outbox)
+        composer = Composer(site=site.site.name, timezone=site.site.timezone, people=site.people)
+        outbox = Outbox(journal, channels, composer, health.outbox)
 
         def status() -> dict[str, Any]:
             return status_json(site, journal, health)
@@ -211,9 +214,11 @@ async def _make_pipeline(
     alarms = {alarm_id: alarm_from_json(fields) for alarm_id, fields in stored.items()}
     engine = Engine(site.rules, alarms, instant)
 
+    scope = f"{site.site.id}/{site.gateway.id}/{journal.epoch}"
+
     def notify(draft: Draft) -> list[dict[str, str]]:
         return recipients(
-            draft.kind, draft.body["alarm"], site=site.site.id, people=site.people, channels=site.alerts.channels
+            draft.kind, draft.body["alarm"], site=scope, people=site.people, channels=site.alerts.channels
         )
 
     pipeline = Pipeline(engine, journal, history, values, notify=notify, health=health)
@@ -295,15 +300,10 @@ def _only_one(data: Path):
 
 @asynccontextmanager
 async def _serving(app: web.Application, host: str, port: int) -> AsyncIterator[None]:
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, host, port).start()
-    except OSError as error:
-        await runner.cleanup()
-        problem = f"web.port: cannot listen on {host}:{port}: {error.strerror}; choose another port"
-        raise ConfigError("site.toml", [problem]) from error
-    try:
+    async with AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(serving(app, host, port, Limits(per_address=_PER_ADDRESS)))
+        except OSError as error:
+            problem = f"web.port: cannot listen on {host}:{port}: {error.strerror}; choose another port"
+            raise ConfigError("site.toml", [problem]) from error
         yield
-    finally:
-        await runner.cleanup()

@@ -11,8 +11,8 @@ from ..words import Point
 from .addresses import check_file, check_host, check_url, has_secret, is_here, is_loopback, split
 from .alarms.defaults import build_rules
 from .alarms.rules import Level
-from .config import Document
-from .models import REQUIRED, AlarmTable, BusTable, ChannelTable, MqttDeviceTable, MqttTable
+from .config import Document, Ids, Part, split_points
+from .models import AlarmTable, BusTable, ChannelTable, MqttTable
 from .reach import find_unreachable
 from .wording import show, show_number, show_url, suggest
 
@@ -20,21 +20,23 @@ _LINE_SETTINGS = ("serial", "baud", "parity", "stopbits")
 
 
 def find_problems(document: Document, points: Mapping[str, Point]) -> list[str]:
-    """Every problem of reference and sense.
+    """Every problem of reference and sense, also of entries with other keys that are broken in shape.
 
     Args:
-        document: as parsed; entries that are broken in shape are not judged again.
-        points: of the well-formed devices, by id.
+        document: as parsed; a value that is broken in shape is not judged again.
+        points: of every device whose id, area and profile can be read, by id.
     """
+    areas = document.ids("area")
+    placed = {name: point for name, point in points.items() if areas and name.partition(".")[0] in areas.good}
     found = itertools.chain(
         _site(document),
-        _ids(document),
+        _unique_ids(document),
         _buses(document),
         _devices(document),
         _mqtt_devices(document),
-        _alarms(document, points),
+        _alarms(document, points, placed),
         _channels(document),
-        find_unreachable(document, points, raw_ids(document, "area") or ()),
+        find_unreachable(document, placed),
     )
     return list(dict.fromkeys(found))
 
@@ -44,71 +46,72 @@ def find_warnings(document: Document) -> list[str]:
     return [*_weak_buses(document), *_weak_links(document), *_idle(document)]
 
 
-def raw_ids(document: Document, table: str) -> list[str] | None:
-    """Ids of all entries of a `[[table]]`, broken ones too: a reference to one of them is not a second problem.
-
-    Returns:
-        None when nothing can be said of references: the table is no list of tables, or is missed already.
-    """
-    entries = document.raw.get(table, [])
-    if not isinstance(entries, list) or (not entries and table in REQUIRED):
-        return None
-    return [entry["id"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
-
-
 # --- addresses and files ---
 
 
 def _site(document: Document) -> Iterator[str]:
-    site, web, mqtt, cloud = (document.single[name] for name in ("site", "web", "mqtt", "cloud"))
-    if site is not None:
+    for site in (part.entry for part in document.parts["site"]):
         try:
-            ZoneInfo(site.timezone)
+            ZoneInfo(site.timezone or "UTC")
         except (ZoneInfoNotFoundError, ValueError, OSError):
             yield f"site.timezone: must be a name such as Asia/Shanghai {show(site.timezone)}"
-    if web is not None:
-        yield from check_host("web.host", web.host)
-    if mqtt is not None:
-        yield from _broker(document, mqtt)
-    if cloud is not None:
-        yield from check_url("cloud.url", cloud.url, ("https", "http"))
-        parts = split(cloud.url)
-        if parts and (parts.query or parts.fragment):
-            yield f"cloud.url: must end before ? and # {show_url(cloud.url)}"
-        if parts and parts.scheme == "http" and not is_here(parts):
-            yield f"cloud.url: must be https except on this machine itself {show_url(cloud.url)}"
-        yield from check_file(document.path.parent, "cloud.ca_file", cloud.ca_file)
+    for web in (part.entry for part in document.parts["web"]):
+        if web.host is not None:
+            yield from check_host("web.host", web.host)
+    for part in document.parts["mqtt"]:
+        yield from _broker(document, part)
+    for cloud in (part.entry for part in document.parts["cloud"]):
+        if cloud.url is not None:
+            yield from _cloud_url(cloud.url)
+        yield from check_file(document.path.parent, "cloud.ca_file", cloud.ca_file or "")
 
 
-def _broker(document: Document, mqtt: MqttTable) -> Iterator[str]:
-    yield from check_url("mqtt.url", mqtt.url, ("mqtt", "mqtts"))
-    parts = split(mqtt.url)
-    if parts and (parts.path not in ("", "/") or parts.query or parts.fragment):
-        yield f"mqtt.url: must end after the port {show_url(mqtt.url)}"
-    yield from check_file(document.path.parent, "mqtt.password_file", mqtt.password_file)
-    if mqtt.password_file and not mqtt.username:
+def _cloud_url(url: str) -> Iterator[str]:
+    yield from check_url("cloud.url", url, ("https", "http"))
+    parts = split(url)
+    if parts and (parts.query or parts.fragment):
+        yield f"cloud.url: must end before ? and # {show_url(url)}"
+    if parts and parts.scheme == "http" and not is_here(parts):
+        yield f"cloud.url: must be https except on this machine itself {show_url(url)}"
+
+
+def _broker(document: Document, part: Part) -> Iterator[str]:
+    mqtt: MqttTable = part.entry
+    if "url" not in part.broken:
+        yield from check_url("mqtt.url", mqtt.url, ("mqtt", "mqtts"))
+        parts = split(mqtt.url)
+        if parts and (parts.path not in ("", "/") or parts.query or parts.fragment):
+            yield f"mqtt.url: must end after the port {show_url(mqtt.url)}"
+    yield from check_file(document.path.parent, "mqtt.password_file", mqtt.password_file or "")
+    if mqtt.password_file and not mqtt.username and "username" not in part.broken:
         yield "mqtt.username: is required beside password_file: text in quotes"
 
 
 # --- ids and references ---
 
 
-def _ids(document: Document) -> Iterator[str]:
+def _unique_ids(document: Document) -> Iterator[str]:
     for tables in (("area",), ("bus",), ("channel",), ("device", "mqtt_device")):
         seen: dict[str, str] = {}
-        for table in tables:
-            for i, entry in document.repeated[table]:
-                other = seen.setdefault(entry.id, f"{table}[{i}]")
-                if other != f"{table}[{i}]":
-                    yield f"{table}[{i}].id: must be unique: {other} has it too {show(entry.id)}"
+        entries = [(f"{table}[{part.index}]", part) for table in tables for part in document.parts[table]]
+        for path, part in entries:
+            other = path if part.entry.id is None else seen.setdefault(part.entry.id, path)
+            if other != path:
+                yield f"{path}.id: must be unique: {other} has it too {show(part.entry.id)}"
 
 
-def _reference(path: str, name: str, known: Iterable[str] | None, what: str) -> Iterator[str]:
-    known = None if known is None else sorted(set(known))
-    if known is not None and name not in known:
-        names = ", ".join(known[:12]) or "none"
-        more = ", ..." if len(known) > 12 else ""
-        yield f"{path}: must name a {what}{suggest(name, known)} (known: {names}{more}) {show(name)}"
+def _reference(path: str, name: str | None, ids: Ids | None, what: str) -> Iterator[str]:
+    if name is None or ids is None or ids.may_be(name):
+        return
+    known = sorted(set(ids.good))
+    names = ", ".join(known[:12]) or "none"
+    more = ", ..." if len(known) > 12 else ""
+    yield f"{path}: must name a {what}{suggest(name, known)} (known: {names}{more}) {show(name)}"
+
+
+def _all_of(names: Iterable[str]) -> Ids:
+    """Names that no file can get wrong: roles, profiles."""
+    return Ids(good=tuple(names), broken=frozenset(), sure=True)
 
 
 def _once_each(path: str, names: Sequence[str]) -> Iterator[str]:
@@ -122,112 +125,137 @@ def _once_each(path: str, names: Sequence[str]) -> Iterator[str]:
 
 def _buses(document: Document) -> Iterator[str]:
     wires: dict[tuple[object, ...], int] = {}
-    for i, bus in document.repeated["bus"]:
-        path = f"bus[{i}]"
-        yield from _kind_of_wire(path, bus)
-        if bus.kind != "tcp":
-            yield from _lateness(path, bus, document)
+    for part in document.parts["bus"]:
+        path, bus = f"bus[{part.index}]", part.entry
+        yield from _kind_of_wire(path, part)
+        if bus.kind in ("rtu", "rtu_tcp"):
+            yield from _lateness(path, part, document)
             wire = (bus.serial,) if bus.kind == "rtu" else (bus.host, bus.port)
-            other = wires.setdefault(wire, i) if None not in wire else i
-            if other != i:
+            other = wires.setdefault(wire, part.index) if None not in wire else part.index
+            if other != part.index:
                 yield f"{path}: is the same wire as bus[{other}]: give its devices that bus and take this one out"
 
 
-def _kind_of_wire(path: str, bus: BusTable) -> Iterator[str]:
+def _kind_of_wire(path: str, part: Part) -> Iterator[str]:
+    bus: BusTable = part.entry
     wanted, foreign = (("serial",), ("host", "port")) if bus.kind == "rtu" else (("host", "port"), _LINE_SETTINGS)
     example = {"serial": "/dev/serial/by-id/...", "host": "192.168.1.10", "port": "502"}
-    for key in wanted:
-        if getattr(bus, key) is None:
+    for key in wanted if "kind" not in part.broken else ():
+        if getattr(bus, key) is None and key not in part.broken:
             yield f'{path}.{key}: is required for kind "{bus.kind}", such as {example[key]}'
-    for key in foreign:
-        if key in bus.model_fields_set:
-            yield f'{path}.{key}: does not belong to kind "{bus.kind}": take it out {show(getattr(bus, key))}'
+    for key in foreign if "kind" not in part.broken else ():
+        if key in part.raw:
+            yield f'{path}.{key}: does not belong to kind "{bus.kind}": take it out {show(part.raw[key])}'
     if bus.host is not None and bus.kind != "rtu":
         yield from check_host(f"{path}.host", bus.host)
 
 
-def _lateness(path: str, bus: BusTable, document: Document) -> Iterator[str]:
-    own = [device.timeout_ms for device in document.entries("device") if device.bus == bus.id and device.timeout_ms]
-    longest = max([bus.timeout_ms, *own])
-    if bus.late_max_ms < longest:
+def _lateness(path: str, part: Part, document: Document) -> Iterator[str]:
+    bus: BusTable = part.entry
+    devices = [device.entry for device in document.parts["device"]]
+    own: list[int] = [device.timeout_ms for device in devices if device.bus == part.name and device.timeout_ms]
+    longest = max([*own, 0 if "timeout_ms" in part.broken else bus.timeout_ms])
+    if "late_max_ms" not in part.broken and bus.late_max_ms < longest:
         what = f"the longest timeout_ms on this bus, {longest}"
         yield f"{path}.late_max_ms: must be at least {what} {show(bus.late_max_ms)}"
 
 
 def _devices(document: Document) -> Iterator[str]:
-    areas, buses = raw_ids(document, "area"), raw_ids(document, "bus")
+    areas, buses, profiles = document.ids("area"), document.ids("bus"), _all_of(document.catalogue)
     units: dict[tuple[str, int], int] = {}
-    kinds = {bus.id: bus.kind for bus in document.entries("bus")}
-    for i, device in document.repeated["device"]:
-        path = f"device[{i}]"
+    kinds = {part.name: part.entry.kind for part in document.parts["bus"]}
+    for part in document.parts["device"]:
+        path, device = f"device[{part.index}]", part.entry
         yield from _reference(f"{path}.area", device.area, areas, "[[area]]")
         yield from _reference(f"{path}.bus", device.bus, buses, "[[bus]]")
-        yield from _reference(f"{path}.profile", device.profile, document.catalogue, "profile of the catalogue")
+        yield from _reference(f"{path}.profile", device.profile, profiles, "profile of the catalogue")
+        if device.bus is None or device.unit_id is None:
+            continue
         if not 1 <= device.unit_id <= 247 and kinds.get(device.bus) in ("rtu", "rtu_tcp"):
             yield f'{path}.unit_id: must be 1..247 on kind "{kinds[device.bus]}" {show(device.unit_id)}'
-        other = units.setdefault((device.bus, device.unit_id), i)
-        if other != i:
+        other = units.setdefault((device.bus, device.unit_id), part.index)
+        if other != part.index:
             whose = f"device[{other}] has it too {show(device.unit_id)}"
             yield f'{path}.unit_id: must be unique on bus "{device.bus}": {whose}'
 
 
 def _mqtt_devices(document: Document) -> Iterator[str]:
-    areas = raw_ids(document, "area")
-    for i, device in document.repeated["mqtt_device"]:
-        path = f"mqtt_device[{i}]"
+    areas = document.ids("area")
+    for part in document.parts["mqtt_device"]:
+        path, device = f"mqtt_device[{part.index}]", part.entry
         yield from _reference(f"{path}.area", device.area, areas, "[[area]]")
         if "mqtt" not in document.raw:
             yield f"{path}: needs a broker: add an [mqtt] table"
-        if any(sign in device.topic for sign in "+#") or device.topic.startswith("$"):
-            yield f"{path}.topic: must name one device: no + and # in it, no $ in front {show(device.topic)}"
-        if "status_ok" in device.model_fields_set and not device.status_path:
+        topic = device.topic or ""
+        if any(sign in topic for sign in "+#") or topic.startswith("$"):
+            yield f"{path}.topic: must name one device: no + and # in it, no $ in front {show(topic)}"
+        if "status_ok" in part.raw and not device.status_path and "status_path" not in part.broken:
             yield f"{path}.status_path: is required beside status_ok: where the JSON holds the status"
-        yield from _mqtt_points(path, device)
+        yield from _mqtt_points(path, split_points(part))
 
 
-def _mqtt_points(path: str, device: MqttDeviceTable) -> Iterator[str]:
+def _mqtt_points(path: str, parts: Sequence[Part]) -> Iterator[str]:
     names: dict[str, int] = {}
-    for j, point in enumerate(device.point):
-        other = names.setdefault(point.name, j)
-        if other != j:
-            yield f"{path}.point[{j}].name: must be unique in the device: point[{other}] has it too {show(point.name)}"
+    for part in parts:
+        point, where = part.entry, f"{path}.point[{part.index}]"
+        other = part.index if point.name is None else names.setdefault(point.name, part.index)
+        if other != part.index:
+            yield f"{where}.name: must be unique in the device: point[{other}] has it too {show(point.name)}"
         if point.low is not None and point.high is not None and point.low >= point.high:
-            yield f"{path}.point[{j}].low: must be below high, {point.high:g} {show_number(point.low)}"
+            yield f"{where}.low: must be below high, {point.high:g} {show_number(point.low)}"
         if point.scale == 0:
-            yield f"{path}.point[{j}].scale: must not be 0: every value would be 0 {show_number(point.scale)}"
+            yield f"{where}.scale: must not be 0: every value would be 0 {show_number(point.scale)}"
 
 
 # --- limits ---
 
 
-def _alarms(document: Document, points: Mapping[str, Point]) -> Iterator[str]:
+def _alarms(document: Document, points: Mapping[str, Point], placed: Mapping[str, Point]) -> Iterator[str]:
     seen: dict[str, int] = {}
-    unsure = _unsure_devices(document, points)
-    for i, alarm in document.repeated["alarm"]:
-        path = f"alarm[{i}]"
-        other = seen.setdefault(alarm.point, i)
-        if other != i:
-            yield f"{path}.point: must be unique: alarm[{other}] is about it too {show(alarm.point)}"
-        device = _device_of(alarm.point)
-        if alarm.point in points:
-            yield from _limits(path, alarm, points[alarm.point])
-        elif unsure is not None and device not in unsure:
-            yield f"{path}.point: must name a point{_near(alarm.point, points)} {show(alarm.point)}"
+    unsure = _unsure_devices(document, placed)
+    for part in document.parts["alarm"]:
+        path, alarm = f"alarm[{part.index}]", part.entry
         for j, role in enumerate(alarm.required_acks or ()):
-            yield from _reference(f"{path}.required_acks[{j}]", role, ROLES, "role")
+            yield from _reference(f"{path}.required_acks[{j}]", role, _all_of(ROLES), "role")
         yield from _once_each(f"{path}.required_acks", alarm.required_acks or ())
+        if alarm.point is None:
+            continue
+        other = seen.setdefault(alarm.point, part.index)
+        if other != part.index:
+            yield f"{path}.point: must be unique: alarm[{other}] is about it too {show(alarm.point)}"
+        point = points.get(alarm.point)
+        if point is None and (unsure is None or _device_of(alarm.point) in unsure):
+            point = _meant(alarm.point, points)
+        elif point is None:
+            yield f"{path}.point: must name a point{_near(alarm.point, placed)} {show(alarm.point)}"
+        if point is not None:
+            yield from _limits(path, part, point)
 
 
-def _unsure_devices(document: Document, points: Mapping[str, Point]) -> set[str] | None:
-    """Devices whose points are not known because they are broken themselves; None when not even their ids are."""
-    tables = ("device", "mqtt_device")
-    ids: list[str] = []
-    for table in tables:
-        named = raw_ids(document, table)
-        if named is None or len(named) < len(document.raw.get(table, [])):
+def _unsure_devices(document: Document, placed: Mapping[str, Point]) -> set[str] | None:
+    """Devices whose points have no sure id because they are broken themselves; None when not even their ids are."""
+    known = {_device_of(point) for point in placed}
+    unsure: set[str] = set()
+    for table in ("device", "mqtt_device"):
+        ids = document.ids(table)
+        if ids is None or not ids.sure or ids.broken:
             return None
-        ids += named
-    return set(ids) - {_device_of(point) for point in points}
+        unsure |= set(ids.good) - known
+    pointless = [part for part in document.parts["mqtt_device"] if not _knows_its_points(part)]
+    return unsure | {part.entry.id for part in pointless}
+
+
+def _knows_its_points(device: Part) -> bool:
+    raw, points = device.raw.get("point"), split_points(device)
+    whole = isinstance(raw, list) and len(points) == len(raw)
+    return whole and all(None not in (part.entry.name, part.entry.quantity) for part in points)
+
+
+def _meant(name: str, points: Mapping[str, Point]) -> Point | None:
+    """The point of that device and name, in whatever area: there the mistake is, not in the limits."""
+    tail = name.partition(".")[2]
+    found = [point for known, point in points.items() if tail and known.partition(".")[2] == tail]
+    return found[0] if len(found) == 1 else None
 
 
 def _device_of(point: str) -> str:
@@ -243,7 +271,8 @@ def _near(wrong: str, points: Mapping[str, Point]) -> str:
     return suggest(wrong, points) or " as area.device.name"
 
 
-def _limits(path: str, alarm: AlarmTable, point: Point) -> Iterator[str]:
+def _limits(path: str, part: Part, point: Point) -> Iterator[str]:
+    alarm: AlarmTable = part.entry
     levels = [(key, getattr(alarm, key)) for key in ("lolo", "lo", "hi", "hihi")]
     given = [(key, level) for key, level in levels if level is not None]
     for (low_key, low), (high_key, high) in itertools.pairwise(given):
@@ -259,7 +288,8 @@ def _limits(path: str, alarm: AlarmTable, point: Point) -> Iterator[str]:
     if alarm.stale_s is not None and alarm.stale_s < 2 * point.poll_s:
         least = f"{2 * point.poll_s:g}, the time of two readings"
         yield f"{path}.stale_s: must be at least {least} {show_number(alarm.stale_s)}"
-    yield from _deadbands(path, alarm, point)
+    if "deadband" not in part.broken:
+        yield from _deadbands(path, part, point)
 
 
 def _scale(point: Point) -> str:
@@ -271,10 +301,12 @@ def _scale(point: Point) -> str:
     return f"{point.low:g}..{point.high:g} {point.unit}".rstrip()
 
 
-def _deadbands(path: str, alarm: AlarmTable, point: Point) -> Iterator[str]:
+def _deadbands(path: str, part: Part, point: Point) -> Iterator[str]:
     """A deadband that reaches past the end of the scale, or from hi past lo, would never let the alarm clear."""
+    alarm: AlarmTable = part.entry
     rules = build_rules(point, alarm, area="", required_acks=(), revision="")
-    used: dict[str, Level] = {level.kind.value: level for rule in rules for level in rule.levels}
+    levels = [level for rule in rules for level in rule.levels]
+    used = {level.kind.value: level for level in levels if f"{level.kind}.deadband" not in part.broken}
     for key in ("lolo", "lo", "hi", "hihi"):
         if key not in used:
             continue
@@ -310,16 +342,16 @@ def _deadband_path(path: str, alarm: AlarmTable, key: str) -> str:
 
 
 def _channels(document: Document) -> Iterator[str]:
-    for i, channel in document.repeated["channel"]:
-        yield from _channel_url(document, f"channel[{i}]", channel)
-    alerts = document.single["alerts"]
-    if alerts is not None:
-        for j, name in enumerate(alerts.channels):
-            yield from _reference(f"alerts.channels[{j}]", name, raw_ids(document, "channel"), "[[channel]]")
-        yield from _once_each("alerts.channels", alerts.channels)
-        for j, role in enumerate(alerts.required_acks):
-            yield from _reference(f"alerts.required_acks[{j}]", role, ROLES, "role")
-        yield from _once_each("alerts.required_acks", alerts.required_acks)
+    for part in document.parts["channel"]:
+        if part.broken.isdisjoint(("url", "url_file")):
+            yield from _channel_url(document, f"channel[{part.index}]", part.entry)
+    for alerts in (part.entry for part in document.parts["alerts"]):
+        for j, name in enumerate(alerts.channels or ()):
+            yield from _reference(f"alerts.channels[{j}]", name, document.ids("channel"), "[[channel]]")
+        yield from _once_each("alerts.channels", alerts.channels or ())
+        for j, role in enumerate(alerts.required_acks or ()):
+            yield from _reference(f"alerts.required_acks[{j}]", role, _all_of(ROLES), "role")
+        yield from _once_each("alerts.required_acks", alerts.required_acks or ())
 
 
 def _channel_url(document: Document, path: str, channel: ChannelTable) -> Iterator[str]:

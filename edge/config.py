@@ -6,9 +6,10 @@ Works offline and touches no device. Shapes are judged here, what refers to what
 from __future__ import annotations
 
 import hashlib
+import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,55 @@ from pydantic import BaseModel, ValidationError
 
 from ..errors import ConfigError
 from ..sensors.profiles import Profile, load_catalogue
-from ..serving.people import Person, load_people
-from .models import REPEATED, REQUIRED, SINGLE
-from .wording import add_key, say_shape, say_toml, say_unknown_table, show
+from ..serving.people import EVERYWHERE, Person, load_people
+from .models import REPEATED, REQUIRED, SINGLE, AlarmTable, LevelTable, MqttPointTable
+from .wording import LIMITS, add_key, nearest, say_shape, say_toml, say_unknown_table, show, suggest
 
 _MOST_BYTES = 1 << 20
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _AS_UTF8 = "save the file as UTF-8"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One table as far as its keys are right: what refers to what is judged although other keys are wrong.
+
+    Attributes:
+        index: of a `[[table]]` in the file; 0 of a `[table]`.
+        entry: its model, with None for every key in `broken`.
+        broken: keys whose value is not known: refused, missing or misspelt; `hi.deadband` inside a limit.
+        raw: as it stands in the file.
+    """
+
+    index: int
+    entry: Any
+    broken: frozenset[str]
+    raw: Mapping[str, Any]
+
+    @property
+    def name(self) -> str | None:
+        """The id as it stands in the file, also a malformed one."""
+        name = self.raw.get("id")
+        return name if isinstance(name, str) else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ids:
+    """What references to a `[[table]]` may name.
+
+    Attributes:
+        good: well-formed ids, the only ones to propose.
+        broken: malformed ids: a reference to one is right as soon as the id is.
+        sure: every entry has an id; else an unknown name may be the one that an entry lacks.
+    """
+
+    good: tuple[str, ...]
+    broken: frozenset[str]
+    sure: bool
+
+    def may_be(self, name: str) -> bool:
+        """Whether a reference to `name` is right, or nothing can be said of it."""
+        return name in self.good or not self.sure or any(name in (bad, _mend(bad)) for bad in self.broken)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +75,7 @@ class Document:
     Attributes:
         single: one model for each `[table]` that is there.
         repeated: for each `[[table]]`, (index in the file, model) of the entries that are well-formed.
+        parts: for every table and `[[table]]` in the file its entries, also broken ones.
         text, raw: the file as it stands, and as TOML.
         people: by id; None when people.csv is broken.
         catalogue: device profiles by id.
@@ -41,6 +85,7 @@ class Document:
     path: Path
     single: Mapping[str, Any]
     repeated: Mapping[str, tuple[tuple[int, Any], ...]]
+    parts: Mapping[str, tuple[Part, ...]]
     text: str
     raw: Mapping[str, Any]
     people: Mapping[str, Person] | None
@@ -50,6 +95,10 @@ class Document:
     def entries(self, table: str) -> list[Any]:
         """The well-formed entries of a `[[table]]`."""
         return [model for _, model in self.repeated[table]]
+
+    def ids(self, table: str) -> Ids | None:
+        """Ids that a reference may name; None when the table is no list, or is missed already."""
+        return _ids(self.raw, table)
 
     @property
     def people_file(self) -> str:
@@ -83,9 +132,10 @@ def read_document(path: Path) -> tuple[Document, list[str]]:
         path=path,
         single=single,
         repeated=repeated,
+        parts={name: _parts(name, raw) for name in (*SINGLE, *REPEATED)},
         text=text,
         raw=raw,
-        people=_people(path, single, problems),
+        people=_people(path, single, raw, problems),
         catalogue=load_catalogue(),
         revision=hashlib.sha256(data).hexdigest()[:12],
     )
@@ -154,18 +204,109 @@ def _validate(model: type[BaseModel], value: Any, path: str, problems: list[str]
         return None
 
 
-def _people(path: Path, single: Mapping[str, Any], problems: list[str]) -> Mapping[str, Person] | None:
+# --- entries that are broken in shape ---
+
+
+def _parts(name: str, raw: Mapping[str, Any]) -> tuple[Part, ...]:
+    value = raw.get(name, [])
+    entries = value if isinstance(value, list) else [value]
+    model = SINGLE.get(name) or REPEATED[name]
+    return tuple(_part(model, i, entry) for i, entry in enumerate(entries) if isinstance(entry, dict))
+
+
+def split_points(device: Part) -> tuple[Part, ...]:
+    """The `[[mqtt_device.point]]` tables of a device."""
+    value = device.raw.get("point", [])
+    entries = value if isinstance(value, list) else []
+    return tuple(_part(MqttPointTable, j, entry) for j, entry in enumerate(entries) if isinstance(entry, dict))
+
+
+def _part(model: type[BaseModel], index: int, raw: dict[str, Any]) -> Part:
+    try:
+        return Part(index=index, entry=model.model_validate(raw), broken=frozenset(), raw=raw)
+    except ValidationError as error:
+        broken = {_broken_key(item["loc"], raw) for item in error.errors(include_url=False)}
+    fields = model.model_fields
+    broken |= {nearest(key, fields) for key in raw if key not in fields}
+    values: dict[str, Any] = {}
+    for key, field in fields.items():
+        if key in broken or (key not in raw and field.is_required()):
+            values[key] = None
+        elif key not in raw:
+            values[key] = field.get_default(call_default_factory=True)
+        else:
+            values[key] = _level(raw[key]) if model is AlarmTable and key in LIMITS else raw[key]
+    entry = model.model_construct(set(raw) & set(fields) - broken, **values)
+    return Part(index=index, entry=entry, broken=frozenset(broken), raw=raw)
+
+
+def _broken_key(loc: tuple[int | str, ...], raw: Mapping[str, Any]) -> str:
+    """`hi.deadband` where the limit itself can be used, else the key of the table."""
+    key = str(loc[0]) if loc else ""
+    if key not in LIMITS or len(loc) < 2 or loc[1] == "limit" or not isinstance(raw.get(key), dict):
+        return key
+    inner = str(loc[1])
+    return f"{key}.{inner if inner in LevelTable.model_fields else nearest(inner, LevelTable.model_fields)}"
+
+
+def _level(raw: Any) -> LevelTable:
+    """A limit whose number is right; what is wrong beside it counts as not given."""
+    if not isinstance(raw, dict):
+        return LevelTable(limit=raw)
+    part = _part(LevelTable, 0, raw)
+    return part.entry
+
+
+def _ids(raw: Mapping[str, Any], table: str) -> Ids | None:
+    entries = raw.get(table, [])
+    if not isinstance(entries, list) or (not entries and table in REQUIRED):
+        return None
+    parts = _parts(table, raw)
+    good = tuple(part.entry.id for part in parts if part.entry.id is not None)
+    broken = frozenset(part.name for part in parts if part.entry.id is None and part.name is not None)
+    sure = len(parts) == len(entries) and all(part.name is not None for part in parts)
+    return Ids(good=good, broken=broken, sure=sure)
+
+
+def _mend(name: str) -> str:
+    """A malformed id as its author will write it: `Store 1` as store_1."""
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+
+
+# --- people ---
+
+
+def _people(
+    path: Path, single: Mapping[str, Any], raw: Mapping[str, Any], problems: list[str]
+) -> Mapping[str, Person] | None:
     if single["people"] is None:
         return None
     name = single["people"].file
+    areas = _ids(raw, "area")
+
+    def judge(area: str) -> str:
+        if areas is None or area == EVERYWHERE or areas.may_be(area):
+            return ""
+        return f"must name an [[area]], or *{suggest(area, areas.good)} {show(area)}"
+
     try:
-        return load_people(path.parent / name)
+        return load_people(path.parent / name, judge)
     except ConfigError as error:
         if isinstance(error.__cause__, UnicodeDecodeError):
             problems.append(f"{name}: must be UTF-8 text: {_AS_UTF8}; a spreadsheet calls it CSV UTF-8")
-        else:
-            problems += [_people_problem(name, problem) for problem in error.problems]
-    return None
+            return None
+        problems += [_people_problem(name, problem) for problem in error.problems]
+    return _people_as_meant(path.parent / name, judge)
+
+
+def _people_as_meant(path: Path, judge: Callable[[str], str]) -> Mapping[str, Person] | None:
+    """The persons when nothing but areas is wrong; who names an unknown one may be meant for any."""
+    try:
+        people = load_people(path)
+    except ConfigError:
+        return None
+    unsure = {person.id for person in people.values() if any(map(judge, person.areas))}
+    return {name: replace(person, areas=(EVERYWHERE,)) if name in unsure else person for name, person in people.items()}
 
 
 def _people_problem(name: str, problem: str) -> str:

@@ -4,33 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from ..serving.people import EVERYWHERE, ROLES, Person, with_role
+from ..serving.people import ROLES, Person, with_role
 from ..words import Point
 from .alarms.defaults import build_rules
 from .alarms.rules import Rule
 from .config import Document
 from .models import AlarmTable
-from .wording import show, suggest
 
 RESET_ROLE = "officer"
 
 
-def find_unreachable(document: Document, points: Mapping[str, Point], areas: Sequence[str]) -> Iterator[str]:
+def find_unreachable(document: Document, points: Mapping[str, Point]) -> Iterator[str]:
     """Problems of people.csv that only show against site.toml.
 
     Args:
         document: with `people`; nothing is said when people.csv is broken.
-        points: of the well-formed devices, by id.
-        areas: ids of all areas, broken ones too; none when the tables cannot be read.
+        points: those that stand in an area of the file, by id.
     """
     people, alerts, source = document.people, document.single["alerts"], document.people_file
-    if people is None:
-        return
-    for person in people.values():
-        for area in person.areas if areas else ():
-            if area != EVERYWHERE and area not in areas:
-                yield f"{source}: {person.id}: areas: must name an [[area]], or *{suggest(area, areas)} {show(area)}"
-    if alerts is None:
+    if people is None or alerts is None:
         return
     nobody: dict[str, dict[str, str]] = {}
     crowded: dict[tuple[str, tuple[str, ...]], None] = {}

@@ -16,7 +16,7 @@ from ..words import Point
 from .alarms.defaults import build_rules, stale_after_s
 from .alarms.rules import Kind, Rule
 from .checks import find_problems, find_warnings
-from .config import Document, read_document
+from .config import Document, read_document, split_points
 from .dashboards import PointMeta
 from .lines import place
 from .models import (
@@ -134,31 +134,43 @@ def _with_url(channel: ChannelTable, folder: Path) -> ChannelTable:
 
 
 def _points(document: Document) -> Iterator[tuple[str, tuple[str, Point]]]:
-    areas = {area.id: area for area in document.entries("area")}
-    for device in document.entries("device"):
-        profile, area = document.catalogue.get(device.profile), areas.get(device.area)
-        if profile is None or area is None:
+    """Of every device whose id, area and profile can be read; what is wrong in other keys is left out of its points.
+
+    `poll_s` that cannot be read is 0: no time is too short for it.
+    """
+    areas = {part.name: part.entry for part in document.parts["area"]}
+    for part in document.parts["device"]:
+        device = part.entry
+        if None in (device.id, device.area) or device.profile not in document.catalogue:
             continue
-        name = f"{device.area}.{device.id}"
-        for point in profile.points(name, device.poll_s, place=area.name, place_en=area.name_en):
-            yield point.id, (area.id, point)
-    for device in document.entries("mqtt_device"):
+        name, area = f"{device.area}.{device.id}", areas.get(device.area)
+        profile = document.catalogue[device.profile]
+        for point in profile.points(name, device.poll_s or 0.0, place=_name(area), place_en=_name(area, "name_en")):
+            yield point.id, (device.area, point)
+    for part in document.parts["mqtt_device"]:
+        device = part.entry
+        if None in (device.id, device.area):
+            continue
         area = areas.get(device.area)
-        if area is None:
-            continue
-        for entry in device.point:
+        for entry in (inner.entry for inner in split_points(part)):
+            if None in (entry.name, entry.quantity):
+                continue
             point = Point(
                 id=f"{device.area}.{device.id}.{entry.name}",
-                name=area.name + entry.label,
-                name_en=f"{area.name_en} {entry.label_en}",
-                unit=entry.unit,
+                name=_name(area) + (entry.label or ""),
+                name_en=f"{_name(area, 'name_en')} {entry.label_en or ''}",
+                unit=entry.unit or "",
                 quantity=entry.quantity,
-                decimals=entry.decimals,
-                poll_s=device.every_s,
+                decimals=entry.decimals or 0,
+                poll_s=device.every_s or 0.0,
                 low=entry.low,
                 high=entry.high,
             )
-            yield point.id, (area.id, point)
+            yield point.id, (device.area, point)
+
+
+def _name(area: AreaTable | None, key: str = "name") -> str:
+    return getattr(area, key, None) or ""
 
 
 def _meta(area: str, point: Point, tables: Mapping[str, AlarmTable], areas: Mapping[str, AreaTable]) -> PointMeta:

@@ -34,7 +34,7 @@ _PATTERNS = {
     models.VISIBLE: "must be text that can be seen, on one line",
     models.LINE: "must be text on one line",
 }
-_LIMITS = ("lolo", "lo", "hi", "hihi")
+LIMITS = ("lolo", "lo", "hi", "hihi")
 _TOML = {
     "Invalid value": 'is not a value: text needs straight quotes, as in name = "..."',
     "Cannot overwrite a value": "has what is there already; where there are several, each begins with [[name]]",
@@ -76,8 +76,13 @@ def show_url(url: str) -> str:
 
 def suggest(wrong: str, known: Iterable[str]) -> str:
     """`; did you mean …?` when something known is close."""
-    close = difflib.get_close_matches(wrong[:_SHOWN].lower(), list(known), n=1, cutoff=0.65)
-    return f'; did you mean "{close[0]}"?' if close else ""
+    close = nearest(wrong, known)
+    return f'; did you mean "{close}"?' if close else ""
+
+
+def nearest(wrong: str, known: Iterable[str]) -> str:
+    """What was probably meant, "" when nothing known is close."""
+    return next(iter(difflib.get_close_matches(wrong[:_SHOWN].lower(), list(known), n=1, cutoff=0.65)), "")
 
 
 def add_key(path: str, key: str | int) -> str:
@@ -177,7 +182,7 @@ def _right(model: type[BaseModel], path: str, loc: tuple[Any, ...], item: Mappin
         return f"must be one of {str(context.get('expected')).replace(chr(39), chr(34)).replace(' or ', ', ')}"
     if kind == "string_too_long":
         return f"must be at most {context.get('max_length')} characters"
-    if kind == "model_type" and key in _LIMITS:
+    if kind == "model_type" and key in LIMITS:
         return f"must be a number{_unquoted(got)}, or a table such as {{ limit = 75.0, priority = 2 }}"
     if kind == "list_type":
         return _listed(model, path, loc)

@@ -2,6 +2,10 @@
 
 A retained message is refused: nobody knows how old it is, and a device that is gone must look silent. So a value counts
 only when it is published while we listen; a device with a long period is silent until then.
+
+A flood is refused as it arrives, before it can fill the memory: what waits for the loop is bounded in bytes, in total
+and for each topic, so that one device's flood does not cost its neighbours a message. One message on its way in is held
+whole by the MQTT client before we see it: only the broker (mosquitto's `message_size_limit`) bounds that.
 """
 
 from __future__ import annotations
@@ -14,10 +18,10 @@ import random
 import re
 import ssl
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 from urllib.parse import urlsplit
 
 import aiomqtt
@@ -28,7 +32,14 @@ from ..words import Instant, Quality, Reading, mono_s, now
 logger = logging.getLogger(__name__)
 
 MAX_PAYLOAD_BYTES = 64 * 1024
-MAX_WAITING = 10_000  # messages that may wait for the loop; the broker's flood must not fill the memory
+# What may wait for the loop. A size is the payload and MESSAGE_BYTES for what Python needs around it.
+MESSAGE_BYTES = 1024
+WAITING_BYTES = 4 * 1024 * 1024
+TOPIC_BYTES = 512 * 1024
+TOPIC_MESSAGES = 256
+RESERVED_BYTES = 8 * 1024  # of each topic, also when the others have taken all of WAITING_BYTES
+FLOOD_DROPS = 10  # so many drops, with no pause of FLOOD_PAUSE_S between them, are called a flood
+FLOOD_PAUSE_S = 10.0
 KEEPALIVE_S = 20
 ANSWER_S = 5.0  # for the broker's part of connecting, subscribing, leaving
 RECONNECT_FIRST_S = 0.5
@@ -86,7 +97,10 @@ class MqttCredentials:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reject:
-    """Why a payload is not taken: `too_large`, `not_utf8`, `not_json`, `duplicate_key`, `not_an_object`, `retained`."""
+    """Why a payload is not taken.
+
+    `too_large`, `not_utf8`, `not_json`, `duplicate_key`, `not_an_object`, `retained`; `flooded`: too many wait already.
+    """
 
     reason: str
 
@@ -103,6 +117,11 @@ class MqttDeviceHealth:
     last_message_at: Instant | None = None
     why: str = ""
 
+    def reject(self, reason: str) -> None:
+        """Count a message that was not taken."""
+        self.rejects[reason] += 1
+        self.last_reject = reason
+
     def state(self, now_s: float) -> str:
         """`ok` or `fault`: refused, bad in every point, or silent for longer than `stale_s`."""
         at = self.last_message_at
@@ -111,13 +130,19 @@ class MqttDeviceHealth:
 
 @dataclass(slots=True, kw_only=True)
 class MqttHealth:
-    """Counters of the link to the broker; written by its task alone."""
+    """Counters of the link to the broker; written by its task alone.
+
+    Attributes:
+        waiting_bytes, most_waiting_bytes: size of the messages that wait for the loop, now and at its worst.
+    """
 
     devices: dict[str, MqttDeviceHealth] = field(default_factory=dict)
     connected: bool = False
     reconnects: int = 0
     last_error: str = ""
     beat_s: float = 0.0
+    waiting_bytes: int = 0
+    most_waiting_bytes: int = 0
 
     @classmethod
     def of(cls, devices: Iterable[MqttDevice]) -> MqttHealth:
@@ -217,6 +242,90 @@ def _measure(point: MqttPoint, found: Any) -> tuple[float | None, str]:
     return value, ""
 
 
+# --- what waits for the loop ---
+
+
+@dataclass(slots=True, kw_only=True)
+class _Topic:
+    """One topic: its devices, its share of what waits, and whether it floods."""
+
+    name: str
+    devices: list[MqttDevice] = field(default_factory=list)
+    waiting: int = 0
+    waiting_bytes: int = 0
+    drops: int = 0  # with no pause between them
+    dropped_s: float = 0.0
+
+    def fits(self, size: int, total: int) -> bool:
+        """Whether `size` more bytes may wait while `total` bytes of all topics do."""
+        mine = self.waiting_bytes + size
+        has_room = mine <= TOPIC_BYTES and total + size <= WAITING_BYTES
+        return self.waiting < TOPIC_MESSAGES and (has_room or mine <= RESERVED_BYTES)
+
+    def note_drop(self, reason: str) -> None:
+        self.drops += 1
+        self.dropped_s = mono_s()
+        if self.drops == FLOOD_DROPS:
+            logger.warning("mqtt topic %s: a flood, %s: messages are dropped; check the device", self.name, reason)
+
+    def end_flood(self, now_s: float) -> None:
+        """Forget the drops after a pause."""
+        if not self.drops or now_s - self.dropped_s < FLOOD_PAUSE_S:
+            return
+        if self.drops >= FLOOD_DROPS:
+            logger.info("mqtt topic %s: the flood is over; %d messages were dropped", self.name, self.drops)
+        self.drops = 0
+
+
+class _Arrived(aiomqtt.Message):
+    """A message and the moment it came."""
+
+    def __init__(self, message: aiomqtt.Message, at: Instant) -> None:
+        super().__init__(message.topic, message.payload, message.qos, message.retain, message.mid, message.properties)
+        self.at = at
+
+
+class _Arrivals(asyncio.Queue[aiomqtt.Message]):
+    """aiomqtt's queue of one connection, with a door: what does not fit is dropped and counted, never raised."""
+
+    def __init__(self, topics: Mapping[str, _Topic], health: MqttHealth) -> None:
+        super().__init__()
+        self.topics = topics
+        self.health = health
+        health.waiting_bytes = 0
+        for topic in topics.values():
+            topic.waiting = topic.waiting_bytes = 0
+
+    def put_nowait(self, item: aiomqtt.Message) -> None:
+        topic = self.topics.get(str(item.topic))
+        if topic is None:
+            return
+        size = len(item.payload) + MESSAGE_BYTES
+        if len(item.payload) > MAX_PAYLOAD_BYTES:
+            self._drop(topic, "too_large")
+        elif not topic.fits(size, self.health.waiting_bytes):
+            self._drop(topic, "flooded")
+        else:
+            self._count(topic, 1, size)
+            super().put_nowait(_Arrived(item, now()))
+
+    def _drop(self, topic: _Topic, reason: str) -> None:
+        for device in topic.devices:
+            self.health.devices[device.device].reject(reason)
+        topic.note_drop(reason)
+
+    def _count(self, topic: _Topic, messages: int, size: int) -> None:
+        topic.waiting += messages
+        topic.waiting_bytes += size
+        self.health.waiting_bytes += size
+        self.health.most_waiting_bytes = max(self.health.most_waiting_bytes, self.health.waiting_bytes)
+
+    def _get(self) -> aiomqtt.Message:
+        item = super()._get()
+        self._count(self.topics[str(item.topic)], -1, -len(item.payload) - MESSAGE_BYTES)
+        return item
+
+
 # --- the link ---
 
 
@@ -244,7 +353,7 @@ async def run_mqtt(
     _check(url, devices)
     listener = _Listener(url, credentials, devices, sink, health)
     async with asyncio.TaskGroup() as group:
-        group.create_task(_beat(health), name="mqtt beat")
+        group.create_task(listener.beat(), name="mqtt beat")
         group.create_task(listener.run(), name="mqtt ingest")
     raise AssertionError("the tasks of run_mqtt never end")
 
@@ -270,12 +379,6 @@ def _check(url: str, devices: Sequence[MqttDevice]) -> None:
         raise ConfigError("mqtt", problems)
 
 
-async def _beat(health: MqttHealth) -> NoReturn:
-    while True:
-        health.beat_s = mono_s()
-        await asyncio.sleep(BEAT_S)
-
-
 class _Listener:
     """One link to the broker and what is lost with it."""
 
@@ -290,12 +393,19 @@ class _Listener:
         self.url = urlsplit(url)
         self.credentials = credentials
         self.devices = devices
-        self.by_topic: dict[str, list[MqttDevice]] = {}
+        self.topics: dict[str, _Topic] = {}
         for device in devices:
-            self.by_topic.setdefault(device.topic, []).append(device)
+            self.topics.setdefault(device.topic, _Topic(name=device.topic)).devices.append(device)
         self.sink = sink
         self.health = health
         self.lost = False
+
+    async def beat(self) -> NoReturn:
+        while True:
+            self.health.beat_s = mono_s()
+            for topic in self.topics.values():
+                topic.end_flood(self.health.beat_s)
+            await asyncio.sleep(BEAT_S)
 
     async def run(self) -> NoReturn:
         attempt = 0
@@ -326,12 +436,17 @@ class _Listener:
             clean_session=True,
             keepalive=KEEPALIVE_S,
             timeout=ANSWER_S,
-            max_queued_incoming_messages=MAX_WAITING,
+            queue_type=cast("type[asyncio.Queue[aiomqtt.Message]]", self.arrivals),
             tls_context=ssl.create_default_context() if self.url.scheme == "mqtts" else None,
         )
 
+    def arrivals(self, maxsize: int = 0) -> _Arrivals:
+        """A fresh queue, called by aiomqtt; its limits are ours."""
+        assert maxsize == 0, maxsize
+        return _Arrivals(self.topics, self.health)
+
     async def listen(self, client: aiomqtt.Client) -> None:
-        topics = list(self.by_topic)
+        topics = list(self.topics)
         codes = await client.subscribe([(topic, 1) for topic in topics]) if topics else ()
         for topic, code in zip(topics, codes, strict=True):
             if _refused(code):
@@ -341,17 +456,17 @@ class _Listener:
             logger.info("mqtt %s: connected again", self.url.netloc)
         self.lost = False
         async for message in client.messages:
-            self.take(str(message.topic), message.payload, message.retain)
+            assert isinstance(message, _Arrived)
+            self.take(message)
 
-    def take(self, topic: str, payload: Any, retained: bool) -> None:
+    def take(self, message: _Arrived) -> None:
         """One message to readings or counted rejects."""
-        at = now()
-        for device in self.by_topic.get(topic, ()):
-            parsed = parse(device, payload, at, retained)
+        at = message.at
+        for device in self.topics[str(message.topic)].devices:
+            parsed = parse(device, message.payload, at, message.retain)
             health = self.health.devices[device.device]
             if isinstance(parsed, Reject):
-                health.rejects[parsed.reason] += 1
-                health.last_reject = parsed.reason
+                health.reject(parsed.reason)
                 continue
             health.messages += 1
             health.last_message_at = at
@@ -370,7 +485,7 @@ class _Listener:
     def note_refusal(self, topic: str) -> None:
         self.health.last_error = f"mqtt {self.url.netloc}: the broker refuses topic {topic!r}; check its ACL"
         logger.warning("%s", self.health.last_error)
-        for device in self.by_topic[topic]:
+        for device in self.topics[topic].devices:
             self.blame(device, "subscription_refused")
 
     def blame(self, device: MqttDevice, why: str) -> None:

@@ -3,9 +3,14 @@
 Late replies of RTU (`rtu`, `rtu_tcp`): a reply has no transaction id, so after a missed one the bus stays silent until
 `late_max_ms` after the request, is drained until quiet, is opened again when it is TCP, and the unit must answer a read
 of a different length (`registers.resync_reads`) before its values count again. The same holds for every unit at start:
-the process before this one may have left a request behind. What remains: a reply later than `late_max_ms` while a read
-of the same unit, function and length is out. A Modbus TCP gateway that mixes up late replies on *its* serial side
-is not seen from here.
+the process before this one may have left a request behind. What remains, while a read of the same unit, function and
+length is out: a reply later than `late_max_ms`; and, without a timeout before, a *second* (duplicate) reply within
+`late_max_ms`, which cannot be told from the reply to the next block. A Modbus TCP gateway that mixes up late replies on
+*its* serial side is not seen from here.
+
+Dead units cost time, so a bus with many of them goes by trust (`Owner.pick`): a unit that answers is trusted, and
+between two units that are not, every trusted one that is due has its turn. When a trusted unit misses a reply, others
+may have died with it, so each must answer again; until then the dead among them cost the others one missed reply each.
 """
 
 from __future__ import annotations
@@ -65,7 +70,8 @@ class _Unit:
         blocks: the reads of a poll, each with (point, decoder) of its registers.
         resyncs: reads of a different length; the one that is known to be answered comes first.
         missed_resyncs: resynchronizing reads in a row that were not answered.
-        due_s: when it is polled next, `words.mono_s()`.
+        due_s: when it is polled next, `words.mono_s()`. turn_s: when its last poll was made or skipped.
+        trusted: it answered, and no trusted unit has missed a reply since.
     """
 
     spec: UnitSpec
@@ -77,6 +83,8 @@ class _Unit:
     needs_resync: bool
     policy: BreakerPolicy
     missed_resyncs: int = 0
+    turn_s: float = 0.0
+    trusted: bool = False
     breaker: Breaker = field(default_factory=Breaker)
 
     def resync_read(self) -> Block:
@@ -84,6 +92,10 @@ class _Unit:
         turn, is_other = divmod(self.missed_resyncs, 2)
         others = self.resyncs[1:]
         return others[turn % len(others)] if is_other and others else self.resyncs[0]
+
+    def suspect(self, now_s: float) -> bool:
+        """Asking it may cost the bus a missed reply. While the breaker is open nobody asks, so nothing is at stake."""
+        return not self.trusted and self.breaker.allows(now_s)
 
     def skip_missed(self, now_s: float) -> None:
         """Polls whose whole period has gone by are skipped, not made up for."""
@@ -101,10 +113,15 @@ def _unit(bus: BusSpec, spec: UnitSpec, health: UnitHealth, due_s: float) -> _Un
         blocks=tuple((b, _points(spec, b)) for b in blocks),
         resyncs=resync_reads(blocks),
         timeout_s=bus.timeout_s(spec),
-        policy=BreakerPolicy(base_s=max(2.0, 5 * max(_late_s(bus), bus.timeout_s(spec)))),  # a probe costs 1/5 at most
+        policy=_policy(max(_late_s(bus), bus.timeout_s(spec))),
         due_s=due_s,
         needs_resync=bus.kind.is_rtu,
     )
+
+
+def _policy(miss_s: float) -> BreakerPolicy:
+    """Pauses, before jitter, of five missed replies or more: a dead unit costs at most about 1/5 of the time."""
+    return BreakerPolicy(base_s=max(2.0, 5 * miss_s), cap_s=max(60.0, 5 * miss_s))
 
 
 def _points(spec: UnitSpec, block: Block) -> tuple[tuple[str, Decoder], ...]:
@@ -129,6 +146,7 @@ class Owner:
             for i, u in enumerate(spec.units)
         ]
         self.last_asked: _Unit | None = None
+        self.suspect_s = 0.0  # when the last poll of a unit that was not trusted ended
         self.up = False  # as far as we know
         self.heard_since_open = False
         self.opened = False
@@ -146,15 +164,32 @@ class Owner:
             if task.cancelling():  # Python 3.11's wait_for, used by pymodbus, can swallow a cancellation
                 raise asyncio.CancelledError
             self.health.beat_s = mono_s()
-            unit = min(self.units, key=_due_s)
+            unit = self.pick(mono_s())
             if (wait_s := unit.due_s - mono_s()) > 0:
                 await asyncio.sleep(min(wait_s, IDLE_S))
                 continue
             self.sink(await self.turn(unit))
 
+    def pick(self, now_s: float) -> _Unit:
+        """Whose turn is next; it may not have come yet.
+
+        A suspect waits until each of the others that is due has had one turn since the suspect was due and since the
+        last suspect was asked: many dead units do not starve the living, and a bus that is always busy not the dead.
+        """
+        due = [u for u in self.units if u.due_s <= now_s]
+        suspects = [u for u in due if u.suspect(now_s)]
+        if not suspects:
+            return min(self.units, key=_due_s)
+        suspect = min(suspects, key=_hopeful_first)
+        since_s = max(suspect.due_s, self.suspect_s)
+        others = (u for u in due if u.turn_s < since_s and not u.suspect(now_s))
+        return min(others, key=_due_s, default=suspect)
+
     async def turn(self, unit: _Unit) -> list[Reading]:
         """One due poll of one unit: made or skipped, counted, scheduled again."""
         start_s = mono_s()
+        unit.turn_s = start_s
+        suspect = unit.suspect(start_s)
         unit.skip_missed(start_s)
         unit.due_s += unit.spec.poll_s
         unit.health.polls += 1
@@ -164,6 +199,8 @@ class Owner:
             return _bad(unit, unit.health.why, now())
         readings, fault = await self.poll_safely(unit)
         self.judge(unit, fault, readings[0].at)
+        if suspect:
+            self.suspect_s = mono_s()
         return readings
 
     async def poll_safely(self, unit: _Unit) -> tuple[list[Reading], ReplyError | None]:
@@ -342,6 +379,9 @@ class Owner:
         if fault is None or (fault.code and fault.code not in GATEWAY_EXCEPTIONS):
             self.answered(unit, now_s)
         elif fault.asked:
+            if unit.trusted:  # a surprise: who else has died?
+                for other in self.units:
+                    other.trusted = False
             unit.breaker = unit.breaker.failed(now_s, unit.policy, random.random())  # noqa: S311 - not a secret
         health.breaker = unit.breaker.state(now_s)
         if fault is not None and health.breaker is BreakerState.CLOSED:
@@ -352,10 +392,15 @@ class Owner:
             for other in self.units:
                 other.breaker = other.breaker.woken(now_s)
         unit.breaker = Breaker()
+        unit.trusted = True
 
 
 def _due_s(unit: _Unit) -> float:
     return unit.due_s
+
+
+def _hopeful_first(unit: _Unit) -> tuple[bool, float]:
+    return unit.breaker.failures > 0, unit.due_s
 
 
 def _readings(unit: _Unit, answers: Sequence[Sequence[int] | str], at: Instant) -> list[Reading]:

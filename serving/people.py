@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,15 +45,29 @@ class Person:
 
     def to_json(self) -> dict[str, Any]:
         """What a page may know of a person."""
-        return {"id": self.id, "name": self.name, "name_en": self.name_en, "roles": list(self.roles)}
+        return {
+            "id": self.id,
+            "name": self.name,
+            "name_en": self.name_en,
+            "roles": list(self.roles),
+            "areas": list(self.areas),
+        }
 
     def answers_for(self, area: str) -> bool:
         """Whether the person's areas contain `area`."""
         return EVERYWHERE in self.areas or area in self.areas
 
 
-def load_people(path: Path) -> dict[str, Person]:
+def _any_area(_: str) -> str:
+    return ""
+
+
+def load_people(path: Path, judge: Callable[[str], str] = _any_area) -> dict[str, Person]:
     """Read people.csv (UTF-8, header row, roles and areas separated by spaces).
+
+    Args:
+        path: of the file.
+        judge: what is wrong with the name of an area, "" when nothing is.
 
     Raises:
         ConfigError: every problem, each with its line and column.
@@ -65,26 +79,26 @@ def load_people(path: Path) -> dict[str, Person]:
         raise ConfigError(str(path), [hint]) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(str(path), [f"cannot be read as UTF-8 text: {error}"]) from error
-    return parse_people(text, str(path))
+    return parse_people(text, str(path), judge)
 
 
-def parse_people(text: str, source: str) -> dict[str, Person]:
+def parse_people(text: str, source: str, judge: Callable[[str], str] = _any_area) -> dict[str, Person]:
     """The persons in `text`; see `load_people`."""
     rows = csv.DictReader(io.StringIO(text))
     try:
-        return _people(rows, source)
+        return _people(rows, source, judge)
     except csv.Error as error:
         raise ConfigError(source, [f"line {rows.line_num + 1}: is not CSV: {error}"]) from error
 
 
-def _people(rows: csv.DictReader[str], source: str) -> dict[str, Person]:
+def _people(rows: csv.DictReader[str], source: str, judge: Callable[[str], str]) -> dict[str, Person]:
     missing = [column for column in COLUMNS if column not in (rows.fieldnames or ())]
     if missing:
         raise ConfigError(source, [f"line 1: must have the columns {','.join(COLUMNS)} (missing {','.join(missing)})"])
     people: dict[str, Person] = {}
     problems: list[str] = []
     for row in rows:
-        found = [f"line {rows.line_num}: {problem}" for problem in _row_problems(row, people)]
+        found = [f"line {rows.line_num}: {problem}" for problem in _row_problems(row, people, judge)]
         problems += found
         if not found:
             people[row["id"]] = _person(row)
@@ -98,6 +112,12 @@ def with_role(people: Mapping[str, Person], role: str, area: str) -> list[Person
     return [person for person in people.values() if role in person.roles and person.answers_for(area)]
 
 
+def named(people: Mapping[str, Person], person: str) -> dict[str, str]:
+    """`name` and `name_en` of a person id as far as they are known here; records carry ids alone."""
+    known = people.get(person)
+    return {"name": known.name if known else person, "name_en": known.name_en if known else person}
+
+
 def _person(row: Mapping[str, str]) -> Person:
     return Person(
         id=row["id"],
@@ -109,7 +129,7 @@ def _person(row: Mapping[str, str]) -> Person:
     )
 
 
-def _row_problems(row: Mapping[str, str | None], known: Iterable[str]) -> list[str]:
+def _row_problems(row: Mapping[str, str | None], known: Iterable[str], judge: Callable[[str], str]) -> list[str]:
     if any(row[column] is None for column in COLUMNS) or None in row:
         return [f"must have {len(COLUMNS)} values: {','.join(COLUMNS)}"]
     values = {column: row[column] or "" for column in COLUMNS}
@@ -124,8 +144,10 @@ def _row_problems(row: Mapping[str, str | None], known: Iterable[str]) -> list[s
     if not roles:
         problems.append(f"roles: must name at least one of {', '.join(ROLES)}")
     problems += [f"roles: must be one of {', '.join(ROLES)} (got {role!r})" for role in roles if role not in ROLES]
-    if not values["areas"].split():
+    areas = values["areas"].split()
+    if not areas:
         problems.append("areas: must name area ids, or * for all")
+    problems += [f"areas: {problem}" for problem in map(judge, areas) if problem]
     if not _PHONE.fullmatch(values["phone"].strip()):
         problems.append(f"phone: must be digits, or empty (got {values['phone']!r})")
     return problems

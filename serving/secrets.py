@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import os
 import secrets
 import sqlite3
@@ -16,11 +17,14 @@ import argon2
 
 from ..errors import PermanentError, RefusedError
 
+_log = logging.getLogger(__name__)
+
 SESSION_S = 12 * 3600
 _FREE_TRIES = 5
 _LONGEST_WAIT_S = 900.0
 _FORGET_S = 3600.0
-_TRIES_PER_ADDRESS = 40
+_TRIES_PER_PERSON = 25
+_TRIES_OF_NOBODY = 40
 
 # OWASP's second choice: 19 MiB, two passes; a Pi checks a PIN in well under a second.
 _HASHER = argon2.PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
@@ -91,18 +95,19 @@ class Secrets:
             The cookie's token and the session.
 
         Raises:
-            RefusedError: `wrong_pin`, or `too_many_tries` with the seconds to wait as hint.
+            RefusedError: `wrong_pin`, or `too_many_tries` with `retry_s`.
         """
-        keys = {f"person:{person}": _FREE_TRIES, f"address:{address}": _TRIES_PER_ADDRESS}
+        row = self._db.execute("SELECT hash FROM pin WHERE person = ?", (person,)).fetchone()
+        keys = _limits(person, address, known=row is not None)
         self._check_tries(keys)
         for key in keys:  # counted before the check: a burst of parallel guesses is no way round
             tries = self._tries.setdefault(key, _Tries())
             tries.count += 1
             tries.last_s = self._clock()
-        row = self._db.execute("SELECT hash FROM pin WHERE person = ?", (person,)).fetchone()
         async with self._checking:
             fits = await asyncio.to_thread(_fits, row[0] if row else _NOBODY, pin)
         if not (fits and row):
+            _log.warning("wrong PIN for %.40r from %s", person, address)
             raise RefusedError("wrong_pin", "the person or the PIN is wrong")
         for key in keys:
             self._tries.pop(key, None)
@@ -132,7 +137,18 @@ class Secrets:
                 continue
             wait_s = min(30.0 * 2 ** min(tries.count - free, 10), _LONGEST_WAIT_S) - (now_s - tries.last_s)
             if wait_s > 0:
-                raise RefusedError("too_many_tries", "too many wrong PINs", hint=f"wait {wait_s:.0f} s")
+                raise RefusedError("too_many_tries", "too many wrong PINs", hint=f"wait {wait_s:.0f} s", retry_s=wait_s)
+
+
+def _limits(person: str, address: str, *, known: bool) -> dict[str, int]:
+    """Counters of one attempt and how many wrong tries each forgives.
+
+    A wait is per person *and* address first: nobody locks a colleague out from one phone. Ids that nobody has are
+    counted apart and by address, so that guessing names neither grows the table nor costs anybody a sign-in.
+    """
+    if not known:
+        return {f"nobody:{address}": _TRIES_OF_NOBODY}
+    return {f"here:{person} {address}": _FREE_TRIES, f"person:{person}": _TRIES_PER_PERSON}
 
 
 def _fits(stored: str, pin: str) -> bool:

@@ -29,6 +29,7 @@ _STATUS = {
     "too_many_tries": 429,
     "csrf": 403,
     "not_your_role": 403,
+    "not_your_area": 403,
     "not_found": 404,
     "no_such_alarm": 404,
     "no_such_point": 404,
@@ -148,7 +149,9 @@ def _session(request: web.Request) -> Session:
 
 
 async def _list_people(request: web.Request) -> web.Response:
-    return web.json_response([person.to_json() for person in request.app[PEOPLE].values()])
+    picker = ("id", "name", "name_en", "roles")  # nobody is signed in yet: no more than the picker needs
+    people = [person.to_json() for person in request.app[PEOPLE].values()]
+    return web.json_response([{key: person[key] for key in picker} for person in people])
 
 
 async def _who_am_i(request: web.Request) -> web.Response:
@@ -207,7 +210,7 @@ async def _refusals(request: web.Request, handler: Handler) -> web.StreamRespons
         return await handler(request)
     except RefusedError as refused:
         status = _STATUS.get(refused.reason, 409)
-        return _error(status, refused.reason, refused.message, refused.hint)
+        return _error(status, refused.reason, refused.message, refused.hint, refused.retry_s)
     except web.HTTPException as answer:
         if not request.path.startswith("/api/") or answer.status < 400:
             raise
@@ -215,5 +218,8 @@ async def _refusals(request: web.Request, handler: Handler) -> web.StreamRespons
         return _error(answer.status, reason, answer.reason, "")
 
 
-def _error(status: int, reason: str, message: str, hint: str) -> web.Response:
-    return web.json_response({"error": {"reason": reason, "message": message, "hint": hint}}, status=status)
+def _error(status: int, reason: str, message: str, hint: str, retry_s: float = 0.0) -> web.Response:
+    error: dict[str, Any] = {"reason": reason, "message": message, "hint": hint}
+    if retry_s:
+        error["retry_s"] = round(retry_s)
+    return web.json_response({"error": error}, status=status)

@@ -13,7 +13,7 @@ import math
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate, count, pairwise
 from typing import Any
 
 import msgpack
@@ -27,7 +27,11 @@ MAX_SCALE = 6
 RAW = -1
 DRIFT_MS = 250
 """A block ends where UTC moved this far against the monotonic clock; `mono_s` comes back this exactly."""
-MAX_PACKED_BYTES = 32 * 1024 * 1024
+MAX_PACKED_BYTES = 4 * 1024 * 1024
+MAX_ITEMS = 20_000
+"""Of one list, and readings of one run: ten times what is sealed at most."""
+MAX_LISTS = 100_000
+"""Of one payload; 2,000 readings, each of another boot, need 16,000."""
 
 _EXACT = 2**53
 _POWERS = tuple(10**scale for scale in range(MAX_SCALE + 1))
@@ -104,11 +108,42 @@ def pack_msgpack(value: Any) -> bytes:
 
 
 def unpack_msgpack(payload: bytes) -> Any:
-    """Strict msgpack of plain values. Raises DamagedError."""
+    """Strict msgpack of numbers, text, bytes and lists of them; what it holds takes at most some 100 MB.
+
+    A byte can be a whole list, map or extension of 60 bytes and more: lists are counted, the others refused.
+
+    Raises DamagedError.
+    """
+    lists = count(1)
+
+    def counted(items: list[Any]) -> list[Any]:
+        if next(lists) > MAX_LISTS:
+            raise DamagedError(f"more than {MAX_LISTS} lists")
+        return items
+
     try:
-        return msgpack.unpackb(payload, raw=False, strict_map_key=True)
+        return msgpack.unpackb(
+            payload,
+            raw=False,
+            list_hook=counted,
+            object_pairs_hook=_refuse_map,
+            ext_hook=_refuse_extension,
+            max_str_len=len(payload),
+            max_bin_len=len(payload),
+            max_array_len=MAX_ITEMS,
+            max_map_len=0,
+            max_ext_len=0,
+        )
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
         raise DamagedError(f"not valid msgpack: {error}") from error
+
+
+def _refuse_map(_: Any) -> Any:
+    raise DamagedError("there are no maps here")
+
+
+def _refuse_extension(_code: int, _data: bytes) -> Any:
+    raise DamagedError("there are no extensions here")
 
 
 # --- columns of numbers ------------------------------------------------------------------------------------------
@@ -229,9 +264,18 @@ def unpack(payload: bytes, *, point: str | None = None) -> list[Block]:
     if not isinstance(data, list) or len(data) != 2 or data[0] != VERSION or not isinstance(data[1], list):
         raise DamagedError(f"not a packed run of readings of version {VERSION}")
     try:
+        _check_size(data[1])
         return [_unpack_block(block, point) for block in data[1]]
     except (ValueError, TypeError, IndexError, OverflowError, struct.error) as error:
         raise DamagedError(f"a block of readings has a wrong shape: {error}") from error
+
+
+def _check_size(blocks: list[Any]) -> None:
+    """Columns share their times: a few bytes could stand for any number of readings."""
+    total = sum(len(block[4][column[1]]) for block in blocks for column in block[5])
+    total = max(total, sum(len(axis) for block in blocks for axis in block[4]))
+    if total > MAX_ITEMS:
+        raise DamagedError(f"{total} readings in one run, at most {MAX_ITEMS} are allowed")
 
 
 def _unpack_block(data: list[Any], point: str | None) -> Block:

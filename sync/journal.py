@@ -16,7 +16,7 @@ import secrets
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -121,7 +121,7 @@ class StateTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What `verify_file` found. `bad_seq` is the first record that does not fit, None when all do."""
+    """What `verify_file` found. `bad_seq` is the first record that is missing or does not fit, None when all do."""
 
     gateway: str
     epoch: str
@@ -321,6 +321,9 @@ def rebuild(connection: sqlite3.Connection, table: StateTable) -> None:
 def verify_file(path: Path, progress: Callable[[int], None] = lambda _: None) -> Verdict:
     """Walk the chain of a journal file and name the first record that does not fit.
 
+    A missing end shows as far as another table of the file names a record beyond it; without such a trace only
+    headquarters knows.
+
     Args:
         path: a `journal.db`, also while the daemon runs.
         progress: called with the number of records checked so far, now and then.
@@ -331,10 +334,30 @@ def verify_file(path: Path, progress: Callable[[int], None] = lambda _: None) ->
     try:
         with contextlib.closing(connect_for_reading(path)) as connection:
             meta = dict(connection.execute("SELECT key, value FROM meta"))
+            known, table = _newest_trace(connection)  # before the records, which may become more meanwhile
             rows = connection.execute("SELECT seq, data, chain, kind FROM record ORDER BY seq")
-            return verify_rows(meta["gateway"], meta["epoch"], rows, progress)
+            verdict = verify_rows(meta["gateway"], meta["epoch"], rows, progress)
     except (sqlite3.Error, KeyError) as error:
         raise PermanentError(f"{path}: not a journal: {error}", hint="name the journal.db of a gateway") from error
+    end = verdict.records
+    if verdict.bad_seq is not None or known <= end:
+        return verdict
+    problem = f"record {known} is missing: the journal ends at {end}, but table {table} knows record {known}"
+    return replace(verdict, bad_seq=end + 1, problem=problem)
+
+
+def _newest_trace(connection: sqlite3.Connection) -> tuple[int, str]:
+    """The highest record number that a table beside the records names, and the table; 0 and "" when none does."""
+    newest = (0, "")
+    names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name <> 'record' ORDER BY name")
+    for (table,) in names.fetchall():
+        quoted = '"' + table.replace('"', '""') + '"'
+        columns = {row[1] for row in connection.execute(f"PRAGMA table_info({quoted})")}
+        where = "AND stream = 'journal'" if "stream" in columns else ""
+        for column in sorted(columns & {"seq", "last"}):
+            sql = f"SELECT max({column}) FROM {quoted} WHERE typeof({column}) = 'integer' {where}"  # noqa: S608 - quoted
+            newest = max(newest, (connection.execute(sql).fetchone()[0] or 0, table), key=lambda trace: trace[0])
+    return newest
 
 
 def verify_rows(

@@ -22,7 +22,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from ..errors import RefusedError
-from .columns import DamagedError, pack_msgpack, unpack_msgpack
+from .columns import MAX_PACKED_BYTES, DamagedError, pack_msgpack, unpack_msgpack
 from .journal import Record, next_chain
 from .keys import key_id
 
@@ -31,8 +31,10 @@ HISTORY = "history"
 STREAMS = (JOURNAL, HISTORY)
 
 CONTENT_TYPE = "application/vnd.sitewarden.batch+zstd"
-MAX_BODY_BYTES = 8 * 1024 * 1024
-MAX_PAYLOAD_BYTES = 32 * 1024 * 1024
+MAX_PAYLOAD_BYTES = MAX_PACKED_BYTES
+"""A journal batch ends at 256 KiB and one record; the largest is an alarm with all who are told: some 100 KiB."""
+MAX_BODY_BYTES = MAX_PAYLOAD_BYTES + 64 * 1024
+"""zstd makes what it cannot compress larger by less than 1 %."""
 MAX_CLOCK_ERROR_S = 300
 SAFE_ID = re.compile(r"[a-z0-9_]{1,64}")
 

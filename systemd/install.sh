@@ -165,16 +165,16 @@ next_steps() {
     if [ "$service" = edge ]; then
       cat <<'TEXT'
  1. edit /etc/sitewarden/site.toml and people.csv, then: sudo -u sitewarden sitewarden check /etc/sitewarden/site.toml
- 2. a PIN for everyone who signs in:    sudo -u sitewarden sitewarden pin set PERSON --secrets /var/lib/sitewarden/secrets.db
- 3. the key for headquarters:           sudo -u sitewarden sitewarden key --data /var/lib/sitewarden
+ 2. the key for headquarters:           sudo -u sitewarden sitewarden key --data /var/lib/sitewarden
+ 3. a PIN for everyone who signs in:    sudo -u sitewarden sitewarden pin set PERSON --secrets /var/lib/sitewarden/secrets.db
  4. start, now and at every boot:       systemctl enable --now sitewarden-edge
  5. its log:                            journalctl -u sitewarden-edge -f
 TEXT
     else
       cat <<'TEXT'
  1. edit /etc/sitewarden-cloud/cloud.toml (one [[gateway]] with its public key for each gateway) and people.csv
- 2. a PIN for everyone who signs in:    sudo -u sitewarden-cloud sitewarden pin set PERSON --secrets /var/lib/sitewarden-cloud/secrets.db
- 3. start, now and at every boot:       systemctl enable --now sitewarden-cloud
+ 2. start, now and at every boot:       systemctl enable --now sitewarden-cloud
+ 3. a PIN for everyone who signs in:    sudo -u sitewarden-cloud sitewarden pin set PERSON --secrets /var/lib/sitewarden-cloud/secrets.db
  4. its log:                            journalctl -u sitewarden-cloud -f
 TEXT
     fi

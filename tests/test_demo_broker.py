@@ -15,9 +15,18 @@ from pathlib import Path
 
 import aiomqtt
 import pytest
-from sitewarden.demo.broker import USERS, Broker, find_mosquitto, mosquitto_hash, new_password, prepare_broker
+from sitewarden.demo.broker import (
+    MESSAGE_BYTES,
+    USERS,
+    Broker,
+    find_mosquitto,
+    mosquitto_hash,
+    new_password,
+    prepare_broker,
+)
 from sitewarden.demo.embedded import topic_matches
 from sitewarden.errors import PermanentError
+from sitewarden.sensors.mqtt_ingest import MAX_PAYLOAD_BYTES
 
 KINDS = [
     pytest.param("mosquitto", marks=pytest.mark.skipif(find_mosquitto() is None, reason="mosquitto is not installed")),
@@ -150,6 +159,17 @@ async def test_mosquitto_keeps_retained_values_over_a_restart(tmp_path: Path) ->
     async with serving(broker), client(broker, "dashboard") as dashboard:
         await dashboard.subscribe("sw/v1/#", qos=1)
         assert await collect(dashboard, VALUE) == [(VALUE, True)]
+
+
+@pytest.mark.skipif(find_mosquitto() is None, reason="mosquitto is not installed")
+async def test_mosquitto_passes_on_no_larger_payload_than_the_gateway_takes(tmp_path: Path) -> None:
+    assert MESSAGE_BYTES == MAX_PAYLOAD_BYTES
+    broker = prepared(tmp_path, "mosquitto")
+    async with serving(broker), client(broker, "gateway") as gateway, client(broker, "devices") as devices:
+        await gateway.subscribe("devices/#", qos=1)
+        await devices.publish("devices/large", b"x" * (MAX_PAYLOAD_BYTES + 1), qos=1)
+        await devices.publish("devices/largest", b"x" * MAX_PAYLOAD_BYTES, qos=1)
+        assert await collect(gateway, "devices/largest") == [("devices/largest", False)]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -327,7 +327,7 @@ async def test_roles_and_areas(site: Site, eventually):
         occurrence = alarm["occurrence"]
         assert await zhao.no_ack(occurrence) == (403, "not_your_role")
         assert await zhao.no_ack(occurrence, "control_room") == (409, "role_not_required")
-        assert await sun.no_ack(occurrence) == (403, "not_your_role"), "keeper of another area"
+        assert await sun.no_ack(occurrence) == (403, "not_your_area"), "keeper of another area"
         assert await li.no_ack(occurrence, "officer") == (403, "not_your_role")
         assert await li.no_ack(occurrence, "emperor") == (403, "not_your_role")
         assert await li.no_ack(1, alarm="aux_store.th1.humidity.sideways") == (404, "no_such_alarm")

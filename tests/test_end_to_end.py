@@ -183,6 +183,7 @@ def _configure(rig: Rig, config: Path, password_files: Any) -> None:
     cloud = cloud.replace('public_url = ""', f'public_url = "http://127.0.0.1:{rig.link.port}"')
     assert str(rig.link.port) in cloud
     (data / "cloud.toml").write_text(cloud)
+    (data / "cloud").mkdir(exist_ok=True)
     for server in ("edge", "cloud"):
         for person, pin in PINS.items():
             _command("pin", "set", person, "--secrets", str(data / server / "secrets.db"), "--pin-stdin", given=pin)

@@ -184,6 +184,17 @@ def test_a_decompression_bomb_is_refused_before_it_is_unpacked() -> None:
         decompress(compress(b"one") + compress(b"two"))
 
 
+def test_columns_that_share_their_times_stand_for_a_bounded_number_of_readings() -> None:
+    column = ["p", 0, [[2000, 0, False, ""]], 0, []]
+
+    def payload(count: int) -> bytes:
+        return columns.pack_msgpack([1, [["b", 0, 0, 0, [[0] * 2000], [column] * count]]])
+
+    assert len(readings(unpack(payload(10)))) == columns.MAX_ITEMS
+    with pytest.raises(DamagedError, match="22000 readings in one run, at most 20000"):
+        unpack(payload(11))
+
+
 def test_thinning_keeps_peaks_and_gaps() -> None:
     curve: list[columns.Sample] = [(T0 + i, 20.0, Quality.GOOD) for i in range(10_000)]
     curve[5_000] = (T0 + 5_000, 99.0, Quality.GOOD)

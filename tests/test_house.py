@@ -481,4 +481,4 @@ def test_the_first_site_toml_of_the_readme_is_good(name: str, tmp_path: Path) ->
     (tmp_path / "site.toml").write_text(blocks["toml"], "utf-8")
     (tmp_path / "people.csv").write_text(blocks["csv"], "utf-8")
     done = _run(sys.executable, "-m", "sitewarden", "check", str(tmp_path / "site.toml"))
-    assert "good: 1 areas, 1 devices, 2 points" in done.stdout
+    assert "good: 1 area, 1 device, 2 points" in done.stdout

@@ -416,6 +416,48 @@ async def test_a_record_whose_chain_was_computed_again_is_found_at_the_next(path
     assert verify_file(path).bad_seq == 5
 
 
+BATCH = "CREATE TABLE batch (stream TEXT, n INTEGER, first INTEGER, last INTEGER, chain BLOB)"
+TRACES: dict[str, tuple[str, ...]] = {
+    "alarm_state": ("CREATE TABLE alarm_state (id TEXT, seq INTEGER)", "INSERT INTO alarm_state VALUES ('a', 8)"),
+    "outbox": ("CREATE TABLE outbox (key TEXT, seq INTEGER)", "INSERT INTO outbox VALUES ('k', 3), ('l', 8)"),
+    "mqtt_cursor": ("CREATE TABLE mqtt_cursor (id INTEGER, seq INTEGER)", "INSERT INTO mqtt_cursor VALUES (1, 8)"),
+    "batch": (BATCH, "INSERT INTO batch VALUES ('journal', 1, 1, 8, x'')"),
+}
+
+
+@pytest.mark.parametrize("left", [6, 0])
+@pytest.mark.parametrize("table", TRACES)
+async def test_a_removed_end_shows_where_another_table_knows_it(path: Path, table: str, left: int):
+    await filled(path, RECORDS)
+    sql(path, *TRACES[table])
+    assert verify_file(path).bad_seq is None, "every trace is of a record that is there"
+    sql(path, f"DELETE FROM record WHERE seq > {left}")
+    verdict = verify_file(path)
+    assert (verdict.bad_seq, verdict.records) == (left + 1, left)
+    assert verdict.problem == f"record 8 is missing: the journal ends at {left}, but table {table} knows record 8"
+
+
+async def test_the_end_of_a_real_journal_that_was_removed(path: Path):
+    async with Journal(path, "gw1", (ALARMS,)) as journal:
+        await journal.append([draft(1), alarm_draft("a.b.c.high"), draft(3), alarm_draft("a.b.d.high")])
+    sql(path, "DELETE FROM record WHERE seq > 3")
+    assert "journal ends at 3, but table alarm_state knows record 4" in verify_file(path).problem
+
+
+async def test_what_is_no_trace_of_a_record_is_none(path: Path):
+    """Numbers of history's batches; text in a table of strangers; names that need quotes."""
+    await filled(path, RECORDS)
+    sql(path, BATCH, "INSERT INTO batch VALUES ('history', 1, 1, 900, x''), ('journal', 1, 1, 8, x'')")
+    sql(path, 'CREATE TABLE "own "" notes" (last TEXT)', 'INSERT INTO "own "" notes" VALUES (\'Monday\')')
+    assert (verify_file(path).bad_seq, verify_file(path).records) == (None, RECORDS)
+
+
+async def test_an_end_removed_with_every_trace_shows_only_elsewhere(path: Path):
+    await filled(path, RECORDS)
+    sql(path, "DELETE FROM record WHERE seq > 6")
+    assert (verify_file(path).bad_seq, verify_file(path).records) == (None, 6)
+
+
 async def test_verify_beside_the_running_daemon(path: Path):
     async with Journal(path, "gw1") as journal:
         await journal.append([draft(n) for n in range(2500)])

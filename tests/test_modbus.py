@@ -358,6 +358,70 @@ async def test_dead_rtu_unit_is_asked_less_and_less() -> None:
             await until(lambda: watch.good("area.u2") > 2, "the dead unit is found again")
 
 
+DEAD = range(1, 9)
+LIVING = (9, 10)
+
+
+def hurried_rounds(asked: list[Ask]) -> list[int]:
+    """Dead units that were asked before every living one had its turn after the dead one before."""
+    hurried: list[int] = []
+    since = set[int]()
+    for asked_unit, *_ in asked:
+        if asked_unit in DEAD and not since.issuperset(LIVING):
+            hurried.append(asked_unit)
+        since = set() if asked_unit in DEAD else since | {asked_unit}
+    return hurried
+
+
+@pytest.mark.parametrize("die_later", [False, True])
+async def test_many_dead_rtu_units_do_not_starve_the_living(die_later: bool) -> None:
+    """Each miss costs more than a poll period, so the living are always due again before the next dead one."""
+    async with stub_server(rtu=True) as stub:
+        units = [unit(i, poll_s=0.1) for i in (*DEAD, *LIVING)]
+        stub.behave = {} if die_later else dict.fromkeys(DEAD, silent)
+        async with watching(bus(stub, *units, timeout_ms=150, late_max_ms=200)) as watch:
+            dead = [watch.health.units[f"area.u{i}"] for i in DEAD]
+            living = [watch.health.units[f"area.u{i}"] for i in LIVING]
+            await until(lambda: all(u.good > 1 for u in (living if not die_later else [*living, *dead])), "values")
+            stub.behave = dict.fromkeys(DEAD, silent)
+            # Only a first miss tells the dead from the living.
+            await until(lambda: not die_later or all(u.timeouts for u in dead), "each has missed once")
+            stub.asked.clear()
+            watch.polls.clear()
+            await until(lambda: all(u.breaker is not BreakerState.CLOSED for u in dead), "the breakers open")
+            opening, opening_gap_s = list(stub.asked), max(longest_gap_s(watch, u.device) for u in living)
+            stub.asked.clear()
+            watch.polls.clear()
+            probes = [u.timeouts for u in dead]
+            await until(lambda: sum(u.timeouts for u in dead) >= sum(probes) + 6, "probes")
+            probing, probing_gap_s = list(stub.asked), max(longest_gap_s(watch, u.device) for u in living)
+    # The first of each list has nothing before it; one more may hurry where this machine made a living unit miss.
+    assert sum(u in DEAD for u, *_ in opening) >= len(DEAD)
+    assert len(hurried_rounds(opening)) <= 2, opening
+    assert len(hurried_rounds(probing)) <= 2, probing
+    assert opening_gap_s < 2 * 0.2 + 0.1 + 0.8
+    assert probing_gap_s < 0.2 + 0.1 + 0.8
+
+
+async def test_dead_unit_is_found_again_on_a_bus_that_is_always_busy() -> None:
+    async with stub_server(rtu=True) as stub:
+        stub.behave[3] = silent
+        async with watching(bus(stub, unit(1, poll_s=0.0001), unit(2, poll_s=0.0001), unit(3))) as watch:
+            await until(lambda: watch.health.units["area.u3"].breaker is BreakerState.OPEN, "the breaker opens")
+            assert watch.health.units["area.u1"].skipped > 0  # never idle
+            del stub.behave[3]
+            await until(lambda: watch.good("area.u3") > 0, "the dead unit is found again")
+
+
+@pytest.mark.parametrize(
+    ("late_max_ms", "base_s", "cap_s"), [(100, 2.0, 60.0), (1500, 7.5, 60.0), (20_000, 100.0, 100.0)]
+)
+def test_pauses_outweigh_what_a_missed_reply_costs(late_max_ms: int, base_s: float, cap_s: float) -> None:
+    spec = BusSpec(id="b", kind=BusKind.RTU, serial="x", units=(unit(1),), timeout_ms=100, late_max_ms=late_max_ms)
+    policy = Owner(spec, Link(spec), list[list[Reading]]().append, BusHealth.of(spec)).units[0].policy
+    assert (policy.base_s, policy.cap_s) == (base_s, cap_s)
+
+
 @pytest.mark.parametrize("all_silent", [True, False])
 async def test_silent_bus_wakes_together(all_silent: bool) -> None:
     async with stub_server() as stub:

@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from decimal import Decimal
@@ -21,11 +22,18 @@ import pytest
 from sitewarden.errors import ConfigError
 from sitewarden.sensors.mqtt_ingest import (
     MAX_PAYLOAD_BYTES,
+    MESSAGE_BYTES,
+    RESERVED_BYTES,
+    TOPIC_BYTES,
+    TOPIC_MESSAGES,
+    WAITING_BYTES,
     MqttCredentials,
     MqttDevice,
     MqttHealth,
     MqttPoint,
     Reject,
+    _Arrived,
+    _Listener,
     parse,
     run_mqtt,
 )
@@ -261,6 +269,120 @@ async def test_values_and_counted_rejects(broker: Broker) -> None:
         ("sewage_pit.gas4.co", 0.3, ""),
         ("sewage_pit.twin.ch4", 0.4, ""),
     ]
+
+
+NEIGHBOUR = MqttDevice(device="sewage_pit.n", topic="devices/n", points=(MqttPoint(name="n", path="n"),))
+
+
+@pytest.mark.parametrize(
+    ("size", "reason", "begins"),
+    [(62_000, "flooded", "a flood, flooded"), (1_000_000, "too_large", "a flood, too_large")],
+)
+async def test_flood_costs_neither_memory_nor_the_neighbour(
+    size: int, reason: str, begins: str, broker: Broker, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The flood stands still in the queue, as on a machine that cannot keep up, while the neighbour speaks."""
+    monkeypatch.setattr("sitewarden.sensors.mqtt_ingest.FLOOD_PAUSE_S", 4.0)
+    monkeypatch.setattr("sitewarden.sensors.mqtt_ingest.parse", _slow(GAS4.device))
+    caplog.set_level("INFO", "sitewarden.sensors.mqtt_ingest")
+    await broker.start()
+    async with listening(broker.port, GAS4, NEIGHBOUR) as watch:
+        await until(lambda: watch.health.connected, "the link")
+        neighbour = watch.health.devices["sewage_pit.n"]
+        data = payload(x="x" * size)
+        async with aiomqtt.Client("127.0.0.1", broker.port, username="gw", password="secret") as flooder:
+            spoken = 1
+            for sent in range(5000):
+                await flooder.publish(GAS4.topic, data, qos=0)
+                if sent % 10 == 0:
+                    await flooder.publish(NEIGHBOUR.topic, json.dumps({"n": sent}).encode(), qos=1)
+                    spoken += 1
+                if watch.gas4.rejects[reason] > 50:
+                    break
+            assert watch.gas4.rejects[reason] > 50
+            await flooder.publish(NEIGHBOUR.topic, b'{"n": -1}', qos=1)
+            await until(lambda: [r.value for r in watch.readings if r.point.endswith("n.n")][-1:] == [-1], "the last")
+        assert neighbour.messages == spoken
+        assert neighbour.rejects == {}
+        assert watch.health.most_waiting_bytes <= TOPIC_BYTES + RESERVED_BYTES
+        await until(lambda: watch.health.waiting_bytes == 0, "nothing is left")
+        await until(lambda: "the flood is over" in caplog.text, "the end of the flood")
+        assert caplog.text.count(begins) == caplog.text.count("the flood is over") == 1
+        assert len(caplog.records) == 2, caplog.text
+        assert f"{watch.gas4.rejects[reason]} messages were dropped" in caplog.text
+
+
+def _slow(device: str) -> Callable[..., Any]:
+    def slow(of: MqttDevice, *rest: Any) -> Any:
+        if of.device == device:
+            time.sleep(0.002)  # the loop stands still, and the socket fills
+        return parse(of, *rest)
+
+    return slow
+
+
+def arrivals(*devices: MqttDevice) -> tuple[_Listener, asyncio.Queue[aiomqtt.Message]]:
+    listener = _Listener("mqtt://h", None, devices, list[Reading]().extend, MqttHealth.of(devices))
+    return listener, listener.arrivals()
+
+
+def message(topic: str, size: int) -> aiomqtt.Message:
+    return aiomqtt.Message(topic, b"x" * size, 0, False, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("size", "kept"),
+    [
+        (0, TOPIC_MESSAGES),
+        (1000, TOPIC_MESSAGES),
+        (62_000, TOPIC_BYTES // (62_000 + MESSAGE_BYTES)),
+        (MAX_PAYLOAD_BYTES, TOPIC_BYTES // (MAX_PAYLOAD_BYTES + MESSAGE_BYTES)),
+        (MAX_PAYLOAD_BYTES + 1, 0),
+    ],
+)
+def test_share_of_a_topic(size: int, kept: int) -> None:
+    listener, queue = arrivals(GAS4)
+    for _ in range(TOPIC_MESSAGES + 20):
+        queue.put_nowait(message(GAS4.topic, size))
+    assert queue.qsize() == kept
+    reason = "too_large" if size > MAX_PAYLOAD_BYTES else "flooded"
+    assert listener.health.devices[GAS4.device].rejects == {reason: TOPIC_MESSAGES + 20 - kept}
+    assert listener.health.waiting_bytes == kept * (size + MESSAGE_BYTES)
+    for _ in range(kept):
+        queue.get_nowait()
+    assert listener.health.waiting_bytes == 0
+    queue.put_nowait(message(GAS4.topic, 0))
+    assert queue.qsize() == 1
+
+
+def test_total_is_bounded_and_a_quiet_topic_still_has_room() -> None:
+    floods = [replace(NEIGHBOUR, device=f"sewage_pit.f{i}", topic=f"f/{i}") for i in range(20)]
+    listener, queue = arrivals(NEIGHBOUR, *floods)
+    for _ in range(20):
+        for device in floods:
+            queue.put_nowait(message(device.topic, 60_000))
+    assert WAITING_BYTES - 62_000 < listener.health.waiting_bytes <= WAITING_BYTES
+    for _ in range(3):
+        queue.put_nowait(message(NEIGHBOUR.topic, 500))
+    assert listener.health.devices[NEIGHBOUR.device].rejects == {}
+    queue.put_nowait(message("devices/nobody_asked", 10))
+    assert queue.qsize() == WAITING_BYTES // (60_000 + MESSAGE_BYTES) + 3
+    assert listener.arrivals().qsize() == listener.health.waiting_bytes == 0  # the next connection starts afresh
+
+
+def test_reading_has_the_moment_of_arrival(monkeypatch: pytest.MonkeyPatch) -> None:
+    readings: list[Reading] = []
+    listener = _Listener("mqtt://h", None, [GAS4], readings.extend, MqttHealth.of([GAS4]))
+    queue = listener.arrivals()
+    monkeypatch.setattr("sitewarden.sensors.mqtt_ingest.now", lambda: AT)
+    queue.put_nowait(aiomqtt.Message(GAS4.topic, payload(), 0, False, 0, None))
+    monkeypatch.undo()
+    arrived = queue.get_nowait()
+    assert isinstance(arrived, _Arrived)
+    listener.take(arrived)
+    assert [r.at for r in readings] == [AT, AT]
+    assert listener.health.devices[GAS4.device].last_message_at is AT
 
 
 async def test_broker_down_at_start_and_gone_in_between(broker: Broker) -> None:

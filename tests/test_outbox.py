@@ -19,7 +19,7 @@ import pytest
 from aiohttp import web
 from sitewarden.edge.alarms import table as alarm_table
 from sitewarden.edge.alerts import outbox as outbox_module
-from sitewarden.edge.alerts.message import compose
+from sitewarden.edge.alerts.message import Composer
 from sitewarden.edge.alerts.outbox import TABLE, Lane, Outbox, OutboxHealth, opened
 from sitewarden.edge.alerts.webhook import Webhook
 from sitewarden.edge.models import ChannelTable
@@ -37,7 +37,7 @@ def alarm(n: int = 1, state: str = "UNACK", occurrence: int = 1, priority: int =
         "area": "aux_store",
         "kind": "hi",
         "state": state,
-        "priority": priority,
+        "priority": priority, "changed_at": "2026-11-22T15:04:05.000Z",
         "occurrence": occurrence,
         "name": "湿度",
         "name_en": "humidity",
@@ -119,7 +119,7 @@ class Running:
 async def running(path: Path, **channels: Any) -> AsyncIterator[Running]:
     async with Journal(path, "gw1", TABLES) as journal:
         made = Running(journal, OutboxHealth())
-        outbox = Outbox(journal, channels, compose, made.health)
+        outbox = Outbox(journal, channels, Composer(site="s", timezone="UTC", people={}), made.health)
         made.task = asyncio.create_task(outbox.run(), name="outbox")
         try:
             yield made
@@ -300,7 +300,7 @@ async def test_killed_between_sending_and_accepted(path: Path, eventually):
 DYING = """
 import asyncio, json, pathlib, sys
 from sitewarden.edge.alarms import table
-from sitewarden.edge.alerts.message import compose
+from sitewarden.edge.alerts.message import Composer
 from sitewarden.edge.alerts.outbox import TABLE, Outbox, OutboxHealth
 from sitewarden.edge.alerts.webhook import Webhook
 from sitewarden.edge.models import ChannelTable
@@ -310,7 +310,7 @@ from sitewarden.words import now
 async def main(path, url, alarm):
     channel = Webhook(ChannelTable(id="robot", kind="webhook", url=url, timeout_s=60.0))
     async with Journal(pathlib.Path(path), "gw1", (table.TABLE, TABLE)) as journal, channel:
-        outbox = Outbox(journal, {"robot": channel}, compose, OutboxHealth())
+        outbox = Outbox(journal, {"robot": channel}, Composer(site="s", timezone="UTC", people={}), OutboxHealth())
         notify = [{"key": "k1", "person": "li", "role": "keeper", "channel": "robot"}]
         body = {"alarm": json.loads(alarm), "notify": notify}
         await journal.append([Draft(kind="alarm.raised", at=now(), actor="gateway", body=body)])

@@ -34,6 +34,7 @@ def test_a_page_never_learns_a_phone_number():
         "name": "李伟",
         "name_en": "Li Wei",
         "roles": ["keeper"],
+        "areas": ["aux_store"],
     }
 
 

@@ -131,6 +131,53 @@ def test_good_sites_are_good(folder: Path, root: Path):
     assert shipped.stdout == f"{root / 'config' / 'site.toml'}: good: 5 areas, 5 devices, 10 points\n", "no warning"
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [('[[area]]\nid = "store"', '[[area]]\nidd = "store"')],  # who lacks an id may be the one that is meant
+        [('id = "store"', 'id = "STORE"')],
+        [('id = "line"', "id = 7")],
+        [('id = "robot"', 'id = "Robot"')],
+        [('id = "th1"', 'id = "TH 1"')],
+        [('name = "ch4"', 'name = "CH 4"')],
+        [("hi = 25\n", 'hi = 25\ndeadbnd = 30\nlo = "5"\n'), ("hihi = 50", "hihi = { limit = 50, deadband = -1 }")],
+        [("hi = 75\n", 'hi = 1\ndeadband = "0.5"\n')],  # the default, 2, would be too much
+        [("hi = 75\n", 'hi = { limit = 1, deadband = "0.5" }\n')],
+        [('serial = "/dev/serial/by-id/usb-1"', "serial = 7")],
+        [('kind = "rtu"', 'kind = "RTU"')],
+        [('unit_id = 1\nprofile = "rs_ws_n01"', 'unit_id = "1"\nprofile = 7')],
+        [("hi = 75\n", "hi = 75\nstale_s = 0.5\n"), ('profile = "rs_ws_n01"', 'profile = "rs_ws_n01"\npoll_s = "0.1"')],
+        [('file = "people.csv"', 'file = "people.csv"\nfiles = 1')],
+    ],
+)
+def test_what_is_broken_in_shape_has_no_follow_ups(folder: Path, changes: list[tuple[str, str]]):
+    change(folder, [{"old": old, "new": new} for old, new in changes])
+    document, shapes = config.read_document(Path("site.toml"))
+    told = [problem.partition(" [")[0] for problem in problems_of(Path("site.toml"))]
+    wanted = [problem.partition(" [")[0] for problem in shapes]
+    if "stale_s" in str(changes):
+        wanted = [problem for problem in wanted if "poll_s" in problem]
+        assert document.parts["device"][0].broken == {"poll_s"}
+    assert sorted(told) == sorted(wanted)
+
+
+def test_a_line_of_people_tells_its_unknown_areas_beside_everything_else(folder: Path):
+    change(folder, [{"file": "people.csv", "old": "wang,王,Wang,officer,*", "new": "Wang,王,Wang,boss,moon sun"}])
+    assert [problem.partition(" (got")[0].partition(" be ")[0] for problem in problems_of(Path("site.toml"))] == [
+        "people.csv: line 3: id: must",
+        "people.csv: line 3: roles: must",
+        "people.csv: line 3: areas: must name an [[area]], or *",
+        "people.csv: line 3: areas: must name an [[area]], or *",
+    ]
+
+
+def test_a_person_with_an_unknown_area_hides_no_role_that_nobody_has(folder: Path):
+    change(folder, [{"file": "people.csv", "old": "keeper,store pit", "new": "worker,stor pit"}])
+    area, *roles = problems_of(Path("site.toml"))
+    assert area == 'people.csv: line 2: areas: must name an [[area]], or *; did you mean "store"? (got "stor")'
+    assert [problem.partition(" for")[0] for problem in roles] == ["people.csv: nobody is keeper"]
+
+
 # --- what will be used ---
 
 

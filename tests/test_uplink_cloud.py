@@ -8,6 +8,9 @@ import json
 import random
 import shutil
 import sqlite3
+import stat
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
@@ -20,6 +23,7 @@ import zstandard
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sitewarden.cloud import app as cloud_app
+from sitewarden.cloud import ingest
 from sitewarden.cloud.config import CloudConfig, CloudTable, GatewayTable, load_cloud_config
 from sitewarden.cloud.ingest import Contacts, Ingest
 from sitewarden.cloud.pages import Pages, contact_state
@@ -29,7 +33,7 @@ from sitewarden.errors import ConfigError
 from sitewarden.serving.people import ROLES, Person
 from sitewarden.serving.secrets import Secrets
 from sitewarden.sync import wire
-from sitewarden.sync.columns import compress, decompress
+from sitewarden.sync.columns import compress, decompress, pack_msgpack
 from sitewarden.sync.history import History
 from sitewarden.sync.journal import Draft, Journal, genesis_chain, next_chain, verify_rows
 from sitewarden.sync.keys import public_key_text
@@ -558,6 +562,100 @@ async def test_content_that_cannot_be_unpacked_blocks_nothing(tmp_path: Path, st
         assert (await ask(port, "PUT", path, compress(b"\xc1"), chain=after))[0] == 200
 
 
+# In a child process: its highest memory is its own, and the limit keeps a bomb that works from taking the machine's.
+UNPACK_IN_CHILD = """
+import re, resource, sys
+from pathlib import Path
+from sitewarden.cloud.ingest import open_parcel
+
+def peak_kib():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+
+resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
+body = sys.stdin.buffer.read()
+before = peak_kib()
+parcel = open_parcel("gw1", sys.argv[1], "aabbccdd", 1, bytes(32), body, 0)
+print(peak_kib() - before, bool(parcel.problem), parcel.problem[:200])
+"""
+
+
+def list_of(count: int, item: bytes) -> bytes:
+    return b"\xdd" + count.to_bytes(4, "big") + item * count
+
+
+def many_columns(count: int) -> bytes:
+    """Each stands for 2,000 readings in a few bytes."""
+    column = ["p", 0, [[2000, 0, False, ""]], 0, []]
+    return pack_msgpack([1, [["b", 0, 0, 0, [[0] * 2000], [column] * count]]])
+
+
+def nested_json() -> bytes:
+    data = b'{"body":[' + b"[]," * 1_300_000 + b"[]]}"
+    return wire.JournalPayload(epoch="aabbccdd", first=1, before=bytes(32), records=(data,), after=bytes(32)).pack()
+
+
+BOMBS = {
+    "16 million empty maps": lambda: list_of(16_000_000, b"\x80"),
+    "maps": lambda: list_of(4_000_000, b"\x80"),
+    "few maps": lambda: list_of(10_000, b"\x80"),
+    "lists": lambda: list_of(4_000_000, b"\x90"),
+    "lists in lists": lambda: list_of(200, list_of(19_000, b"\x90")),
+    "reserved lists": lambda: b"\xdd\x00\x3f\xff\xff" * 500 + bytes(4_100_000),
+    "extensions": lambda: list_of(19_000, b"\xc7\x00\x05"),
+    "short texts": lambda: list_of(60, list_of(19_000, b"\xa2ab")),
+    "columns that share their times": lambda: many_columns(19_000),
+    "times": lambda: pack_msgpack([1, [["b", 0, 0, 0, [[1] * 19_000] * 200, []]]]),
+    "nested JSON": nested_json,
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+@pytest.mark.parametrize("stream", ["journal", "history"])
+def test_a_small_batch_cannot_unpack_to_gigabytes(bomb: str, stream: str) -> None:
+    command = (sys.executable, "-c", UNPACK_IN_CHILD, stream)
+    done = subprocess.run(command, input=compress(BOMBS[bomb]()), capture_output=True, timeout=BOUND_S, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    grown_kib, bad, _ = done.stdout.decode().split(" ", 2)
+    assert bad == "True"
+    assert int(grown_kib) < 256 * 1024, done.stdout
+
+
+async def test_batches_are_unpacked_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    running, most = [0], [0]
+    really = ingest.open_parcel
+
+    def slow(*arguments: Any) -> Any:
+        running[0] += 1
+        most[0] = max(most[0], running[0])
+        time.sleep(0.1)
+        running[0] -= 1
+        return really(*arguments)
+
+    monkeypatch.setattr(ingest, "open_parcel", slow)
+    body = b"not zstd at all"
+    async with cloud(tmp_path) as port, asyncio.TaskGroup() as group:
+        paths = [wire.batch_path("gw1", "history", f"aabbccd{i}", 1) for i in range(6)]
+        asked = [group.create_task(ask(port, "PUT", path, body), name="put") for path in paths]
+        await asyncio.wait(asked, timeout=BOUND_S)
+    assert [task.result()[0] for task in asked] == [200] * 6
+    assert most[0] == 1
+
+
+async def test_the_largest_honest_batches_pass(tmp_path: Path) -> None:
+    """A record of 3 MiB at the end of a full batch; 2,000 readings, each of another boot."""
+    async with cloud(tmp_path / "cloud") as port, edge(tmp_path / "edge") as site:
+        await site.say(499, text="x" * 400)
+        await site.say(1, text=random.Random(1).randbytes(3 * 512 * 1024).hex())
+        for i in range(2000):
+            at = replace(now(), boot=f"{i:036}")
+            site.history.add([Reading(point=f"a.b.p{i}", value=i / 7, quality=Quality.GOOD, why="limit_" * 5, at=at)])
+        await site.history.flush(seal=True)
+        async with site.linked(port):
+            await until(site.all_sent)
+        await assert_equal_streams(site, tmp_path / "cloud")
+        assert rows(tmp_path / "cloud", "SELECT max(count) FROM batch WHERE stream = 'history'") == [(2000,)]
+
+
 async def test_records_must_follow_the_ones_that_are_kept(tmp_path: Path) -> None:
     """A batch chain that fits does not excuse a record chain that does not."""
     data = tmp_path / "cloud"
@@ -690,8 +788,8 @@ async def test_a_gateway_whose_clock_is_wrong_signs_by_the_clouds(tmp_path: Path
     async with Store(tmp_path / "cloud.db") as store, edge(tmp_path / "edge") as site:
         app = web.Application()
         ahead = 5_000_000.0
-        ingest = Ingest(cloud_config(), store, Contacts(store, {}), lambda _: None, clock=lambda: time.time() + ahead)
-        ingest.add_routes(app)
+        door = Ingest(cloud_config(), store, Contacts(store, {}), lambda _: None, clock=lambda: time.time() + ahead)
+        door.add_routes(app)
         runner = web.AppRunner(app, shutdown_timeout=1)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -708,6 +806,28 @@ async def test_signatures_cover_the_public_address_behind_a_proxy(tmp_path: Path
         path = wire.sync_path("gw1")
         assert (await ask(port, "GET", path, signed_uri=f"https://hq.example/up{path}"))[0] == 200
         assert (await ask(port, "GET", path))[0] == 401
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("localhost:1", (200, None)),
+        ("127.0.0.9", (200, None)),
+        ("[::1]:8090", (200, None)),
+        ("hq.example", (421, "wrong_host")),
+        ("127.0.0.1.evil.example", (421, "wrong_host")),
+        ("[::1", (421, "wrong_host")),
+    ],
+)
+async def test_without_a_public_address_only_own_names_are_signed_for(
+    tmp_path: Path, host: str, expected: tuple[int, str | None]
+) -> None:
+    async with cloud(tmp_path) as port:
+        path = wire.sync_path("gw1")
+        options = {"signed_uri": f"http://{host}{path}", "headers": {"Host": host}}
+        status, answer = await ask(port, "GET", path, **options)
+        assert (status, answer.get("error", {}).get("reason")) == expected
+        assert status == 200 or "public_url" in answer["error"]["hint"]
 
 
 async def test_history_waits_while_the_journal_is_on_its_way(tmp_path: Path) -> None:
@@ -879,6 +999,29 @@ async def test_open_alarms_in_the_store_are_those_of_a_replay(tmp_path: Path) ->
 )
 def test_silence_is_shown(age_s: float | None, state: str) -> None:
     assert contact_state(age_s, CloudTable(name="n", name_en="n")) == state
+
+
+async def test_the_data_folder_is_not_for_everybody(tmp_path: Path) -> None:
+    async with cloud(tmp_path / "new"):
+        assert stat.S_IMODE((tmp_path / "new").stat().st_mode) & 0o027 == 0
+
+
+async def test_databases_are_not_for_everybody_where_no_unit_sets_the_umask(tmp_path: Path) -> None:
+    shipped = Path(cloud_app.__file__).parent.parent / "config" / "cloud.toml"
+    load(tmp_path, shipped.read_text("utf-8").replace("port = 8090", "port = 0"))
+    options = ("--config", tmp_path / "cloud.toml", "--data", tmp_path / "d")
+    command = (sys.executable, "-m", "sitewarden", "cloud", *options)
+    child = await asyncio.create_subprocess_exec(*command, umask=0, stdout=subprocess.PIPE)
+    try:
+        assert child.stdout is not None
+        async with asyncio.timeout(BOUND_S):
+            assert b"sitewarden cloud" in await child.stdout.readline()
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "d").iterdir()}
+        assert "cloud.db" in modes
+        assert {name: oct(mode) for name, mode in modes.items() if mode & 0o027} == {}
+    finally:
+        child.terminate()
+        await child.wait()
 
 
 async def test_a_store_that_cannot_commit_ends_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

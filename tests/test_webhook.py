@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from sitewarden.edge.alerts.message import compose
+from sitewarden.edge.alerts.message import Composer
 from sitewarden.edge.alerts.webhook import Webhook, judge
 from sitewarden.edge.models import ChannelTable
+from sitewarden.serving.people import Person
 
 ALARM: dict[str, Any] = {
     "id": "aux_store.th1.humidity.high",
@@ -24,7 +25,13 @@ ALARM: dict[str, Any] = {
     "value": 78.2,
     "limit": 75.0,
     "unit": "%RH",
+    "changed_at": "2026-11-22T15:04:05.000Z",
 }
+compose = Composer(
+    site="恒丰印染",
+    timezone="Asia/Shanghai",
+    people={"keeper_li": Person(id="keeper_li", name="李库管", name_en="Li", roles=("keeper",), areas=("*",))},
+)
 FACTS = {
     "key": "k1",
     "seq": 5,
@@ -103,7 +110,7 @@ async def test_accepted_and_what_the_robot_got():
     assert message["alarm"] == ALARM
     content = message["text"]["content"]
     assert all(
-        part in content for part in ("3级", "助剂库湿度", "超过上限", "78.2%RH", "75%RH", "仓管员", "#17", "Auxiliary")
+        part in content for part in ("3级", "助剂库湿度", "超过上限", "78.2%RH", "75%RH", "仓管员", "报警号 17", "Auxiliary")
     )
 
 
@@ -207,9 +214,20 @@ def test_judge():
         ({"kind": "alarm.reraised", "alarm": {**ALARM, "kind": "hihi"}}, ["报警升级", "超过上上限"]),
         ({"kind": "alarm.reopened"}, ["再次报警"]),
         ({"resent": True}, ["（重发）"]),
-        ({"role": "officer"}, ["请安全员确认"]),
-        ({"role": "hr"}, ["请hr确认"]),
-        ({"alarm": {**ALARM, "kind": "stale", "value": None, "unit": ""}}, ["无数据", "no data"]),
+        ({"role": "officer"}, ["请安全员李库管确认"]),
+        (
+            {},
+            [
+                "【3级报警】助剂库湿度超过上限 78.2%RH（限值 75%RH） 23:04，恒丰印染",
+                "报警号 17",
+                "above the high limit",
+            ],
+        ),
+        ({"role": "hr", "person": "gone"}, ["请人事确认"]),
+        (
+            {"alarm": {**ALARM, "kind": "stale", "name": "甲烷无数据", "name_en": "methane: no data", "value": None}},
+            ["】甲烷无数据 23:04", "methane: no data."],
+        ),
     ],
 )
 def test_words_of_a_message(changes: dict[str, Any], parts: list[str]):

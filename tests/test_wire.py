@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sitewarden.errors import PermanentError, RefusedError
 from sitewarden.sync import wire
-from sitewarden.sync.columns import DamagedError, pack_msgpack
+from sitewarden.sync.columns import DamagedError, pack_msgpack, unpack_msgpack
 from sitewarden.sync.journal import canonical, genesis_chain, next_chain
 from sitewarden.sync.keys import key_id, load_or_create_key, parse_public_key, public_key_text
 from sitewarden.sync.wire import Cursor, JournalPayload, Message, SyncReply, sign, verify
@@ -303,3 +303,19 @@ def test_two_that_make_the_key_at_once_end_up_with_the_same(tmp_path: Path, monk
 def test_odd_public_keys_are_refused_with_what_would_be_right(text: str) -> None:
     with pytest.raises(ValueError, match="must be `ed25519:` and the base64 of 32 bytes"):
         parse_public_key(text)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"\x80", b"\x91\x80", b"\x81\x01\x01", b"\xc7\x00\x05", b"\xd6\xff\x00\x00\x00\x00", b"\xdd\x00\x00\x4e\x21"],
+    ids=["empty map", "map in a list", "map", "extension", "timestamp", "list too long"],
+)
+def test_a_payload_has_neither_maps_nor_extensions_nor_endless_lists(payload: bytes) -> None:
+    with pytest.raises(DamagedError):
+        unpack_msgpack(payload)
+
+
+def test_lists_of_a_payload_are_counted() -> None:
+    assert unpack_msgpack(b"\xdc\x4e\x20" + b"\x90" * 20_000) == [[]] * 20_000
+    with pytest.raises(DamagedError, match="more than 100000 lists"):
+        unpack_msgpack(b"\x96" + (b"\xdc\x4e\x20" + b"\x90" * 20_000) * 6)

@@ -32,6 +32,7 @@ def alarm_json(rule: Rule, alarm: Alarm, changed_at: Instant) -> dict[str, Any]:
         "returned": alarm.returned_at.to_json() if alarm.returned_at else None,
         "changed_at": utc_text(changed_at.utc_ms),
         "required_acks": list(alarm.required_acks),
+        "distinct_persons": alarm.distinct_persons,
         "acks": [_ack_json(ack) for ack in alarm.acks],
     }
 
@@ -53,6 +54,7 @@ def alarm_from_json(fields: dict[str, Any]) -> Alarm:
         raised_at=_instant(fields["raised"]) if fields["raised"] else None,
         returned_at=_instant(fields["returned"]) if fields["returned"] else None,
         required_acks=tuple(fields["required_acks"]),
+        distinct_persons=bool(fields["distinct_persons"]),
         acks=acks,
     )
 

@@ -16,6 +16,7 @@ from .rules import Kind, Level, Rule, Side
 T = TypeVar("T")
 
 QUALITY_DELAY_S = 30.0
+_FRESH_POLLS = 3
 _SUFFIX_EN = {Side.STALE: "no data", Side.QUALITY: "bad reading"}
 _SUFFIX = {Side.STALE: "无数据", Side.QUALITY: "读数异常"}
 
@@ -122,6 +123,7 @@ def build_rules(
             required_acks=acks,
             distinct_persons=table.distinct_persons,
             reopen_s=table.reopen_s,
+            fresh_s=_FRESH_POLLS * point.poll_s,
             revision=revision,
         )
 

@@ -108,7 +108,8 @@ class Engine:
         live = self._live(alarm_id)
         watched = self._points[live.rule.point]
         last = watched.last
-        good = last is not None and last.quality is Quality.GOOD and not watched.is_stale(now.mono_s)
+        fresh = now.mono_s - watched.last_s <= live.rule.fresh_s and not watched.is_stale(now.mono_s)
+        good = last is not None and last.quality is Quality.GOOD and fresh
         return self._step(live, Reset(occurrence=occurrence, person=person, quality_good=good), last, now)
 
     def _live(self, alarm_id: str) -> _Live:
@@ -140,7 +141,7 @@ class Engine:
         if before is after:
             return
         value = trigger.value if trigger is not None and live.rule.side in (Side.HIGH, Side.LOW) else None
-        off = Off(value=value, during_outage=live.unseen)
+        off = Off(during_outage=live.unseen)
         event: Event = off if after is None else On(level=after, value=value)
         live.unseen = False
         drafts.extend(self._step(live, event, trigger, now))

@@ -73,8 +73,9 @@ class Alarm:
         occurrence: number of this occurrence, unique on the gateway; 0 before the first.
         count: how often the condition came on during the occurrence.
         latched: a latching level was reached during the occurrence.
-        value: of the reading that made the last transition, None when there was none.
-        required_acks: roles that were required when it was raised; a new configuration counts from the next occurrence.
+        value: of the reading that raised it, made it worse or brought it back; None for silence and bad quality.
+        required_acks, distinct_persons: as they were when it was raised; a new configuration counts from the next
+            occurrence.
     """
 
     id: str
@@ -90,6 +91,7 @@ class Alarm:
     raised_at: Instant | None = None
     returned_at: Instant | None = None
     required_acks: tuple[str, ...] = ()
+    distinct_persons: bool = True
     acks: tuple[Ack, ...] = ()
 
 
@@ -105,7 +107,6 @@ class On:
 class Off:
     """The condition went off. `during_outage`: it was off already when the gateway came back."""
 
-    value: float | None = None
     during_outage: bool = False
 
 
@@ -199,6 +200,7 @@ def _raise(rule: Rule, event: On, now: Instant, occurrence: int) -> Transition:
         value=event.value,
         raised_at=now,
         required_acks=rule.required_acks,
+        distinct_persons=rule.distinct_persons,
     )
     return Transition(alarm=raised, change=Change.RAISED, reason=Reason.CONDITION)
 
@@ -217,7 +219,7 @@ def _on(rule: Rule, alarm: Alarm, event: On, now: Instant, next_occurrence: int)
     after = replace(
         alarm,
         active=event.level.kind,
-        value=event.value,
+        value=event.value if up else alarm.value,
         returned_at=None,
         count=alarm.count + (1 if up else 0),
         latched=alarm.latched or event.level.latching,
@@ -239,7 +241,7 @@ def _on(rule: Rule, alarm: Alarm, event: On, now: Instant, next_occurrence: int)
 def _off(alarm: Alarm, event: Off, now: Instant) -> tuple[Transition, ...]:
     if alarm.active is None:
         return ()
-    after = replace(alarm, active=None, value=event.value, returned_at=now)
+    after = replace(alarm, active=None, returned_at=now)
     reason = Reason.DURING_OUTAGE if event.during_outage else Reason.CONDITION
     match alarm.state:
         case State.UNACK:
@@ -264,7 +266,7 @@ def _acknowledge(rule: Rule, alarm: Alarm, event: Acknowledge, now: Instant) -> 
             return ()
         if ack.role == event.role:
             raise RefusedError("already_acked", f"{alarm.id}: {ack.person} has acknowledged as {event.role}")
-        if ack.person == event.person and rule.distinct_persons:
+        if ack.person == event.person and alarm.distinct_persons:
             hint = "another person of the missing role must acknowledge"
             raise RefusedError("distinct_persons", f"{event.person} has acknowledged as {ack.role}", hint=hint)
     after = replace(alarm, acks=(*alarm.acks, Ack(role=event.role, person=event.person, at=now)))

@@ -7,6 +7,7 @@ clears only strictly past limit ∓ deadband; the deadband does not shift the ac
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass, replace
 
 from ...words import Quality, Reading
@@ -58,6 +59,7 @@ class Rule:
         levels: least severe first; `high`: hi, hihi; `low`: lo, lolo; `stale` and `quality`: exactly one.
         required_acks: roles that must each acknowledge.
         distinct_persons: one person may answer for one role only.
+        fresh_s: a reading older than this does not let an officer reset a latched alarm.
         reopen_s: a condition that comes back within this time after an unacknowledged return is the same occurrence.
         revision: of the configuration; every record carries it.
     """
@@ -73,6 +75,7 @@ class Rule:
     required_acks: tuple[str, ...] = ("keeper", "officer")
     distinct_persons: bool = True
     reopen_s: float = 300.0
+    fresh_s: float = math.inf
     revision: str = ""
 
 

@@ -22,7 +22,7 @@ def recipients(
     Args:
         kind: of the record; only `ALERTING` kinds tell anyone.
         alarm: the alarm object (JSON) after the transition.
-        site: id of the site, part of the key.
+        site: what makes numbers of occurrences unique, part of the key: site, gateway and epoch of its journal.
         people: by id.
         channels: ids of the channels to use.
     """

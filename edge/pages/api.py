@@ -11,7 +11,7 @@ from aiohttp import web
 
 from ...errors import RefusedError
 from ...serving.live import Hub, encode, stream
-from ...serving.people import Person
+from ...serving.people import Person, named
 from ...serving.web import PERSON, body, signed_in, still_signed_in
 from ...sync.history import History
 from ...sync.journal import Journal, Record
@@ -94,7 +94,7 @@ class Pages:
     def _named(self, alarm: Mapping[str, Any]) -> dict[str, Any]:
         """Put today's names beside the person ids of the record."""
         people = self._parts.site.people
-        acks = [{**ack, "name": _name(people, ack["person"])} for ack in alarm.get("acks", ())]
+        acks = [{**ack, **named(people, ack["person"])} for ack in alarm.get("acks", ())]
         return {**alarm, "acks": acks}
 
     async def _site(self, _: web.Request) -> web.Response:
@@ -140,8 +140,8 @@ class Pages:
         return web.json_response({"events": [self._event(event) for event in events]})
 
     def _event(self, event: Mapping[str, Any]) -> dict[str, Any]:
-        actor_name = _name(self._parts.site.people, event["actor"])
-        return {**event, "actor_name": actor_name, "alarm": self._named(event["alarm"])}
+        who = named(self._parts.site.people, event["actor"])
+        return {**event, "actor_name": who["name"], "alarm": self._named(event["alarm"])}
 
     async def _status(self, _: web.Request) -> web.Response:
         return web.json_response(self._parts.status())
@@ -178,8 +178,11 @@ class Pages:
 
     def _may(self, person: Person, role: str, alarm_id: str) -> None:
         area = self._parts.pipeline.engine.rule(alarm_id).area
-        if role not in person.roles or not person.answers_for(area):
-            raise RefusedError("not_your_role", f"{person.id} is not {role} of {area}", hint="call the person who is")
+        if role not in person.roles:
+            raise RefusedError("not_your_role", f"{person.id} is not {role}", hint="call the person who is")
+        if not person.answers_for(area):
+            hint = "call the person who answers for this area"
+            raise RefusedError("not_your_area", f"{person.id} does not answer for {area}", hint=hint)
 
     async def _answer(self, alarm_id: str) -> web.Response:
         stored = await self._parts.journal.query(stored_alarms)
@@ -211,10 +214,6 @@ class Pages:
 
 def _point_json(meta: PointMeta) -> dict[str, Any]:
     return {**meta.to_json(), "decimals": meta.point.decimals}
-
-
-def _name(people: Mapping[str, Person], person: str) -> str:
-    return people[person].name if person in people else person
 
 
 def _number(request: web.Request, name: str, *, default: int, low: int, high: int) -> int:

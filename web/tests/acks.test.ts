@@ -1,10 +1,10 @@
 import { describe, expect, it } from 'vitest'
-import { ackSlots, byUrgency, isUnacknowledged, ownSlot } from '../src/shared/acks'
+import { ackSlots, byUrgency, isUnacknowledged, ownSlot, resetRefusal } from '../src/shared/acks'
 import type { Alarm, Person } from '../src/shared/types'
 
-const KEEPER: Person = { id: 'p_li', name: '李', roles: ['keeper'] }
-const BOTH: Person = { id: 'p_wang', name: '王', roles: ['keeper', 'officer'] }
-const NEITHER: Person = { id: 'p_zhao', name: '赵', roles: ['worker'] }
+const KEEPER: Person = { id: 'p_li', name: '李', roles: ['keeper'], areas: ['*'] }
+const BOTH: Person = { id: 'p_wang', name: '王', roles: ['keeper', 'officer'], areas: ['boiler_room', 'aux_store'] }
+const NEITHER: Person = { id: 'p_zhao', name: '赵', roles: ['worker'], areas: ['*'] }
 
 function alarm(changes: Partial<Alarm> = {}): Alarm {
   return {
@@ -32,6 +32,24 @@ describe('which roles may acknowledge', () => {
   it('offers the second role to another person', () => {
     const half = alarm({ acks: [given('keeper', KEEPER.id)] })
     expect(ownSlot(half, BOTH)?.role).toBe('officer')
+  })
+
+  it('lets one person give both where the site allows it', () => {
+    expect(ownSlot(alarm({ acks: [given('keeper', BOTH.id)], distinct_persons: false }), BOTH)?.role).toBe('officer')
+  })
+
+  it('says that the other is awaited after one has acknowledged', () => {
+    const half = alarm({ acks: [given('keeper', KEEPER.id)] })
+    expect(ackSlots(half, KEEPER).map((slot) => slot.refusal)).toEqual([null, 'waiting'])
+  })
+
+  it('needs the area too, for acknowledging and for resetting', () => {
+    const elsewhere = alarm({ area: 'sewage_pit' })
+    expect(ackSlots(elsewhere, BOTH).map((slot) => slot.refusal)).toEqual(['not_your_area', 'not_your_area'])
+    expect(ackSlots(elsewhere, KEEPER).map((slot) => slot.refusal)).toEqual([null, 'not_your_role'])
+    expect(ownSlot(elsewhere, BOTH)).toBeNull()
+    expect([alarm(), elsewhere].map((one) => resetRefusal(one, BOTH))).toEqual([null, 'not_your_area'])
+    expect([KEEPER, null].map((one) => resetRefusal(alarm(), one))).toEqual(['not_your_role', 'not_your_role'])
   })
 
   it('has one slot for anyone when no role is asked for', () => {

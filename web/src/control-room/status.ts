@@ -10,6 +10,8 @@ export interface Item {
   label: string
   text: string
   bad: boolean
+  /** What to do about it, where it is not as it should be but nothing is wrong now. */
+  tip?: string
 }
 
 /** The status bar's items, in the words of the chosen language. */
@@ -17,7 +19,9 @@ export function useStatusItems(): ComputedRef<Item[]> {
   const { t, known, age } = useWords()
 
   function uplink({ link }: Status): Item {
-    const waiting = link.backlog_records > 0 ? ` · ${t('status.backlog', { n: link.backlog_records })}` : ''
+    const records = link.backlog_records > 0 ? ` · ${t('status.backlog', { n: link.backlog_records })}` : ''
+    const segments = link.backlog_segments > 0 ? ` · ${t('status.backlogSegments', { n: link.backlog_segments })}` : ''
+    const waiting = records + segments
     const ago = link.last_ok ? t('age.ago', { age: age((utcMs.value - Date.parse(link.last_ok)) / 1000) }) : ''
     const ok = link.state === 'down' && ago ? ` · ${t('status.lastOk', { age: ago })}` : ''
     return { id: 'link', label: t('status.uplink'), text: `${t(`status.link.${link.state}`)}${waiting}${ok}`, bad: link.state === 'down' }
@@ -41,7 +45,8 @@ export function useStatusItems(): ComputedRef<Item[]> {
     if (!now) return [page]
     const broker = { id: 'broker', label: t('status.broker'), text: known('status.brokerState', now.broker.state), bad: !['up', 'off'].includes(now.broker.state) }
     const journal = { id: 'journal', label: t('status.journal'), text: `#${now.journal.seq}`, bad: false }
-    const clock = { id: 'clock', label: t('status.clock'), text: known('status.clockState', now.clock), bad: now.clock !== 'synced' }
+    const quiet = now.clock === 'unsynced'
+    const clock = { id: 'clock', label: t('status.clock'), text: known('status.clockState', now.clock), bad: now.clock !== 'synced' && !quiet, tip: quiet ? t('status.clockTip') : '' }
     return [page, uplink(now), broker, buses(now), deliveries(now), journal, clock]
   })
 }

@@ -3,9 +3,11 @@ import { isUnacknowledged } from '../shared/acks'
 import { get } from '../shared/api'
 import { setServerTime, utcMs } from '../shared/clock'
 import { openLive, type Live } from '../shared/live'
-import type { FleetSite } from '../shared/types'
+import type { Fleet, FleetSite, Named } from '../shared/types'
 
 export const sites = shallowRef<FleetSite[] | null>(null)
+/** What this headquarters is called. */
+export const cloud = shallowRef<Named | null>(null)
 export const refreshedMs = ref(0)
 export const lost = ref(false)
 export const lostSinceMs = ref(0)
@@ -41,10 +43,11 @@ export async function refresh(): Promise<void> {
   asking = true
   clearTimeout(timer)
   try {
-    const answer = await get<{ time: string; sites: FleetSite[] }>('/sites')
+    const answer = await get<Fleet>('/sites')
     if (!running) return
     setServerTime(answer.time)
     sites.value = answer.sites
+    cloud.value = answer.cloud ?? null
     seenMs.value = performance.now()
     refreshedMs.value = utcMs.value
     lost.value = false
@@ -74,4 +77,5 @@ export function stop(): void {
   live = null
   clearTimeout(timer)
   sites.value = null
+  cloud.value = null
 }

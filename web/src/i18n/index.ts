@@ -6,8 +6,8 @@ import { zh } from './zh'
 
 export type Language = 'zh' | 'en'
 
-/** Chinese unless this browser's user chose English; the choice is remembered. */
-export const language = preference<Language>('language', ['zh', 'en'], 'zh')
+/** On a first visit Chinese unless the browser speaks English; the choice is remembered. */
+export const language = preference<Language>('language', ['zh', 'en'], navigator.language.startsWith('en') ? 'en' : 'zh')
 
 export const i18n = createI18n({
   legacy: false,

@@ -1,7 +1,7 @@
 import type { Ack, Alarm, AlarmState, Person, Role } from './types'
 
-/** Why a person cannot give this acknowledgement. */
-export type AckRefusal = 'not_your_role' | 'distinct_persons'
+/** Why a person cannot give this acknowledgement; `waiting`: theirs is given, and the other role is not theirs. */
+export type AckRefusal = 'not_your_role' | 'not_your_area' | 'distinct_persons' | 'waiting'
 
 export interface AckSlot {
   /** null: the alarm asks for no particular role, and anyone may acknowledge. */
@@ -19,23 +19,34 @@ export const isUnacknowledged = (alarm: Pick<Alarm, 'state'>): boolean => AWAITI
 /** Whether the condition itself is still on. */
 export const isActive = (alarm: Pick<Alarm, 'state'>): boolean => alarm.state === 'UNACK' || alarm.state === 'ACKED'
 
-function refusalFor(alarm: Alarm, role: Role, person: Person): AckRefusal | null {
-  if (!person.roles.includes(role)) return 'not_your_role'
-  // Dual acknowledgement means two people: the second role cannot be given by whoever gave the first.
-  if (alarm.acks.some((ack) => ack.person === person.id)) return 'distinct_persons'
-  return null
+/** Whether the alarm is about missing or bad data, not about a limit. */
+export const aboutData = (alarm: Pick<Alarm, 'kind'>): boolean => alarm.kind === 'stale' || alarm.kind === 'quality'
+
+/** Whether the person answers for the area; `*` is every area. */
+const answersFor = (person: Person, area: string): boolean => person.areas.includes('*') || person.areas.includes(area)
+
+function refusalFor(alarm: Alarm, role: Role | null, person: Person | null): AckRefusal | null {
+  if (!person) return 'not_your_role'
+  const gaveOne = alarm.acks.some((ack) => ack.person === person.id)
+  if (role !== null && !person.roles.includes(role)) return gaveOne ? 'waiting' : 'not_your_role'
+  if (!answersFor(person, alarm.area)) return 'not_your_area'
+  // Dual acknowledgement means two people, unless the site's rule says otherwise.
+  return gaveOne && alarm.distinct_persons !== false ? 'distinct_persons' : null
 }
 
 /** One slot per acknowledgement of the alarm, given or missing, in the site's order. */
 export function ackSlots(alarm: Alarm, person: Person | null): AckSlot[] {
-  if (alarm.required_acks.length === 0) {
-    return [{ role: null, ack: alarm.acks[0] ?? null, refusal: person ? null : 'not_your_role' }]
-  }
-  return alarm.required_acks.map((role) => {
-    const ack = alarm.acks.find((given) => given.role === role) ?? null
-    const refusal = ack || !person ? null : refusalFor(alarm, role, person)
-    return { role, ack, refusal: ack ? null : person ? refusal : 'not_your_role' }
+  const roles: (Role | null)[] = alarm.required_acks.length ? alarm.required_acks : [null]
+  return roles.map((role) => {
+    const ack = (role === null ? alarm.acks[0] : alarm.acks.find((given) => given.role === role)) ?? null
+    return { role, ack, refusal: ack ? null : refusalFor(alarm, role, person) }
   })
+}
+
+/** Why the person cannot reset a latched alarm, or null: only an officer of the alarm's area can. */
+export function resetRefusal(alarm: Alarm, person: Person | null): AckRefusal | null {
+  if (!person?.roles.includes('officer')) return 'not_your_role'
+  return answersFor(person, alarm.area) ? null : 'not_your_area'
 }
 
 /** The slot that `Enter` gives: the first missing one that this person may give. */

@@ -30,6 +30,12 @@ export function valueText(value: number | null | undefined, decimals: number): s
   return value === null || value === undefined || !Number.isFinite(value) ? '–' : value.toFixed(decimals)
 }
 
+/** A value of a point whose decimals nobody told: one decimal, except where more of them carry the meaning. */
+export function plainText(value: number | null | undefined, unit: string): string {
+  if (value === null || value === undefined || !Number.isFinite(value)) return '–'
+  return Math.abs(value) < 1000 && unit !== 'MPa' ? value.toFixed(1) : limitText(value)
+}
+
 /** A limit as people write it: no zeros that say nothing. */
 export function limitText(value: number | null | undefined): string {
   return value === null || value === undefined ? '–' : String(Number(value.toFixed(6)))

@@ -15,6 +15,8 @@ export interface Named {
 export interface Person extends Named {
   id: string
   roles: Role[]
+  /** Ids of the areas that the person answers for; `*` is all of them. */
+  areas: string[]
 }
 
 export interface Session {
@@ -60,10 +62,9 @@ export interface Trend {
   samples: [utcMs: number, value: number | null][]
 }
 
-export interface Ack {
+export interface Ack extends Partial<Named> {
   role: Role
   person: string
-  name: string
   at: string
 }
 
@@ -71,10 +72,12 @@ export interface Alarm extends Named {
   id: string
   point: string
   area: string
-  kind: AlarmKind
+  /** null in records of an alarm that was never raised. */
+  kind: AlarmKind | null
   state: AlarmState
   priority: number
   occurrence: number
+  /** What raised it, made it worse or brought it back; a return does not change it. */
   value: number | null
   limit: number | null
   unit: string
@@ -83,6 +86,8 @@ export interface Alarm extends Named {
   count: number
   required_acks: Role[]
   acks: Ack[]
+  /** Each role must be answered by another person; absent means so too. */
+  distinct_persons?: boolean
   rev: number
 }
 
@@ -91,6 +96,8 @@ export interface AlarmEvent {
   kind: string
   at: string | { utc?: string }
   actor: string
+  actor_name?: string
+  reason?: string
   alarm: Alarm
 }
 
@@ -122,6 +129,12 @@ export interface StreamAck {
   ack: number | null
 }
 
+export interface Fleet {
+  time: string
+  cloud?: Named
+  sites: FleetSite[]
+}
+
 export interface FleetSite {
   gateway: string
   site: Named & { id: string }
@@ -129,9 +142,9 @@ export interface FleetSite {
   contact_age_s: number | null
   state: 'online' | 'late' | 'silent' | 'never'
   version: string | null
-  journal: StreamAck
+  /** `records`: number of the last record received. */
+  journal: StreamAck & { records: number }
   history: StreamAck
   quarantined: number
-  backlog_records?: number | null
   open_alarms: Alarm[]
 }
