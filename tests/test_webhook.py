@@ -109,9 +109,8 @@ async def test_accepted_and_what_the_robot_got():
     )
     assert message["alarm"] == ALARM
     content = message["text"]["content"]
-    assert all(
-        part in content for part in ("3级", "助剂库湿度", "超过上限", "78.2%RH", "75%RH", "仓管员", "报警号 17", "Auxiliary")
-    )
+    parts = ("3级", "助剂库湿度", "超过上限", "78.2%RH", "75%RH", "仓管员", "报警号 17", "Auxiliary")
+    assert all(part in content for part in parts), content
 
 
 async def test_an_answer_in_pieces_is_read_to_its_end():
