@@ -199,7 +199,7 @@ def broker(tmp_path: Path) -> Any:
     program = shutil.which("mosquitto") or shutil.which("/usr/sbin/mosquitto")
     if program is None:
         assert not os.environ.get("CI"), "mosquitto is not installed: apt-get install mosquitto"
-        pytest.skip("mosquitto is not installed")
+        pytest.skip("mosquitto is not installed: apt install mosquitto")
     broker = Broker(program, tmp_path)
     yield broker
     broker.stop()
