@@ -128,6 +128,24 @@ class Register:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """A coil or holding register that may be written, and the only values that may be written to it.
+
+    Attributes:
+        states: (name, raw value); a coil's values are 0 and 1.
+        multiple: write with function code 15 or 16 instead of 5 or 6; some devices know only those.
+    """
+
+    name: str
+    table: Table
+    address: int
+    states: tuple[tuple[str, int], ...]
+    multiple: bool = False
+    name_zh: str = ""
+    name_en: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
     """One read request and the registers that it answers."""
 
