@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ..errors import ConfigError, TransientError
 from ..words import Instant
 from .breaker import BreakerState
-from .registers import MAX_REGISTERS, Register, plan
+from .registers import ADDRESSES, MAX_REGISTERS, Output, Register, Table, plan
 
 RTU_UNIT_IDS = range(1, 248)
 TCP_UNIT_IDS = range(256)
@@ -35,6 +35,7 @@ class UnitSpec:
         poll_s: seconds between polls.
         timeout_ms: for slow devices; None takes the bus's.
         max_gap, max_count: limits of block reads, see `registers.plan`.
+        outputs: what may be written; nothing else ever is.
     """
 
     device: str
@@ -44,6 +45,7 @@ class UnitSpec:
     timeout_ms: int | None = None
     max_gap: int = 0
     max_count: int = MAX_REGISTERS
+    outputs: tuple[Output, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,9 +89,23 @@ class BusSpec:
         characters_s = max(3.5 * 11 / self.baud, 0.00175) if self.kind is BusKind.RTU else 0.0
         return max(self.inter_frame_ms / 1000, characters_s)
 
+    @property
+    def late_s(self) -> float:
+        """Seconds after a request until which its reply may still come and be taken for another; 0 for TCP."""
+        return self.late_max_ms / 1000 if self.kind.is_rtu else 0.0
+
     def timeout_s(self, unit: UnitSpec) -> float:
         """Seconds that `unit` has to answer."""
         return (self.timeout_ms if unit.timeout_ms is None else unit.timeout_ms) / 1000
+
+    def same_wire(self, other: BusSpec) -> bool:
+        """Whether both name the same port or socket with the same settings."""
+        return self._wire() == other._wire()
+
+    def _wire(self) -> tuple[object, ...]:
+        if self.kind is BusKind.RTU:
+            return self.kind, self.serial, self.baud, self.parity, self.stopbits
+        return self.kind, self.host, self.port
 
 
 def _bus_problems(spec: BusSpec) -> list[str]:
@@ -103,7 +119,6 @@ def _bus_problems(spec: BusSpec) -> list[str]:
         (spec.stopbits in {1, 2}, f"stopbits: must be 1 or 2 (got {spec.stopbits})"),
         (spec.timeout_ms > 0, f"timeout_ms: must be positive (got {spec.timeout_ms})"),
         (spec.inter_frame_ms >= 0, f"inter_frame_ms: must not be negative (got {spec.inter_frame_ms})"),
-        (bool(spec.units), "units: must not be empty"),
     ]
     if spec.kind.is_rtu:
         slowest = max((u.timeout_ms or 0 for u in spec.units), default=0)
@@ -131,6 +146,7 @@ def _unit_problems(spec: BusSpec) -> list[str]:
         if unit.timeout_ms is not None and unit.timeout_ms <= 0:
             problems.append(f"{where}.timeout_ms: must be positive (got {unit.timeout_ms})")
         problems += [f"{where}.registers: {text}" for text in _register_problems(unit)]
+        problems += [f"{where}.outputs: {text}" for text in _output_problems(unit)]
         ids.add(unit.unit_id)
         devices.add(unit.device)
     return problems
@@ -138,7 +154,7 @@ def _unit_problems(spec: BusSpec) -> list[str]:
 
 def _register_problems(unit: UnitSpec) -> list[str]:
     names = [r.name for r in unit.registers]
-    if not names:
+    if not names and not unit.outputs:
         return ["must not be empty"]
     repeated = sorted({n for n in names if names.count(n) > 1})
     problems = [f"name must be unique (got {name!r} again)" for name in repeated]
@@ -147,6 +163,23 @@ def _register_problems(unit: UnitSpec) -> list[str]:
     except ValueError as error:
         problems.append(str(error))
     return problems
+
+
+def _output_problems(unit: UnitSpec) -> list[str]:
+    problems: list[str] = []
+    for output in unit.outputs:
+        highest = 1 if output.table.is_bits else 0xFFFF
+        if output.table not in (Table.COIL, Table.HOLDING):
+            problems.append(f"{output.name}: only coils and holding registers can be written (got {output.table})")
+        if not output.states:
+            problems.append(f"{output.name}: states must not be empty")
+        if not 0 <= output.address < ADDRESSES:
+            problems.append(f"{output.name}: address must be 0..65535 (got {output.address})")
+        wrong = [raw for _, raw in output.states if not 0 <= raw <= highest]
+        problems += [f"{output.name}: a state must be 0..{highest} (got {raw})" for raw in wrong]
+    names = [o.name for o in unit.outputs]
+    repeated = sorted({n for n in names if names.count(n) > 1})
+    return problems + [f"name must be unique (got {name!r} again)" for name in repeated]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -159,6 +192,7 @@ class UnitHealth:
             was busy for a whole period).
         timeouts, exceptions, bad_frames: requests that ended so.
         resyncs: resynchronizing reads that were answered.
+        reply_ms, slowest_ms: from request to reply, smoothed and at its worst; 0 until it has answered.
         why: reason of the last failure, "" while the unit answers.
         last_error: the same for a technician.
     """
@@ -173,10 +207,18 @@ class UnitHealth:
     exceptions: int = 0
     bad_frames: int = 0
     resyncs: int = 0
+    reply_ms: float = 0.0
+    slowest_ms: float = 0.0
     breaker: BreakerState = BreakerState.CLOSED
     why: str = ""
     last_error: str = ""
     last_good_at: Instant | None = None
+
+    def replied(self, reply_ms: float) -> None:
+        """Take one more time from request to reply into account."""
+        self.reply_ms += (reply_ms - self.reply_ms) / 16 if self.reply_ms else reply_ms
+        if reply_ms > self.slowest_ms:
+            self.slowest_ms = reply_ms
 
     @property
     def state(self) -> str:
@@ -239,6 +281,14 @@ class BusHealth:
         """When any unit last answered."""
         moments = [u.last_good_at for u in self.units.values() if u.last_good_at is not None]
         return max(moments, key=lambda m: m.mono_s, default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a unit answered to somebody's read or write: words (bits as 0/1), and how long it took."""
+
+    words: tuple[int, ...]
+    reply_ms: float
 
 
 class ReplyError(TransientError):

@@ -1,138 +1,212 @@
-"""Which received bytes may be the reply to the request that is out. Pure: bytes in, bytes out.
+"""Requests as bytes, and which received bytes may be the reply to the one that is out. Pure: bytes in, bytes out.
 
-pymodbus 3.16 hands over frames that are not the reply: another byte count, another function, an exception to another
-function, a TCP frame with transaction id 0; and a frame that it cannot decode raises inside the transport's callback. A
-gate stands before its framer and lets through one exact reply or nothing. It learns what to expect from the request as
-it is sent.
+What comes back on a wire may be the reply to an earlier request, another unit's, an echo, noise, or half of anything. A
+gate is told what was asked and passes one exact reply (unit, function, byte count or echoed address, length, CRC or
+transaction id) or nothing. Limits and layouts: Modbus Application Protocol v1.1b3 §6, Modbus over serial line v1.02 §2.
 """
 
 from __future__ import annotations
 
+import functools
+import struct
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from .registers import Block, Output, Table
+
 EXCEPTION_FLAG = 0x80
-BIT_FUNCTIONS = (1, 2)
 RTU_EXCEPTION_SIZE = 5
 MBAP = 6  # bytes before the unit id
 TAIL = 24  # bytes kept for an error text
 FLOOD = 2048  # more bytes than this are no reply and what came before it
+
+_READ = {Table.COIL: 1, Table.DISCRETE: 2, Table.HOLDING: 3, Table.INPUT: 4}
+_WRITE = {(Table.COIL, False): 5, (Table.HOLDING, False): 6, (Table.COIL, True): 15, (Table.HOLDING, True): 16}
+_COIL_ON = 0xFF00
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One request, ready to be sent, and the only replies to it.
+
+    Attributes:
+        what: for error texts: `holding 10+2`.
+        pdu: function code and data.
+        head: what the reply's PDU begins with: function and byte count, or the echo of a write.
+        reply_size: bytes of the reply's PDU.
+        words: from the reply's PDU to words (bits as 0/1); a write has none.
+    """
+
+    unit_id: int
+    what: str
+    pdu: bytes
+    head: bytes
+    reply_size: int
+    words: Callable[[bytes], tuple[int, ...]]
+    rtu: bytes = field(init=False)
+    rtu_head: bytes = field(init=False)
+    rtu_exception: bytes = field(init=False)
+    tcp_tail: bytes = field(init=False)
+    tcp_head: bytes = field(init=False)
+    tcp_exception: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        unit, refused = bytes((self.unit_id,)), bytes((self.pdu[0] | EXCEPTION_FLAG,))
+        body = unit + self.pdu
+        place = functools.partial(object.__setattr__, self)
+        place("rtu", body + crc16(body).to_bytes(2, "little"))
+        place("rtu_head", unit + self.head)
+        place("rtu_exception", unit + refused)
+        place("tcp_tail", b"\0\0" + len(body).to_bytes(2, "big") + body)
+        place("tcp_head", b"\0\0" + (1 + self.reply_size).to_bytes(2, "big") + unit + self.head)
+        place("tcp_exception", b"\0\0\0\3" + unit + refused)
+
+
+def read_request(unit_id: int, block: Block) -> Request:
+    """A read of `block` (function codes 1 to 4)."""
+    function, size = _READ[block.table], block.reply_bytes
+    return Request(
+        unit_id=unit_id,
+        what=f"{block.table} {block.address}+{block.count}",
+        pdu=struct.pack(">BHH", function, block.address, block.count),
+        head=bytes((function, size)),
+        reply_size=2 + size,
+        words=_bits_of(block.count) if block.table.is_bits else _words_of(block.count),
+    )
+
+
+def write_request(unit_id: int, output: Output, raw: int) -> Request:
+    """A write of `raw` to one coil or register (function codes 5, 6, 15, 16)."""
+    function, is_coil = _WRITE[output.table, output.multiple], output.table is Table.COIL
+    if output.multiple:
+        data = bytes((1, raw)) if is_coil else b"\2" + raw.to_bytes(2, "big")
+        head = struct.pack(">BHH", function, output.address, 1)
+        pdu = head + data
+    else:
+        head = pdu = struct.pack(">BHH", function, output.address, _COIL_ON * raw if is_coil else raw)
+    what = f"write {output.table} {output.address}"
+    return Request(unit_id=unit_id, what=what, pdu=pdu, head=head, reply_size=5, words=_no_words)
+
+
+def _words_of(count: int) -> Callable[[bytes], tuple[int, ...]]:
+    unpack = struct.Struct(f">{count}H").unpack_from
+    return lambda pdu: unpack(pdu, 2)
+
+
+def _bits_of(count: int) -> Callable[[bytes], tuple[int, ...]]:
+    def read(pdu: bytes) -> tuple[int, ...]:
+        number = int.from_bytes(pdu[2:], "little")
+        return tuple((number >> i) & 1 for i in range(count))
+
+    return read
+
+
+def _no_words(_: bytes) -> tuple[int, ...]:
+    return ()
 
 
 class Gate(Protocol):
     """What the owner of a link asks of a gate.
 
     Attributes:
-        armed: a request is out.
         pending: bytes that came since the request and are not its reply.
         stray: bytes that came while no request was out.
         tail: the first of the bytes that were not the reply.
-        on_poison: called when waiting longer cannot help.
+        poisoned: waiting longer for the reply cannot help.
     """
 
-    armed: bool
     pending: int
     stray: int
     tail: bytes
-    on_poison: Callable[[], None]
+    poisoned: bool
 
-    def sent(self, packet: bytes) -> None: ...
-    def received(self, buffer: bytes) -> bytes: ...
+    def send(self, request: Request) -> bytes: ...
+    def feed(self, data: bytes) -> bytes | None: ...
     def disarm(self) -> None: ...
     def reset(self) -> None: ...
-
-
-def reply_bytes(function: int, count: int) -> int:
-    """Data bytes of the reply to a read of `count` with `function` 1..4."""
-    return (count + 7) // 8 if function in BIT_FUNCTIONS else 2 * count
 
 
 class _GateState:
     """State that both gates share."""
 
     def __init__(self) -> None:
-        self.armed = False
         self.pending = 0
         self.stray = 0
         self.tail = b""
-        self.on_poison: Callable[[], None] = _nothing
+        self.poisoned = False
+        self._request: Request | None = None
+        self._buffer = b""
 
     def disarm(self) -> None:
         """The request is over; what comes from now on is stray."""
-        self.armed = False
+        self._request = None
+        self._buffer = b""
 
     def reset(self) -> None:
         """Forget what came; called on a quiet line."""
         self.pending = self.stray = 0
-        self.tail = b""
+        self._buffer = self.tail = b""
 
-    def _idle(self, buffer: bytes) -> bytes:
-        self.stray = max(self.stray, len(buffer))
-        self.tail = buffer[:TAIL]
-        return b""
+    def _arm(self, request: Request) -> None:
+        self._request = request
+        self._buffer = self.tail = b""
+        self.pending = 0
+        self.poisoned = False
 
-    def _arm(self) -> None:
-        self.armed, self.pending, self.tail = True, 0, b""
+    def _idle(self, data: bytes) -> None:
+        self.stray += len(data)
+        self.tail = (self.tail + data)[:TAIL] if self.stray > len(data) else data[:TAIL]
 
-    def _keep(self, buffer: bytes, pending: int) -> bytes:
-        self.pending, self.tail = pending, buffer[:TAIL]
-        return b""
+    def _keep(self, buffer: bytes) -> None:
+        self.pending, self.tail = len(buffer), buffer[:TAIL]
 
-    def _poisoned(self, buffer: bytes) -> bytes:
-        self._keep(buffer, len(buffer))
-        self.on_poison()
-        return b""
-
-
-def _nothing() -> None:
-    pass
+    def _poison(self, buffer: bytes) -> None:
+        self._keep(buffer)
+        self.poisoned = True
 
 
 class RtuGate(_GateState):
     """RTU: unit, function, byte count, length and CRC must be those of the reply; the rest is passed over."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._header = b""
-        self._exception = b""
-        self._size = 0
+    def send(self, request: Request) -> bytes:
+        """The frame to send; from now on its reply is expected."""
+        self._arm(request)
+        return request.rtu
 
-    def sent(self, packet: bytes) -> None:
-        """Arm for the reply to `packet`: unit, function, address (2), count (2), CRC (2)."""
-        data = reply_bytes(packet[1], int.from_bytes(packet[4:6], "big"))
-        self._header = bytes((packet[0], packet[1], data))
-        self._exception = bytes((packet[0], packet[1] | EXCEPTION_FLAG))
-        self._size = 3 + data + 2
-        self._arm()
-
-    def received(self, buffer: bytes) -> bytes:
-        """The reply inside of `buffer`, or nothing yet. The buffer is everything since the request."""
-        if not self.armed:
-            return self._idle(buffer)
-        if buffer.startswith(self._header):
-            if len(buffer) == self._size:  # the usual case; pymodbus checks the CRC
-                self.pending, self.tail = len(buffer), buffer[:TAIL]
-                return buffer
-            if len(buffer) < self._size:
-                return self._keep(buffer, len(buffer))
+    def feed(self, data: bytes) -> bytes | None:
+        """The PDU of the reply among what came since the request, or nothing yet."""
+        request = self._request
+        if request is None:
+            return self._idle(data)
+        buffer = self._buffer = self._buffer + data if self._buffer else data
+        if self.poisoned:
+            return None
+        size = request.reply_size + 3
+        if buffer.startswith(request.rtu_head):
+            if len(buffer) == size and _is_sealed(buffer):  # the usual case
+                return buffer[1:-2]
+            if len(buffer) < size:
+                return self._keep(buffer)
         if len(buffer) > FLOOD:
-            return self._poisoned(buffer)
-        frames = list(self._frames(buffer))
+            return self._poison(buffer)
+        frames = list(_rtu_frames(buffer, request, size))
         if len(frames) == 1:
-            return frames[0]
-        return self._keep(buffer, len(buffer))  # none, or two and no way to tell which
+            return frames[0][1:-2]
+        return self._keep(buffer)  # none, or two and no way to tell which
 
-    def _frames(self, buffer: bytes) -> Iterator[bytes]:
-        for at in range(len(buffer) - RTU_EXCEPTION_SIZE + 1):
-            if buffer.startswith(self._header, at):
-                size = self._size
-            elif buffer.startswith(self._exception, at):
-                size = RTU_EXCEPTION_SIZE
-            else:
-                continue
-            frame = buffer[at : at + size]
-            if len(frame) == size and crc16(frame[:-2]) == int.from_bytes(frame[-2:], "little"):
-                yield frame
+
+def _rtu_frames(buffer: bytes, request: Request, reply_size: int) -> Iterator[bytes]:
+    for at in range(len(buffer) - RTU_EXCEPTION_SIZE + 1):
+        if buffer.startswith(request.rtu_head, at):
+            size = reply_size
+        elif buffer.startswith(request.rtu_exception, at):
+            size = RTU_EXCEPTION_SIZE
+        else:
+            continue
+        frame = buffer[at : at + size]
+        if len(frame) == size and _is_sealed(frame):
+            yield frame
 
 
 class TcpGate(_GateState):
@@ -140,42 +214,45 @@ class TcpGate(_GateState):
 
     def __init__(self) -> None:
         super().__init__()
-        self._header = b""
-        self._exception = b""
+        self._number = 0
         self._transaction = b""
-        self._size = 0
+        self._head = b""
 
-    def sent(self, packet: bytes) -> None:
-        """Arm for the reply to `packet`: transaction, 0, length (2 each), unit, function, address, count (2 each)."""
-        self._transaction, unit, function = packet[:2], packet[6], packet[7]
-        data = reply_bytes(function, int.from_bytes(packet[10:12], "big"))
-        start = self._transaction + b"\0\0"
-        self._header = start + (3 + data).to_bytes(2, "big") + bytes((unit, function, data))
-        self._exception = start + b"\0\3" + bytes((unit, function | EXCEPTION_FLAG))
-        self._size = 9 + data
-        self._arm()
+    def send(self, request: Request) -> bytes:
+        """The frame to send; from now on its reply is expected."""
+        self._arm(request)
+        self._number = (self._number + 1) & 0xFFFF
+        self._transaction = self._number.to_bytes(2, "big")
+        self._head = self._transaction + request.tcp_head
+        return self._transaction + request.tcp_tail
 
-    def received(self, buffer: bytes) -> bytes:
-        """The reply inside of `buffer`, or nothing yet."""
-        if not self.armed:
-            return self._idle(buffer)
-        if len(buffer) == self._size and buffer.startswith(self._header):
-            return buffer
+    def feed(self, data: bytes) -> bytes | None:
+        """The PDU of the reply among what came since the request, or nothing yet."""
+        request = self._request
+        if request is None:
+            return self._idle(data)
+        buffer = self._buffer = self._buffer + data if self._buffer else data
+        if len(buffer) == request.reply_size + MBAP + 1 and buffer.startswith(self._head):
+            return buffer[MBAP + 1 :]
+        if self.poisoned:
+            return None
+        return self._search(buffer, request)
+
+    def _search(self, buffer: bytes, request: Request) -> bytes | None:
         at = 0
         while len(buffer) - at > MBAP:
             size = MBAP + int.from_bytes(buffer[at + 4 : at + 6], "big")
             if buffer[at + 2 : at + 4] != b"\0\0" or not MBAP + 2 < size <= MBAP + 254:
-                return self._poisoned(buffer[at:])
+                return self._poison(buffer[at:])
             frame = buffer[at : at + size]
             if len(frame) < size:
                 break
             if frame[:2] == self._transaction:
-                return frame if self._answers(frame) else self._poisoned(buffer[at:])
+                answers = frame.startswith((self._head, self._transaction + request.tcp_exception))
+                return frame[MBAP + 1 :] if answers else self._poison(buffer[at:])
             at += size
-        return self._keep(buffer[at:], len(buffer) - at)
-
-    def _answers(self, frame: bytes) -> bool:
-        return frame.startswith((self._header, self._exception))
+        self._buffer = buffer[at:]
+        return self._keep(buffer[at:])
 
 
 def _crc_table() -> tuple[int, ...]:
@@ -196,3 +273,7 @@ def crc16(data: bytes) -> int:
     for byte in data:
         crc = (crc >> 8) ^ _CRC[(crc ^ byte) & 0xFF]
     return crc
+
+
+def _is_sealed(frame: bytes) -> bool:
+    return crc16(frame[:-2]) == frame[-2] | frame[-1] << 8

@@ -1,16 +1,10 @@
-"""The owner of a bus: whom to ask when, what to do when nobody answers.
-
-Late replies of RTU (`rtu`, `rtu_tcp`): a reply has no transaction id, so after a missed one the bus stays silent until
-`late_max_ms` after the request, is drained until quiet, is opened again when it is TCP, and the unit must answer a read
-of a different length (`registers.resync_reads`) before its values count again. The same holds for every unit at start:
-the process before this one may have left a request behind. What remains, while a read of the same unit, function and
-length is out: a reply later than `late_max_ms`; and, without a timeout before, a *second* (duplicate) reply within
-`late_max_ms`, which cannot be told from the reply to the next block. A Modbus TCP gateway that mixes up late replies on
-*its* serial side is not seen from here.
+"""The owner of a bus: whom to ask when, what to do when nobody answers, and what people want written or read meanwhile.
 
 Dead units cost time, so a bus with many of them goes by trust (`Owner.pick`): a unit that answers is trusted, and
 between two units that are not, every trusted one that is due has its turn. When a trusted unit misses a reply, others
 may have died with it, so each must answer again; until then the dead among them cost the others one missed reply each.
+
+Writes (a siren, a lamp) go before the next request of any poll; reads for a guest (`probe`) only between two polls.
 """
 
 from __future__ import annotations
@@ -18,48 +12,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
+from ..errors import RefusedError
 from ..words import Instant, Quality, Reading, mono_s, now
 from .breaker import Breaker, BreakerPolicy, BreakerState
-from .buses import BusHealth, BusKind, BusSpec, ReplyError, UnitHealth, UnitSpec
-from .frames import RTU_EXCEPTION_SIZE, Gate
-from .registers import Block, Decoder, compile_decoder, plan, resync_reads
+from .buses import Answer, BusHealth, BusSpec, ReplyError, UnitHealth, UnitSpec
+from .frames import Request, read_request, write_request
+from .line import IDLE_S, Line, Link, Peer
+from .registers import Block, Decoder, Output, compile_decoder, plan, resync_reads
 
 logger = logging.getLogger(__name__)
 
 Sink = Callable[[list[Reading]], None]
 
-RECONNECT_FIRST_S = 0.5
-RECONNECT_CAP_S = 30.0
-IDLE_S = 1.0  # the loop turns at least so often
 RETRY_S = 1.0  # a unit that has just failed is asked again so soon, if its poll is slower
-QUIET_S = 0.05  # no byte for so long: the line is drained
-DRAIN_MAX_S = 2.0
-SILENT_LIMIT = 3  # missed TCP replies in a row, from any unit, that suggest a dead connection
 GATEWAY_EXCEPTIONS = (10, 11)  # gateway path unavailable, gateway target failed to respond: as slow as silence
-
-
-class Link(Protocol):
-    """One serial port or socket; one request at a time."""
-
-    gate: Gate
-    last_byte_s: float
-
-    @property
-    def connected(self) -> bool: ...
-
-    async def open(self) -> None:
-        """Connect. Raises ReplyError."""
-
-    def close(self) -> None:
-        """Close at once; harmless when closed."""
-
-    async def read(self, unit_id: int, block: Block, timeout_s: float) -> Sequence[int]:
-        """The words (bits as 0/1) of `block`, exactly `block.count`. Raises ReplyError."""
-        ...
+WRITE_TRIES = 2
+GUEST_TIMEOUT_S = 1.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -67,31 +40,24 @@ class _Unit:
     """One unit and what its owner knows of it.
 
     Attributes:
-        blocks: the reads of a poll, each with (point, decoder) of its registers.
-        resyncs: reads of a different length; the one that is known to be answered comes first.
-        missed_resyncs: resynchronizing reads in a row that were not answered.
+        reads: the reads of a poll, each with (point, decoder) of its registers.
         due_s: when it is polled next, `words.mono_s()`. turn_s: when its last poll was made or skipped.
         trusted: it answered, and no trusted unit has missed a reply since.
     """
 
     spec: UnitSpec
-    health: UnitHealth
-    blocks: tuple[tuple[Block, tuple[tuple[str, Decoder], ...]], ...]
-    resyncs: tuple[Block, ...]
-    timeout_s: float
+    peer: Peer
+    blocks: tuple[Block, ...]
+    reads: tuple[tuple[Request, tuple[tuple[str, Decoder], ...]], ...]
     due_s: float
-    needs_resync: bool
     policy: BreakerPolicy
-    missed_resyncs: int = 0
     turn_s: float = 0.0
     trusted: bool = False
     breaker: Breaker = field(default_factory=Breaker)
 
-    def resync_read(self) -> Block:
-        """The best read every other time, the others in turn: a device may stay silent at some of them."""
-        turn, is_other = divmod(self.missed_resyncs, 2)
-        others = self.resyncs[1:]
-        return others[turn % len(others)] if is_other and others else self.resyncs[0]
+    @property
+    def health(self) -> UnitHealth:
+        return self.peer.health
 
     def suspect(self, now_s: float) -> bool:
         """Asking it may cost the bus a missed reply. While the breaker is open nobody asks, so nothing is at stake."""
@@ -107,20 +73,29 @@ class _Unit:
 
 def _unit(bus: BusSpec, spec: UnitSpec, health: UnitHealth, due_s: float) -> _Unit:
     blocks = plan(spec.registers, max_gap=spec.max_gap, max_count=spec.max_count)
+    blocks = blocks or tuple(_read_back(output) for output in spec.outputs)  # else nobody would know that it lives
     return _Unit(
         spec=spec,
-        health=health,
-        blocks=tuple((b, _points(spec, b)) for b in blocks),
-        resyncs=resync_reads(blocks),
-        timeout_s=bus.timeout_s(spec),
-        policy=_policy(max(_late_s(bus), bus.timeout_s(spec))),
+        peer=Peer(
+            timeout_s=bus.timeout_s(spec),
+            resyncs=_resyncs(spec.unit_id, blocks),
+            needs_resync=bus.kind.is_rtu,
+            health=health,
+        ),
+        blocks=blocks,
+        reads=tuple((read_request(spec.unit_id, b), _points(spec, b)) for b in blocks),
         due_s=due_s,
-        needs_resync=bus.kind.is_rtu,
+        policy=_policy(bus, spec),
     )
 
 
-def _policy(miss_s: float) -> BreakerPolicy:
+def _resyncs(unit_id: int, blocks: Sequence[Block]) -> tuple[Request, ...]:
+    return tuple(read_request(unit_id, block) for block in resync_reads(blocks))
+
+
+def _policy(bus: BusSpec, spec: UnitSpec) -> BreakerPolicy:
     """Pauses, before jitter, of five missed replies or more: a dead unit costs at most about 1/5 of the time."""
+    miss_s = max(bus.late_s, bus.timeout_s(spec))
     return BreakerPolicy(base_s=max(2.0, 5 * miss_s), cap_s=max(60.0, 5 * miss_s))
 
 
@@ -128,8 +103,16 @@ def _points(spec: UnitSpec, block: Block) -> tuple[tuple[str, Decoder], ...]:
     return tuple((f"{spec.device}.{r.name}", compile_decoder(r, block.address)) for r in block.registers)
 
 
-def _late_s(bus: BusSpec) -> float:
-    return bus.late_max_ms / 1000 if bus.kind.is_rtu else 0.0
+def _read_back(output: Output) -> Block:
+    return Block(table=output.table, address=output.address, count=1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Errand:
+    """What somebody asked of the owner, and where the answer goes."""
+
+    run: Callable[[], Awaitable[Answer]]
+    answer: asyncio.Future[Answer]
 
 
 class Owner:
@@ -140,35 +123,53 @@ class Owner:
         self.spec = spec
         self.sink = sink
         self.health = health
-        self.link = link
+        self.line = Line(spec, link, health)
         self.units = [  # phases spread over the period
             _unit(spec, u, health.units[u.device], start_s + u.poll_s * i / len(spec.units))
             for i, u in enumerate(spec.units)
         ]
-        self.last_asked: _Unit | None = None
         self.suspect_s = 0.0  # when the last poll of a unit that was not trusted ended
-        self.up = False  # as far as we know
-        self.heard_since_open = False
-        self.opened = False
-        self.failed_opens = 0
-        self.reopen_s = 0.0
-        self.silent = 0
-        # RTU: a late reply may be under way until quiet_s; nobody is asked before.
-        self.unsettled = spec.kind.is_rtu
-        self.quiet_s = start_s + _late_s(spec)
+        self.writes: deque[_Errand] = deque()
+        self.guests: deque[_Errand] = deque()
+        self.guest_peers: dict[int, Peer] = {}
+        self.coming: BusSpec | None = None
+        self.nap: asyncio.Future[None] | None = None
 
     async def run(self) -> NoReturn:
         task = asyncio.current_task()
         assert task is not None
         while True:
-            if task.cancelling():  # Python 3.11's wait_for, used by pymodbus, can swallow a cancellation
+            if task.cancelling():  # Python 3.11's wait_for, used by libraries, can swallow a cancellation
                 raise asyncio.CancelledError
-            self.health.beat_s = mono_s()
-            unit = self.pick(mono_s())
-            if (wait_s := unit.due_s - mono_s()) > 0:
-                await asyncio.sleep(min(wait_s, IDLE_S))
+            now_s = self.health.beat_s = mono_s()
+            if self.coming is not None:
+                self.adopt(self.coming)
+            if self.writes:
+                await self.serve(self.writes)
+            unit = self.pick(now_s) if self.units else None
+            if unit is not None and unit.due_s <= now_s:
+                self.sink(await self.turn(unit))
+            elif not self.guests:
+                await self.rest(IDLE_S if unit is None else min(unit.due_s - now_s, IDLE_S))
                 continue
-            self.sink(await self.turn(unit))
+            if self.guests:
+                await self.serve(self.guests)
+
+    async def rest(self, pause_s: float) -> None:
+        """Sleep, until `wake`."""
+        loop = asyncio.get_running_loop()
+        self.nap = nap = loop.create_future()
+        timer = loop.call_later(pause_s, self.wake)
+        try:
+            await nap
+        finally:
+            timer.cancel()
+            self.nap = None
+
+    def wake(self) -> None:
+        """End the present sleep."""
+        if self.nap is not None and not self.nap.done():
+            self.nap.set_result(None)
 
     def pick(self, now_s: float) -> _Unit:
         """Whose turn is next; it may not have come yet.
@@ -176,10 +177,13 @@ class Owner:
         A suspect waits until each of the others that is due has had one turn since the suspect was due and since the
         last suspect was asked: many dead units do not starve the living, and a bus that is always busy not the dead.
         """
+        first = min(self.units, key=_due_s)
+        if first.due_s > now_s:
+            return first
         due = [u for u in self.units if u.due_s <= now_s]
         suspects = [u for u in due if u.suspect(now_s)]
         if not suspects:
-            return min(self.units, key=_due_s)
+            return first
         suspect = min(suspects, key=_hopeful_first)
         since_s = max(suspect.due_s, self.suspect_s)
         others = (u for u in due if u.turn_s < since_s and not u.suspect(now_s))
@@ -190,40 +194,51 @@ class Owner:
         start_s = mono_s()
         unit.turn_s = start_s
         suspect = unit.suspect(start_s)
-        unit.skip_missed(start_s)
+        if start_s - unit.due_s >= unit.spec.poll_s:
+            unit.skip_missed(start_s)
         unit.due_s += unit.spec.poll_s
-        unit.health.polls += 1
-        unit.health.breaker = unit.breaker.state(start_s)
-        if unit.health.breaker is BreakerState.OPEN:
-            unit.health.skipped += 1
-            return _bad(unit, unit.health.why, now())
-        readings, fault = await self.poll_safely(unit)
-        self.judge(unit, fault, readings[0].at)
+        health = unit.health
+        health.polls += 1
+        health.breaker = unit.breaker.state(start_s)
+        if health.breaker is BreakerState.OPEN:
+            health.skipped += 1
+            return _bad(unit, health.why, now())
+        readings, fault, at = await self.poll_safely(unit)
+        self.judge(unit, fault, at)
         if suspect:
             self.suspect_s = mono_s()
         return readings
 
-    async def poll_safely(self, unit: _Unit) -> tuple[list[Reading], ReplyError | None]:
+    async def poll_safely(self, unit: _Unit) -> tuple[list[Reading], ReplyError | None, Instant]:
         """A defect of a driver must not blind a site: it becomes a fault of this unit, and the port is opened again."""
         try:
             return await self.poll(unit)
         except Exception as error:
-            logger.exception("bus %s unit %s: driver error", self.spec.id, unit.spec.unit_id)
-            self.drop()
-            self.unsettle(unit, mono_s() + _late_s(self.spec))
-            fault = ReplyError("driver_error", f"bus {self.spec.id}: {type(error).__name__}: {error}", asked=True)
-            return _bad(unit, fault.why, now()), fault
+            fault, at = self.broken(unit.peer, error), now()
+            return _bad(unit, fault.why, at), fault, at
 
-    async def poll(self, unit: _Unit) -> tuple[list[Reading], ReplyError | None]:
+    def broken(self, peer: Peer, error: Exception) -> ReplyError:
+        """A defect of ours or of a library: note it and open the port again."""
+        logger.error("bus %s: driver error", self.spec.id, exc_info=error)
+        self.line.drop()
+        self.line.unsettle(peer, mono_s() + self.spec.late_s)
+        return ReplyError("driver_error", f"bus {self.spec.id}: {type(error).__name__}: {error}", asked=True)
+
+    async def poll(self, unit: _Unit) -> tuple[list[Reading], ReplyError | None, Instant]:
         """Read every block; the first reply that does not come ends the poll, an exception only its own block."""
         fault: ReplyError | None = None
         answers: list[Sequence[int] | str] = []
+        line, peer = self.line, unit.peer
         try:
-            await self.ready()
-            await self.resync(unit)
-            for block, _ in unit.blocks:
+            if not line.is_ready:
+                await line.ready()
+            if peer.needs_resync:
+                await line.resync(peer)
+            for request, _ in unit.reads:
+                if self.writes:
+                    await self.serve(self.writes)
                 try:
-                    answers.append(await self.ask(unit, block))
+                    answers.append(request.words(await line.ask(peer, request)))
                 except ReplyError as refused:
                     if not refused.code:
                         raise
@@ -231,149 +246,24 @@ class Owner:
                     answers.append(refused.why)
         except ReplyError as missed:
             fault = missed
-            answers += [missed.why] * (len(unit.blocks) - len(answers))
-        return _readings(unit, answers, now()), fault
-
-    async def ask(self, unit: _Unit, block: Block) -> Sequence[int]:
-        """One request. Raises ReplyError; whatever it leaves behind on the wire is noted."""
-        if (gap_s := self.link.last_byte_s + self.spec.gap_s - mono_s()) > 0:
-            await asyncio.sleep(gap_s)
-        self.last_asked = unit
-        asked_s = mono_s()
-        try:
-            words = await self.link.read(unit.spec.unit_id, block, unit.timeout_s)
-        except ReplyError as fault:
-            if fault.code:
-                unit.health.exceptions += 1
-                self.heard()
-            elif fault.asked:
-                self.missed(unit, fault, asked_s)
-            raise
-        self.heard()
-        return words
-
-    def heard(self) -> None:
-        self.silent = self.failed_opens = 0
-        self.heard_since_open = True
-
-    def missed(self, unit: _Unit, fault: ReplyError, asked_s: float) -> None:
-        if fault.why == "timeout":
-            unit.health.timeouts += 1
-        elif fault.why == "bad_frame":
-            unit.health.bad_frames += 1
-        if self.spec.kind.is_rtu:
-            self.unsettle(unit, asked_s + _late_s(self.spec))
-            return
-        self.silent += 1
-        if fault.why == "bad_frame" or self.silent >= SILENT_LIMIT:  # the stream's position is lost, or the peer is
-            self.drop()
-
-    def unsettle(self, unit: _Unit, quiet_s: float) -> None:
-        """RTU: a reply to `unit` may still come until `quiet_s`."""
-        if self.spec.kind.is_rtu:
-            unit.needs_resync = self.unsettled = True
-            self.quiet_s = max(self.quiet_s, quiet_s)
-
-    async def resync(self, unit: _Unit) -> None:
-        """One answered read of a different length proves that every earlier reply of the unit has passed."""
-        if not unit.needs_resync:
-            return
-        read = unit.resync_read()
-        try:
-            await self.ask(unit, read)
-        except ReplyError as fault:
-            if not fault.code:
-                unit.missed_resyncs += 1
-                raise
-        unit.resyncs = (read, *(r for r in unit.resyncs if r != read))
-        unit.missed_resyncs = 0
-        unit.needs_resync = False
-        unit.health.resyncs += 1
-
-    # --- the wire ---
-
-    async def ready(self) -> None:
-        """Connected, and on RTU nothing late under way. Raises ReplyError."""
-        self.notice_strays()
-        if self.unsettled:
-            await self.wait_until(self.quiet_s)
-            self.count_strays()
-            if self.spec.kind is BusKind.RTU_TCP:
-                self.drop()
-        if not self.link.connected:
-            await self.connect()
-        if self.unsettled:
-            await self.drain()
-            self.unsettled = False
-
-    def notice_strays(self) -> None:
-        """Bytes on an idle RTU bus: the unit asked last may have answered twice, or one reply behind."""
-        if self.count_strays() >= RTU_EXCEPTION_SIZE and self.last_asked is not None:
-            self.unsettle(self.last_asked, mono_s())
-
-    def count_strays(self) -> int:
-        """How many bytes came that nobody had asked for; they are forgotten."""
-        stray = self.link.gate.stray
-        self.health.strays += int(stray > 0)
-        self.link.gate.reset()
-        return stray
-
-    async def connect(self) -> None:
-        if self.up:  # we did not close it
-            self.up = self.health.connected = False
-            if not self.heard_since_open:
-                self.back_off()
-        if mono_s() < self.reopen_s:
-            raise ReplyError("no_connection", self.health.last_error or f"bus {self.spec.id}: closed by the peer")
-        try:
-            await self.link.open()
-        except ReplyError as fault:
-            if not self.failed_opens:
-                logger.warning("%s; trying again for ever", fault)
-            self.health.last_error = str(fault)
-            self.back_off()
-            raise
-        self.health.reconnects += int(self.opened)
-        self.up = self.health.connected = self.opened = True
-        self.heard_since_open = False
-
-    def back_off(self) -> None:
-        pause_s = min(RECONNECT_FIRST_S * 2 ** min(self.failed_opens, 16), RECONNECT_CAP_S)
-        self.reopen_s = mono_s() + pause_s * random.uniform(0.8, 1.2)  # noqa: S311 - not a secret
-        self.failed_opens += 1
-
-    def drop(self) -> None:
-        """Close by our own will: no back-off."""
-        self.link.close()
-        self.up = self.health.connected = False
-
-    async def drain(self) -> None:
-        """Let the loop read until the line is quiet. Raises ReplyError when it never is."""
-        start_s = mono_s()
-        quiet_s = max(QUIET_S, self.spec.gap_s)
-        while (left_s := max(self.link.last_byte_s, start_s) + quiet_s - mono_s()) > 0:
-            if mono_s() - start_s > DRAIN_MAX_S:
-                seen = self.link.gate.tail.hex(" ")
-                raise ReplyError("bus_noise", f"bus {self.spec.id}: bytes come without a request: {seen}")
-            await asyncio.sleep(left_s)
-        self.count_strays()
-
-    async def wait_until(self, moment_s: float) -> None:
-        while (left_s := moment_s - mono_s()) > 0:
-            await asyncio.sleep(min(left_s, IDLE_S))
-            self.health.beat_s = mono_s()
+            answers += [missed.why] * (len(unit.reads) - len(answers))
+        at = now()
+        return _readings(unit, answers, at), fault, at
 
     # --- the verdict ---
 
     def judge(self, unit: _Unit, fault: ReplyError | None, at: Instant) -> None:
         """Count the poll and move the breaker."""
-        health, now_s = unit.health, mono_s()
+        health = unit.health
         if fault is None:
             health.good += 1
             health.last_good_at = at
+            if unit.trusted and not health.why and unit.breaker.failures == 0:
+                return  # as nearly always
         else:
             health.bad += 1
             health.last_error = self.health.last_error = str(fault)
+        now_s = mono_s()
         _log_change(unit, fault)
         health.why = fault.why if fault else ""
         if fault is None or (fault.code and fault.code not in GATEWAY_EXCEPTIONS):
@@ -394,6 +284,153 @@ class Owner:
         unit.breaker = Breaker()
         unit.trusted = True
 
+    # --- what people ask for ---
+
+    async def read(self, unit_id: int, block: Block, timeout_s: float | None) -> Answer:
+        """A guest's read, between two polls."""
+        return await self._submit(self.guests, lambda: self._read(unit_id, block, timeout_s))
+
+    async def write(self, device: str, output: str, state: str) -> Answer:
+        """Write an output and read it back, before the next request of any poll.
+
+        Raises:
+            RefusedError: `no_such_output`, `no_such_state`: nothing was sent.
+            ReplyError: not confirmed; `not_taken` when it reads back otherwise.
+        """
+        unit = next((u for u in self.units if u.spec.device == device), None)
+        found = next((o for o in unit.spec.outputs if o.name == output), None) if unit else None
+        if unit is None or found is None:
+            raise RefusedError("no_such_output", f"{device} has no output {output!r} on bus {self.spec.id}")
+        states = dict(found.states)
+        if state not in states:
+            known = ", ".join(states)
+            raise RefusedError("no_such_state", f"{device}.{output} can be {known} (got {state!r})")
+        return await self._submit(self.writes, lambda: self._write(unit, found, states[state]))
+
+    async def _submit(self, queue: deque[_Errand], run: Callable[[], Awaitable[Answer]]) -> Answer:
+        errand = _Errand(run, asyncio.get_running_loop().create_future())
+        queue.append(errand)
+        self.wake()
+        return await errand.answer
+
+    async def serve(self, queue: deque[_Errand]) -> None:
+        """The first errand of `queue`; nothing that goes wrong in it ends the owner."""
+        errand = queue.popleft()
+        if errand.answer.done():  # whoever asked has gone
+            return
+        try:
+            answer = await errand.run()
+        except BaseException as error:
+            known = isinstance(error, ReplyError)
+            if not errand.answer.done():
+                ended = ReplyError("driver_error", f"bus {self.spec.id}: {type(error).__name__}: {error}")
+                errand.answer.set_exception(error if known else ended)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            if not errand.answer.done():
+                errand.answer.set_result(answer)
+
+    async def _read(self, unit_id: int, block: Block, timeout_s: float | None) -> Answer:
+        request = read_request(unit_id, block)
+        unit = next((u for u in self.units if u.spec.unit_id == unit_id), None)
+        if unit is None:
+            return await self._ask(self._guest(unit_id, block, timeout_s), request)
+        peer, usual_s = unit.peer, unit.peer.timeout_s
+        peer.timeout_s = timeout_s or usual_s
+        try:
+            return await self._ask(peer, request)
+        finally:
+            peer.timeout_s = usual_s
+            if peer.needs_resync:
+                peer.resyncs = _resyncs(unit_id, (*unit.blocks, block))
+
+    def _guest(self, unit_id: int, block: Block, timeout_s: float | None) -> Peer:
+        health = UnitHealth(device=f"unit {unit_id}", unit_id=unit_id)
+        peer = self.guest_peers.setdefault(  # at most 256
+            unit_id, Peer(timeout_s=0.0, resyncs=(), needs_resync=False, health=health, is_guest=True)
+        )
+        peer.timeout_s, peer.resyncs = timeout_s or GUEST_TIMEOUT_S, _resyncs(unit_id, (block,))
+        return peer
+
+    async def _ask(self, peer: Peer, request: Request) -> Answer:
+        try:
+            if not self.line.is_ready:
+                await self.line.ready()
+            if peer.needs_resync:
+                await self.line.resync(peer)
+            asked_s = mono_s()
+            pdu = await self.line.ask(peer, request)
+        except ReplyError:
+            raise
+        except Exception as error:
+            raise self.broken(peer, error) from error
+        return Answer(words=request.words(pdu), reply_ms=(self.line.link.last_byte_s - asked_s) * 1000)
+
+    async def _write(self, unit: _Unit, output: Output, raw: int) -> Answer:
+        """A write is the same however often it is made, so one that is not confirmed is made again."""
+        what = f"{unit.spec.device}.{output.name}"
+        for tries_left in reversed(range(WRITE_TRIES)):
+            try:
+                if not self.line.is_ready:
+                    await self.line.ready()
+                await self.line.ask(unit.peer, write_request(unit.spec.unit_id, output, raw))
+                answer = await self._ask(unit.peer, read_request(unit.spec.unit_id, _read_back(output)))
+            except ReplyError as fault:
+                if not tries_left or fault.code:
+                    raise
+                continue
+            if answer.words[0] == raw:
+                return answer
+            if not tries_left:
+                raise ReplyError("not_taken", f"{what}: {raw} was written, {answer.words[0]} reads back", asked=True)
+        raise AssertionError("unreachable")
+
+    def close(self) -> None:
+        """Nobody waits for an answer that cannot come any more."""
+        for errand in (*self.writes, *self.guests):
+            if not errand.answer.done():
+                errand.answer.set_exception(ReplyError("no_connection", f"bus {self.spec.id} is being stopped"))
+        self.writes.clear()
+        self.guests.clear()
+
+    # --- other units ---
+
+    def change(self, spec: BusSpec) -> None:
+        """Other units or times on the same wire, from the next turn on."""
+        self.coming = spec
+        self.wake()
+
+    def adopt(self, spec: BusSpec) -> None:
+        """Units that are the same go on as if nothing had happened; the counters of those that changed as well."""
+        self.coming = None
+        start_s, before = mono_s(), {u.spec.device: u for u in self.units}
+        self.spec = spec
+        self.line.use(spec)
+        self.health.units = {u.device: _health_of(self.health, u) for u in spec.units}
+        self.units = [
+            self._adopted(before.get(u.device), u, start_s + u.poll_s * i / len(spec.units))
+            for i, u in enumerate(spec.units)
+        ]
+
+    def _adopted(self, old: _Unit | None, spec: UnitSpec, due_s: float) -> _Unit:
+        if old is None:
+            return _unit(self.spec, spec, self.health.units[spec.device], due_s)
+        if old.spec == spec:
+            old.peer.timeout_s, old.policy = self.spec.timeout_s(spec), _policy(self.spec, spec)
+            return old
+        same_phase = old.spec.poll_s == spec.poll_s
+        unit = _unit(self.spec, spec, self.health.units[spec.device], old.due_s if same_phase else due_s)
+        if old.spec.unit_id == spec.unit_id:
+            unit.peer.needs_resync, unit.breaker, unit.trusted = old.peer.needs_resync, old.breaker, old.trusted
+        return unit
+
+
+def _health_of(bus: BusHealth, spec: UnitSpec) -> UnitHealth:
+    health = bus.units.get(spec.device) or UnitHealth(device=spec.device, unit_id=spec.unit_id)
+    health.unit_id = spec.unit_id
+    return health
+
 
 def _due_s(unit: _Unit) -> float:
     return unit.due_s
@@ -405,7 +442,7 @@ def _hopeful_first(unit: _Unit) -> tuple[bool, float]:
 
 def _readings(unit: _Unit, answers: Sequence[Sequence[int] | str], at: Instant) -> list[Reading]:
     readings: list[Reading] = []
-    for (_, points), answer in zip(unit.blocks, answers, strict=True):
+    for (_, points), answer in zip(unit.reads, answers, strict=True):
         if isinstance(answer, str):
             readings += [Reading(point=p, value=None, quality=Quality.BAD, why=answer, at=at) for p, _ in points]
             continue
@@ -416,7 +453,7 @@ def _readings(unit: _Unit, answers: Sequence[Sequence[int] | str], at: Instant) 
 
 
 def _bad(unit: _Unit, why: str, at: Instant) -> list[Reading]:
-    return _readings(unit, [why] * len(unit.blocks), at)
+    return _readings(unit, [why] * len(unit.reads), at)
 
 
 def _log_change(unit: _Unit, fault: ReplyError | None) -> None:
