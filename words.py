@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 
 class ClockState(enum.StrEnum):
     """How far wall-clock time can be believed."""
@@ -48,9 +50,10 @@ class Instant:
         return {"utc": utc_text(self.utc_ms), "mono": round(self.mono_s, 3), "boot": self.boot, "clock": clock}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class Reading(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One measured value. `value` is None when nothing was measured; a value is never invented.
+
+    A msgspec structure, not a dataclass: thousands are made every second, and it is made ten times as fast.
 
     Attributes:
         point: id of the point, `area.device.name`.

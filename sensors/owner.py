@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -33,6 +34,10 @@ RETRY_S = 1.0  # a unit that has just failed is asked again so soon, if its poll
 GATEWAY_EXCEPTIONS = (10, 11)  # gateway path unavailable, gateway target failed to respond: as slow as silence
 WRITE_TRIES = 2
 GUEST_TIMEOUT_S = 1.0
+# One waking of the processor serves many: the polls of all buses begin on a grid, those of one bus in a few slots.
+GRID_S = 0.1
+SLOTS = 5
+EARLY_S = 0.001  # what a timer may miss
 
 
 @dataclass(slots=True, kw_only=True)
@@ -119,14 +124,13 @@ class Owner:
     """The one task that uses the bus."""
 
     def __init__(self, spec: BusSpec, link: Link, sink: Sink, health: BusHealth) -> None:
-        start_s = mono_s()
+        start_s = _grid(mono_s())
         self.spec = spec
         self.sink = sink
         self.health = health
         self.line = Line(spec, link, health)
-        self.units = [  # phases spread over the period
-            _unit(spec, u, health.units[u.device], start_s + u.poll_s * i / len(spec.units))
-            for i, u in enumerate(spec.units)
+        self.units = [
+            _unit(spec, u, health.units[u.device], start_s + _phase_s(u, i, spec)) for i, u in enumerate(spec.units)
         ]
         self.suspect_s = 0.0  # when the last poll of a unit that was not trusted ended
         self.writes: deque[_Errand] = deque()
@@ -147,7 +151,7 @@ class Owner:
             if self.writes:
                 await self.serve(self.writes)
             unit = self.pick(now_s) if self.units else None
-            if unit is not None and unit.due_s <= now_s:
+            if unit is not None and unit.due_s <= now_s + EARLY_S:
                 self.sink(await self.turn(unit))
             elif not self.guests:
                 await self.rest(IDLE_S if unit is None else min(unit.due_s - now_s, IDLE_S))
@@ -404,13 +408,12 @@ class Owner:
     def adopt(self, spec: BusSpec) -> None:
         """Units that are the same go on as if nothing had happened; the counters of those that changed as well."""
         self.coming = None
-        start_s, before = mono_s(), {u.spec.device: u for u in self.units}
+        start_s, before = _grid(mono_s()), {u.spec.device: u for u in self.units}
         self.spec = spec
         self.line.use(spec)
         self.health.units = {u.device: _health_of(self.health, u) for u in spec.units}
         self.units = [
-            self._adopted(before.get(u.device), u, start_s + u.poll_s * i / len(spec.units))
-            for i, u in enumerate(spec.units)
+            self._adopted(before.get(u.device), u, start_s + _phase_s(u, i, spec)) for i, u in enumerate(spec.units)
         ]
 
     def _adopted(self, old: _Unit | None, spec: UnitSpec, due_s: float) -> _Unit:
@@ -430,6 +433,16 @@ def _health_of(bus: BusHealth, spec: UnitSpec) -> UnitHealth:
     health = bus.units.get(spec.device) or UnitHealth(device=spec.device, unit_id=spec.unit_id)
     health.unit_id = spec.unit_id
     return health
+
+
+def _phase_s(unit: UnitSpec, index: int, bus: BusSpec) -> float:
+    """Units are spread over the period."""
+    slots = min(SLOTS, len(bus.units))
+    return unit.poll_s * (index * slots // len(bus.units)) / slots
+
+
+def _grid(moment_s: float) -> float:
+    return math.floor(moment_s / GRID_S) * GRID_S
 
 
 def _due_s(unit: _Unit) -> float:
