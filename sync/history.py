@@ -17,15 +17,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
-
-from sqlite_utils import Database
-from sqlite_utils.migrations import Migrations
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from ..words import Reading, mono_s, utc_text
 from .columns import DamagedError, Sample, compress, decompress, pack, readings, thin, unpack
-from .sqlite import Writer, connect_for_reading
+from .sqlite import Schema, Writer, connect_for_reading
 from .wire import HISTORY, batch_chain, stream_genesis
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
 
 T = TypeVar("T")
 
@@ -49,10 +49,6 @@ class Segment:
     body: bytes
 
 
-_migrations = Migrations("history")
-
-
-@_migrations()
 def m001_segments(db: Database) -> None:
     """Small rows that are searched apart from the bodies that are read."""
     for statement in (
@@ -63,6 +59,9 @@ def m001_segments(db: Database) -> None:
         "CREATE TABLE body (n INTEGER PRIMARY KEY, body BLOB NOT NULL)",
     ):
         db.execute(statement)
+
+
+_SCHEMA = Schema("history", (m001_segments,))
 
 
 class History:
@@ -322,7 +321,7 @@ class History:
             verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             if verdict != "ok":
                 raise DamagedError(f"{self.path}: {verdict}")
-        _migrations.apply(Database(connection))
+        _SCHEMA.apply(connection)
         meta = dict(connection.execute("SELECT key, value FROM meta"))
         self.epoch, self.durable = meta.get("epoch") or secrets.token_hex(8), meta.get("durable", 0)
         connection.execute("BEGIN IMMEDIATE")

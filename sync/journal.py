@@ -18,14 +18,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
-
-from sqlite_utils import Database
-from sqlite_utils.migrations import Migrations
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import ConfigError, PermanentError
 from ..words import Instant
-from .sqlite import Writer, connect_for_reading
+from .sqlite import Schema, Writer, connect_for_reading
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
 
 T = TypeVar("T")
 
@@ -145,10 +145,6 @@ def next_chain(previous: bytes, data: bytes) -> bytes:
     return hashlib.sha256(previous + data).digest()
 
 
-_migrations = Migrations("journal")
-
-
-@_migrations()
 def m001_records(db: Database) -> None:
     """The log itself and what identifies it."""
     db["meta"].create({"key": str, "value": str}, pk="key")  # pyright: ignore[reportAttributeAccessIssue]
@@ -158,10 +154,12 @@ def m001_records(db: Database) -> None:
     )
 
 
-@_migrations()
 def m002_alarm_index(db: Database) -> None:
     """The alarm history reads backwards through alarm records alone, however rare they are."""
     db.execute("CREATE INDEX record_alarm ON record (seq) WHERE kind GLOB 'alarm.*'")
+
+
+_SCHEMA = Schema("journal", (m001_records, m002_alarm_index))
 
 
 class Journal:
@@ -282,7 +280,7 @@ class Journal:
                 _log.exception("a subscriber failed at records %d to %d", records[0].seq, records[-1].seq)
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        _migrations.apply(Database(connection))
+        _SCHEMA.apply(connection)
         meta = dict(connection.execute("SELECT key, value FROM meta"))
         if meta.get("gateway", self.gateway) != self.gateway:
             problem = f"gateway.id: must be {meta['gateway']!r}, whose journal this is (got {self.gateway!r})"

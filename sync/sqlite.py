@@ -11,12 +11,15 @@ import contextlib
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import PermanentError
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
 
 _MOST_JOBS_IN_A_COMMIT = 512
 
@@ -33,6 +36,41 @@ _JOBS_OWN = frozenset(
 )
 
 Job = Callable[[sqlite3.Connection], Any]
+
+
+class Schema:
+    """Numbered, all-or-nothing steps that make a file what the code expects (sqlite-utils' migrations).
+
+    sqlite-utils is loaded only when a step is missing: it would take a tenth of the daemon's start.
+
+    Args:
+        name: of the set, unique in the file.
+        steps: in order; each is known by its function's name and never changed once it was released.
+    """
+
+    def __init__(self, name: str, steps: Sequence[Callable[[Database], None]]) -> None:
+        self.name = name
+        self.steps = tuple(steps)
+
+    def apply(self, connection: sqlite3.Connection) -> None:
+        """Run the steps that the file has not seen."""
+        if {step.__name__ for step in self.steps} <= self._applied(connection):
+            return
+        from sqlite_utils import Database
+        from sqlite_utils.migrations import Migrations
+
+        migrations = Migrations(self.name)
+        for step in self.steps:
+            migrations()(step)
+        migrations.apply(Database(connection))
+
+    def _applied(self, connection: sqlite3.Connection) -> set[str]:
+        """Names in the table that sqlite-utils keeps."""
+        table = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '_sqlite_migrations'"
+        if connection.execute(table).fetchone() is None:
+            return set()
+        names = connection.execute("SELECT name FROM _sqlite_migrations WHERE migration_set = ?", (self.name,))
+        return {name for (name,) in names}
 
 
 class StoreError(PermanentError):

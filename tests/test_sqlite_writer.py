@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sitewarden.sync.sqlite import StoreError, Writer, connect_for_reading
+from sitewarden.sync.sqlite import Schema, StoreError, Writer, connect_for_reading
 
 BOUND_S = 30
 
@@ -242,3 +245,42 @@ def test_readers_cannot_write(opened, path: Path):
             reading.execute("INSERT INTO t VALUES (1, NULL)")
     finally:
         reading.close()
+
+
+def test_a_schema_is_applied_once_and_step_by_step(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def m001_first(db: Any) -> None:
+        seen.append("first")
+        db.execute("CREATE TABLE a (x)")
+
+    def m002_second(db: Any) -> None:
+        seen.append("second")
+        db.execute("CREATE TABLE b (x)")
+
+    connection = sqlite3.connect(tmp_path / "a.db", isolation_level=None)
+    Schema("one", (m001_first,)).apply(connection)
+    Schema("one", (m001_first,)).apply(connection)
+    assert seen == ["first"]
+    Schema("one", (m001_first, m002_second)).apply(connection)
+    assert seen == ["first", "second"]
+    names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    assert {"a", "b"} <= names
+    connection.close()
+
+
+def test_a_daemon_whose_files_are_up_to_date_does_not_load_the_migrations(tmp_path: Path) -> None:
+    code = f"""
+import asyncio, sys
+from pathlib import Path
+from typing import Any
+from sitewarden.sync.history import History
+from sitewarden.sync.journal import Journal
+async def main():
+    folder = Path({str(tmp_path)!r})
+    async with Journal(folder / "journal.db", "gw1", ()), History(folder / "history.db", "gw1"):
+        print("sqlite_utils" in sys.modules)
+asyncio.run(main())
+"""
+    said = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in "ab"]
+    assert [run.stdout.strip() for run in said] == ["True", "False"]
