@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import termios
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NoReturn
@@ -172,10 +174,11 @@ class Link:
         try:
             async with asyncio.timeout(CONNECT_S):
                 transport, _ = await wire.call_create()
-        except (OSError, TimeoutError) as error:
+        except (OSError, TimeoutError, ValueError, termios.error) as error:
             wire.close()
-            why = "no answer" if isinstance(error, TimeoutError) else error
-            raise ReplyError("no_connection", f"bus {self._spec.id}: cannot open {self._place()}: {why}") from error
+            why = "no answer" if isinstance(error, TimeoutError) else str(error)
+            traceback.clear_frames(error.__traceback__)  # a half-opened serial port would keep its lock
+            raise ReplyError("no_connection", f"bus {self._spec.id}: cannot open {self._place()}: {why}") from None
         except BaseException:
             wire.close()
             raise

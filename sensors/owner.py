@@ -22,9 +22,10 @@ from ..errors import RefusedError
 from ..words import Instant, Quality, Reading, mono_s, now
 from .breaker import Breaker, BreakerPolicy, BreakerState
 from .buses import Answer, BusHealth, BusSpec, ReplyError, UnitHealth, UnitSpec
+from .decoding import BlockReader, compile_block
 from .frames import Request, read_request, write_request
 from .line import IDLE_S, Line, Link, Peer
-from .registers import Block, Decoder, Output, compile_decoder, plan, resync_reads
+from .registers import Block, Output, plan, resync_reads
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +35,10 @@ RETRY_S = 1.0  # a unit that has just failed is asked again so soon, if its poll
 GATEWAY_EXCEPTIONS = (10, 11)  # gateway path unavailable, gateway target failed to respond: as slow as silence
 WRITE_TRIES = 2
 GUEST_TIMEOUT_S = 1.0
-# One waking of the processor serves many: the polls of all buses begin on a grid, those of one bus in a few slots.
+# One waking of the processor serves many: the polls of all buses begin on a grid, and those of one TCP bus come by the
+# ten; a serial line, on which a poll takes long, has them spread evenly.
 GRID_S = 0.1
-SLOTS = 5
+TOGETHER = 10
 EARLY_S = 0.001  # what a timer may miss
 
 
@@ -45,7 +47,7 @@ class _Unit:
     """One unit and what its owner knows of it.
 
     Attributes:
-        reads: the reads of a poll, each with (point, decoder) of its registers.
+        reads: the reads of a poll, each with the points that it answers and what turns its words into readings.
         due_s: when it is polled next, `words.mono_s()`. turn_s: when its last poll was made or skipped.
         trusted: it answered, and no trusted unit has missed a reply since.
     """
@@ -53,7 +55,7 @@ class _Unit:
     spec: UnitSpec
     peer: Peer
     blocks: tuple[Block, ...]
-    reads: tuple[tuple[Request, tuple[tuple[str, Decoder], ...]], ...]
+    reads: tuple[tuple[Request, tuple[str, ...], BlockReader], ...]
     due_s: float
     policy: BreakerPolicy
     turn_s: float = 0.0
@@ -88,7 +90,7 @@ def _unit(bus: BusSpec, spec: UnitSpec, health: UnitHealth, due_s: float) -> _Un
             health=health,
         ),
         blocks=blocks,
-        reads=tuple((read_request(spec.unit_id, b), _points(spec, b)) for b in blocks),
+        reads=tuple(_reader(spec, block) for block in blocks),
         due_s=due_s,
         policy=_policy(bus, spec),
     )
@@ -104,8 +106,10 @@ def _policy(bus: BusSpec, spec: UnitSpec) -> BreakerPolicy:
     return BreakerPolicy(base_s=max(2.0, 5 * miss_s), cap_s=max(60.0, 5 * miss_s))
 
 
-def _points(spec: UnitSpec, block: Block) -> tuple[tuple[str, Decoder], ...]:
-    return tuple((f"{spec.device}.{r.name}", compile_decoder(r, block.address)) for r in block.registers)
+def _reader(spec: UnitSpec, block: Block) -> tuple[Request, tuple[str, ...], BlockReader]:
+    points = [(f"{spec.device}.{register.name}", register) for register in block.registers]
+    read = compile_block(points, block.address)
+    return read_request(spec.unit_id, block), tuple(point for point, _ in points), read
 
 
 def _read_back(output: Output) -> Block:
@@ -238,7 +242,7 @@ class Owner:
                 await line.ready()
             if peer.needs_resync:
                 await line.resync(peer)
-            for request, _ in unit.reads:
+            for request, _, _ in unit.reads:
                 if self.writes:
                     await self.serve(self.writes)
                 try:
@@ -437,8 +441,9 @@ def _health_of(bus: BusHealth, spec: UnitSpec) -> UnitHealth:
 
 def _phase_s(unit: UnitSpec, index: int, bus: BusSpec) -> float:
     """Units are spread over the period."""
-    slots = min(SLOTS, len(bus.units))
-    return unit.poll_s * (index * slots // len(bus.units)) / slots
+    together = 1 if bus.kind.is_rtu else TOGETHER
+    slots = math.ceil(len(bus.units) / together)
+    return unit.poll_s * (index // together) / slots
 
 
 def _grid(moment_s: float) -> float:
@@ -455,13 +460,11 @@ def _hopeful_first(unit: _Unit) -> tuple[bool, float]:
 
 def _readings(unit: _Unit, answers: Sequence[Sequence[int] | str], at: Instant) -> list[Reading]:
     readings: list[Reading] = []
-    for (_, points), answer in zip(unit.reads, answers, strict=True):
+    for (_, points, read), answer in zip(unit.reads, answers, strict=True):
         if isinstance(answer, str):
-            readings += [Reading(point=p, value=None, quality=Quality.BAD, why=answer, at=at) for p, _ in points]
-            continue
-        for point, decode in points:
-            value, quality, why = decode(answer)
-            readings.append(Reading(point=point, value=value, quality=quality, why=why, at=at))
+            readings += [Reading(point=p, value=None, quality=Quality.BAD, why=answer, at=at) for p in points]
+        else:
+            readings += read(answer, at)
     return readings
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 from sitewarden.errors import ConfigError, RefusedError
+from sitewarden.sensors.breaker import BreakerState
 from sitewarden.sensors.buses import BusHealth, BusKind, BusSpec, ReplyError, UnitSpec
 from sitewarden.sensors.frames import crc16
 from sitewarden.sensors.modbus import Bus, guest_link
@@ -40,7 +41,7 @@ class Plant:
     """A Modbus TCP (or RTU over TCP) peer: register = 1000 * unit + address, coils and writes are kept.
 
     Attributes:
-        silent: units that do not answer.
+        silent: units that do not answer. silent_next: so many requests are not answered.
         stubborn: writes are confirmed and not done.
     """
 
@@ -49,6 +50,7 @@ class Plant:
     asked: list[Asked] = field(default_factory=list)
     written: dict[tuple[int, int], int] = field(default_factory=dict)
     silent: set[int] = field(default_factory=set)
+    silent_next: int = 0
     stubborn: bool = False
     refused: set[int] = field(default_factory=set)
     delay_s: float = 0.0
@@ -62,7 +64,8 @@ class Plant:
                 head, body = await self._take(reader)
                 unit, function, address, value = struct.unpack(">BBHH", body[:6])
                 self.asked.append(Asked(unit, function, address, mono_s(), number))
-                if unit in self.silent:
+                if unit in self.silent or self.silent_next:
+                    self.silent_next = max(0, self.silent_next - 1)
                     continue
                 if self.delay_s:
                     await asyncio.sleep(self.delay_s)
@@ -124,7 +127,7 @@ def unit(number: int, *, poll_s: float = 0.1, count: int = 2, outputs: tuple[Out
 
 def spec_of(peer: Plant, *units: UnitSpec) -> BusSpec:
     kind = BusKind.RTU_TCP if peer.rtu else BusKind.TCP
-    return BusSpec(id="b", kind=kind, host="127.0.0.1", port=peer.port, units=units, timeout_ms=200, late_max_ms=250)
+    return BusSpec(id="b", kind=kind, host="127.0.0.1", port=peer.port, units=units, timeout_ms=400, late_max_ms=450)
 
 
 @dataclass
@@ -224,6 +227,37 @@ async def test_a_write_goes_before_the_next_request_of_a_poll() -> None:
         assert functions.index(5) <= 6  # of a poll of 30 requests
         await run.until(lambda: run.health.good == 1)
         assert {r.value for r in run.readings} == {float(1000 + a) for a in range(10, 40)}
+
+
+async def test_a_write_that_was_not_confirmed_is_made_again() -> None:
+    async with plant() as peer, running(spec_of(peer, unit(1, poll_s=60.0, outputs=(SIREN,)))) as run:
+        await run.until(lambda: run.health.good == 1)
+        peer.silent_next = 1
+        assert (await run.bus.write("area.u1", "siren", "on")).words == (1,)
+        assert [a.function for a in peer.asked if a.function != 3] == [5, 5, 1]
+
+
+async def test_commands_do_not_wait_for_the_next_poll(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sitewarden.sensors.owner.IDLE_S", 3600.0)
+    async with plant() as peer, running(spec_of(peer, unit(1, poll_s=3600.0, outputs=(SIREN,)))) as run:
+        await run.until(lambda: run.health.good == 1)
+        async with asyncio.timeout(BOUND_S):
+            await run.bus.write("area.u1", "siren", "on")
+            await run.bus.read(1, Block(table=Table.HOLDING, address=0, count=1))
+        run.bus.change(spec_of(peer, unit(2)))
+        await run.until(lambda: "area.u2" in run.health.units)
+
+
+async def test_whoever_has_gone_is_not_served() -> None:
+    async with plant() as peer, running(spec_of(peer, unit(1, outputs=(SIREN,)))) as run:
+        peer.delay_s = 0.1
+        await run.until(lambda: len(peer.asked) >= 1)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await run.bus.write("area.u1", "siren", "on")
+        seen = run.health.good
+        await run.until(lambda: run.health.good > seen + 1)
+        assert {a.function for a in peer.asked} == {3}
 
 
 async def test_a_board_of_outputs_alone_is_known_to_live() -> None:
@@ -340,6 +374,17 @@ async def test_units_that_stay_go_on_while_others_change(rtu: bool) -> None:
         assert (kept.bad, kept.skipped) == (0, lost)
         assert {a.connection for a in peer.asked if a.unit == 1} == {a.connection for a in peer.asked}
         assert "area.u2.r13" in {r.point for r in run.readings if r.quality is Quality.GOOD}
+
+
+async def test_a_dead_unit_stays_known_as_dead_through_a_change() -> None:
+    async with plant() as peer, running(spec_of(peer, unit(1), unit(2), unit(3))) as run:
+        peer.silent = {2, 3}
+        await run.until(lambda: all(run.health.units[u].breaker is BreakerState.OPEN for u in ("area.u2", "area.u3")))
+        asked = len(peer.asked)
+        run.bus.change(spec_of(peer, unit(1, count=3), unit(2), unit(3, count=3)))
+        polls = run.health.units["area.u1"].good
+        await run.until(lambda: run.health.units["area.u1"].good > polls + 3)
+        assert {a.unit for a in peer.asked[asked:]} == {1}
 
 
 async def test_a_change_takes_effect_in_a_long_sleep() -> None:

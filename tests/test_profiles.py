@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sitewarden.errors import ConfigError
-from sitewarden.sensors.profiles import load_catalogue
-from sitewarden.sensors.registers import decode, plan
-from sitewarden.words import Point
+from sitewarden.sensors.fitting import Channel, Setting, fit
+from sitewarden.sensors.gases import GASES
+from sitewarden.sensors.profiles import Profile, load_catalogue, open_catalogue
+from sitewarden.sensors.registers import (
+    ONE_BY_ONE,
+    Heartbeat,
+    Output,
+    Part,
+    Status,
+    Table,
+    Text,
+    compile_decoder,
+    decode,
+    plan,
+)
+from sitewarden.words import Point, Quality
 
 GOOD = """
 id = "x1"
@@ -29,6 +44,10 @@ scale = 0.1
 low = -40
 high = 80.5
 """
+
+
+OUTPUT = "high = 80.5\n[[outputs]]\nname = 'o'\nname_zh = '警'\nname_en = 'o'\naddress = 0\n"
+VARIANT = "high = 80.5\n[[variants]]\nid = 'v'\ndiffers = 'd'\ntell = 't'\n"
 
 
 def catalogue(folder: Path, text: str, name: str = "x1.toml") -> Path:
@@ -60,7 +79,7 @@ def test_shipped_catalogue() -> None:
         ("pressure_transmitter", ("holding", 2, 3), [0, 3, 350], {"pressure": 0.35}),
         ("pressure_transmitter", ("holding", 2, 3), [1, 1, 3500], {"pressure": 0.35}),
         ("pressure_transmitter", ("holding", 2, 3), [3, 2, 350], {"pressure": 0.35}),
-        ("pressure_transmitter", ("holding", 2, 3), [5, 2, 350], {"pressure": None}),
+        ("pressure_transmitter", ("holding", 2, 3), [9, 2, 350], {"pressure": None}),
         ("pressure_f32", ("holding", 22, 2), [0x3F4C, 0xCCCD], {"pressure": 0.8}),
         ("qdy30a_level", ("holding", 2, 3), [17, 1, 2345], {"level": 2.345}),
         ("sensepoint_xcd_lel", ("holding", 2, 9), [0x4148, 0, 0, 0, 1, 0, 0, 0, 5], {"lel": 12.5}),
@@ -117,12 +136,107 @@ def test_points_and_unit_of_a_device(tmp_path: Path) -> None:
             "registers: t: needs 200 addresses in one read, at most 125",
         ),
         ('source = "manual p. 3"', "", "source: Field required"),
+        (
+            'quantity = "temperature"',
+            'quantity = "gas"\ngas = "Xe"',
+            f"registers[0]: gas must be one of {', '.join(GASES)} (got 'Xe')",
+        ),
+        (
+            'unit = "°C"',
+            'unit = "%"\ngas = "CH4"',
+            "registers[0]: unit must be one of ppb, ppm, %vol, mg/m³, %LEL, and quantity gas (got '%')",
+        ),
+        (
+            "decimals = 1",
+            "decimals = 1\nmask = 0x10000",
+            "registers[0]: mask must fit an integer type (got 0x10000 of i16)",
+        ),
+        (
+            "decimals = 1",
+            "decimals = 1\nnegative_from = 9",
+            "registers[0]: negative_from belongs to unsigned types (got i16)",
+        ),
+        ('type = "i16"', 'type = "parts"', "registers[0]: type parts and the list of parts must be given together"),
+        (
+            'type = "i16"',
+            'type = "parts"\nparts = [{ address = 0 }, { address = 1 }]',
+            "registers[0]: address must be the lowest of its parts (got 1)",
+        ),
+        (
+            "decimals = 1",
+            "decimals = 1\nunit_at = 2\nunit_factors = [{ code = 1, factor = 1, unit = 'ppm' }]",
+            "registers[0].unit_factors[0]: factor or unit must be given, one of them",
+        ),
+        (
+            "decimals = 1",
+            "decimals = 1\nunit_at = 2\nunit_factors = [{ code = 1, unit = 'g' }]",
+            "registers[0].unit_factors[0]: unit must be one of ppb, ppm, %vol, mg/m³, %LEL (got 'g')",
+        ),
+        (
+            "decimals = 1",
+            "decimals = 1\nstatus = { address = 2 }",
+            "registers[0].status[0]: states or nonzero must be given, one of them",
+        ),
+        ("decimals = 1", 'decimals = 1\ngain = "0.5"', "registers[0].gain: String should match pattern"),
+        (
+            "scale = 0.1",
+            "scale = 0.1\nheartbeat = { address = 2, frozen_s = 0 }",
+            "registers[0].heartbeat.frozen_s: Input",
+        ),
+        (
+            "high = 80.5",
+            OUTPUT + "states = { on = 2 }",
+            "outputs[0]: states of a coil must be 0 or 1 (got {'on': 2})",
+        ),
+        (
+            "high = 80.5",
+            OUTPUT + "table = 'input'\nstates = { on = 1 }",
+            "outputs[0].table: Input should be 'coil' or 'holding' (got 'input')",
+        ),
+        (
+            "high = 80.5",
+            "high = 80.5\n[[identify]]\naddress = 0\nnote = 'n'",
+            'identify[0]: exactly one of values, low and high, is = "unit_id", text must be given',
+        ),
+        (
+            "high = 80.5",
+            "high = 80.5\n[[identify]]\naddress = 0\nnote = 'n'\ntext = '['",
+            "identify[0]: text must be a regular expression: unterminated character set at position 0 (got '[')",
+        ),
+        (
+            'source = "manual p. 3"',
+            'source = "m"\none_by_one = true\nmax_gap = 2',
+            "max_gap: must be 0 beside one_by_one (got 2)",
+        ),
+        (
+            'source = "manual p. 3"',
+            'source = "m"\ntakes_channels = true',
+            "takes_channels: needs registers with the unit mA",
+        ),
+        (
+            'source = "manual p. 3"',
+            'source = "m"\nvariants = 3',
+            "variants: must be a list of tables: begin each with [[variants]]",
+        ),
+        (
+            "high = 80.5",
+            VARIANT + "registers = [{ name = 't', address = -1 }]",
+            "variants[0].registers[0].address: Input should be greater than or equal to 0 (got -1)",
+        ),
+        (
+            "high = 80.5",
+            VARIANT + "drop = ['x']",
+            "variants[0].drop: must name a register (got 'x')",
+        ),
+        ("high = 80.5", "high = 80.5\n[[variants]]\nid = 'v'\ndiffers = 'd'", "variants[0].tell: Field required"),
         ('id = "x1"', 'id = "x2"', "id: must be the file's name, 'x1' (got 'x2')"),
     ],
 )
 def test_each_problem_is_named(tmp_path: Path, old: str, new: str, problem: str) -> None:
     assert old in GOOD
-    assert problems(catalogue(tmp_path, GOOD.replace(old, new))) == [f"x1.toml: {problem}"]
+    (found,) = problems(catalogue(tmp_path, GOOD.replace(old, new)))
+    assert found.startswith(f"x1.toml: {problem}")
+    assert found == f"x1.toml: {problem}" or problem.endswith(("Input", "pattern"))
 
 
 def test_all_problems_of_all_files_at_once(tmp_path: Path) -> None:
@@ -142,3 +256,272 @@ def test_all_problems_of_all_files_at_once(tmp_path: Path) -> None:
 
 def test_no_folder(tmp_path: Path) -> None:
     assert problems(tmp_path / "none") == ["must be a folder with *.toml profiles"]
+
+
+def test_a_variant_is_named_once(tmp_path: Path) -> None:
+    twice = GOOD.replace("high = 80.5", VARIANT + VARIANT.partition("\n")[2])
+    assert problems(catalogue(tmp_path, twice)) == ["x1.toml: variants[1].id: must be unique (got 'v' again)"]
+
+
+# --- everything that a file can say ---
+
+RICH = """
+id = "x1"
+name = "某仪表"
+name_en = "Some meter"
+source = "manual p. 3"
+evidence = "memory"
+incomplete = "no serial number"
+one_by_one = true
+inter_frame_ms = 20
+
+[defaults]
+unit_id = 3
+table = "input"
+
+[[registers]]
+name = "ch4"
+name_zh = "甲烷"
+name_en = "methane"
+unit = "%LEL"
+quantity = "gas"
+gas = "CH4"
+decimals = 1
+address = 4
+type = "parts"
+parts = [{ address = 4, mask = 0x000F, times = 100, most = 9 }, { address = 5 }]
+unit_at = 6
+unit_mask = 0x00F0
+unit_factors = [{ code = 1, unit = "%LEL" }, { code = 2, unit = "%vol" }, { code = 3, unit = "mg/m³" }]
+low = 0
+high = 100
+heartbeat = { address = 7, frozen_s = 20 }
+status = [
+  { address = 8, mask = 0x00FF, nonzero = "fault" },
+  { address = 9, states = [{ code = 1, why = "" }, { code = 5, to = 7, why = "over_range" }], other = "off" },
+]
+
+[[outputs]]
+name = "horn"
+name_zh = "警号"
+name_en = "horn"
+table = "holding"
+address = 30
+states = { off = 0, on = 255 }
+multiple = true
+
+[[texts]]
+name = "serial"
+address = 40
+words = 4
+swapped = true
+
+[[variants]]
+id = "toxic"
+differs = "another gas"
+tell = "the label"
+source = "manual p. 9"
+drop = []
+
+[variants.defaults]
+unit_id = 4
+
+[[variants.registers]]
+name = "ch4"
+rename = "co"
+unit = "ppm"
+gas = "CO"
+high = 1000
+
+[[variants.registers]]
+name = "extra"
+name_zh = "附加"
+name_en = "extra"
+unit = ""
+quantity = "other"
+decimals = 0
+address = 20
+type = "u16"
+"""
+
+
+def test_all_that_a_file_can_say(tmp_path: Path) -> None:
+    profile = load_catalogue(catalogue(tmp_path, RICH))["x1"]
+    (register,) = profile.registers
+    assert (profile.evidence, profile.incomplete, profile.inter_frame_ms) == ("memory", "no serial number", 20)
+    assert (profile.one_by_one, profile.max_gap, profile.longest_poll_s) == (True, ONE_BY_ONE, 5.0)
+    assert register.parts == (Part(address=4, mask=0xF, times=100, most=9), Part(address=5))
+    assert register.heartbeat == Heartbeat(address=7, frozen_s=20.0)
+    assert register.status == (
+        Status(address=8, mask=0xFF, states=((0, ""),), other="fault"),
+        Status(address=9, states=((1, ""),), ranges=((5, 7, "over_range"),), other="off"),
+    )
+    horn = Output(
+        name="horn",
+        table=Table.HOLDING,
+        address=30,
+        states=(("off", 0), ("on", 255)),
+        multiple=True,
+        name_zh="警号",
+        name_en="horn",
+    )
+    assert profile.outputs == profile.unit("a.d", 3, 1.0).outputs == (horn,)
+    assert profile.texts == (Text(name="serial", table=Table.INPUT, address=40, words=4, swapped=True),)
+    run = compile_decoder(register, 4)
+    assert run([0xFFF1, 25, 0x10, 0, 0, 1]) == (None, Quality.BAD, "out_of_range")
+    assert run([0xFFF0, 25, 0x10, 0, 0, 1]) == (25.0, Quality.GOOD, "")
+    assert run([0xFFF0, 2, 0x20, 0, 0, 1]) == (40.0, Quality.GOOD, ""), "2 %vol of methane"
+    assert run([0xFFF0, 2, 0x40, 0, 0, 1])[2] == "unknown_unit"
+
+
+def test_a_variant_is_a_whole_profile(tmp_path: Path) -> None:
+    profile = load_catalogue(catalogue(tmp_path, RICH))["x1"]
+    (variant,) = profile.variants
+    found, problems = fit(profile, Setting(variant="toxic"))
+    assert problems == ()
+    assert (variant.differs, variant.tell, found.source, found.defaults.unit_id) == (
+        "another gas",
+        "the label",
+        "manual p. 9",
+        4,
+    )
+    assert [(x.name, x.unit, x.gas) for x in found.labels] == [("co", "ppm", "CO"), ("extra", "", "")]
+    assert [r.name for r in profile.registers] == ["ch4"]
+    assert found.variants == profile.variants
+
+
+# --- the catalogue of a site ---
+
+
+def test_own_profiles_beside_the_shipped_ones(tmp_path: Path) -> None:
+    catalogue(tmp_path, GOOD)
+    catalogue(tmp_path, "id =", "x2.toml")
+    found, problems = open_catalogue(tmp_path)
+    assert [p.partition(":")[0] for p in problems] == ["x2.toml"]
+    assert (found["x1"].name_en, found["sdm120"].id, found.broken) == ("Some meter", "sdm120", {"x2"})
+    assert "x1" in found
+    assert "x2" not in found
+    assert len(found) == len(list(found)) == len(load_catalogue()) + 1
+    with pytest.raises(KeyError):
+        found["x2"]
+
+
+# --- a device as a site has it set up ---
+
+SHIPPED = load_catalogue()
+
+
+def channel(**more: Any) -> Channel:
+    fields: dict[str, Any] = {
+        "index": 0,
+        "register": "ch3",
+        "name": "level",
+        "name_zh": "液位",
+        "name_en": "level",
+        "unit": "m",
+        "quantity": "other",
+        "decimals": 2,
+        "low": Decimal(5),
+        "high": Decimal(0),
+    }
+    return Channel(**{**fields, **more})
+
+
+def values(profile: Profile, words: list[int], base: int) -> dict[str, float | str]:
+    found = {r.name: compile_decoder(r, base)(words) for r in profile.registers}
+    return {name: why if value is None else value for name, (value, _, why) in found.items()}
+
+
+def test_a_gas_in_another_unit() -> None:
+    found, problems = fit(SHIPPED["hh4_four_gas"], Setting(unit="%vol"))
+    assert problems == ()
+    (point,) = found.points("a.d", 2.0)
+    assert (point.unit, point.low, point.high, point.decimals) == ("%vol", 0.0, 5.0, 3)
+    assert values(found, [0x0100, 125, 0, 0, 0, 1], 0) == {"ch4": 0.625}
+    propane, problems = fit(SHIPPED["hh4_four_gas"], Setting(unit="%vol", gas="C3H8"))
+    assert problems == ()
+    assert values(propane, [0x0100, 1000, 0, 0, 0, 1], 0) == {"ch4": 2.1}
+
+
+def test_a_head_that_says_its_unit() -> None:
+    """ppm of CO, mg/m³ and %vol of one head: each becomes the unit that the site wants, or no value."""
+    head = SHIPPED["sensepoint_xrl"]
+    found, problems = fit(head, Setting(variant="toxic", gas="CO", unit="mg/m³"))
+    assert problems == ()
+    words = [0x41F0, 0, 0, 0, 1, 0, 0, 0, 6]  # 30
+    assert values(found, words, 102)["gas"] == pytest.approx(34.932, abs=1e-3)
+    assert values(found, [*words[:8], 3], 102) == {"gas": 30.0}
+    assert values(found, [*words[:8], 2], 102) == {"gas": "unknown_unit"}
+    bare, _ = fit(head, Setting(variant="toxic"))
+    assert values(bare, [*words[:8], 3], 102) == {"gas": "unknown_unit"}, "which gas, nobody has said"
+    assert values(bare, words, 102) == {"gas": 30.0}
+
+
+def test_what_does_not_convert_stays_as_it_is() -> None:
+    found, problems = fit(SHIPPED["sf6_o2"], Setting(unit="%LEL"))
+    assert [key for key, _ in problems] == ["unit"]
+    assert "O2 (oxygen) has no lower explosive limit here" in problems[0][1]
+    assert found.registers == SHIPPED["sf6_o2"].registers
+    mixed, problems = fit(SHIPPED["sf6_o2"], Setting(unit="mg/m3"))
+    assert problems == ()
+    assert {label.unit for label in mixed.labels} == {"mg/m³"}
+
+
+def test_only_what_is_wanted() -> None:
+    found, problems = fit(SHIPPED["xy_md02"], Setting(only=("humidity",)))
+    assert problems == ()
+    assert [p.id for p in found.points("a.d", 2.0)] == ["a.d.humidity"]
+    assert [(b.address, b.count) for b in plan(found.registers, max_gap=0)] == [(2, 1)]
+
+
+def test_currents_and_what_they_stand_for() -> None:
+    other = channel(index=1, register="ch1", name="gas", unit="%LEL", quantity="gas", low=Decimal(0), high=Decimal(100))
+    found, problems = fit(SHIPPED["n4aib16"], Setting(channels=(channel(), other)))
+    assert problems == ()
+    points = {p.id: (p.unit, p.low, p.high) for p in found.points("a.d", 2.0)}
+    assert points == {"a.d.level": ("m", 0.0, 5.0), "a.d.gas": ("%LEL", 0.0, 100.0)}
+    assert values(found, [1200, 0, 400], 0) == {"level": 5.0, "gas": 50.0}
+    assert values(found, [0, 0, 2000], 0) == {"level": 0.0, "gas": "signal_low"}
+    propane, problems = fit(SHIPPED["n4aib16"], Setting(channels=(other,), gas="C3H8", unit="%vol"))
+    assert problems == ()
+    assert [(p.unit, p.low, p.high) for p in propane.points("a.d", 2.0)] == [("%vol", 0.0, 2.1)]
+    assert values(propane, [2000], 0) == {"gas": 2.1}
+    assert values(propane, [2051], 0) == {"gas": 2.165625}, "saturated"
+
+
+@pytest.mark.parametrize(
+    ("profile", "setting", "key", "text"),
+    [
+        ("rs_ws_n01", {"variant": "x"}, "variant", "must name a variant of profile rs_ws_n01 (known: soil)"),
+        ("sdm120", {"variant": "x"}, "variant", "must name a variant of profile sdm120 (known: none)"),
+        ("hh4_four_gas", {"gas": "Xe"}, "gas", "must be one of CH4, "),
+        ("sf6_o2", {"gas": "CO"}, "gas", "does not belong to profile sf6_o2: it measures SF6, O2, take it out"),
+        ("xy_md02", {"unit": "ppm"}, "unit", "does not belong to profile xy_md02: it measures no gas, take it out"),
+        ("sf6_o2", {"unit": "ppt"}, "unit", "must be one of ppb, ppm, %vol, mg/m³, %LEL"),
+        ("sensepoint_xrl", {"unit": "%vol"}, "unit", "lel: %LEL to %vol depends on the gas: say which it is"),
+        ("xy_md02", {"only": ("x",)}, "only[0]", "must name a point of profile xy_md02 (known: temperature, humidity)"),
+        (
+            "xy_md02",
+            {"channels": (channel(),)},
+            "channel",
+            "does not belong to profile xy_md02: it has no 4-20 mA inputs",
+        ),
+        (
+            "n4aib16",
+            {"channels": (channel(register="c"),)},
+            "channel[0].input",
+            "must name a current of profile n4aib16 (known:",
+        ),
+        (
+            "n4aib16",
+            {"channels": (channel(), channel(index=1, register="ch2"))},
+            "channel[1].name",
+            "must be unique in the device",
+        ),
+        ("n4aib16", {"channels": (channel(high=Decimal(5)),)}, "channel[0].high", "must not be low, 5: "),
+    ],
+)
+def test_a_setting_that_does_not_fit(profile: str, setting: dict[str, Any], key: str, text: str) -> None:
+    _, problems = fit(SHIPPED[profile], Setting(**setting))
+    assert [found for found, _ in problems] == [key]
+    assert problems[0][1].startswith(text)
