@@ -36,6 +36,7 @@ class Request:
         head: what the reply's PDU begins with: function and byte count, or the echo of a write.
         reply_size: bytes of the reply's PDU.
         words: from the reply's PDU to words (bits as 0/1); a write has none.
+        can_tell_echo: the request itself, come back, cannot be taken for its reply.
     """
 
     unit_id: int
@@ -44,6 +45,8 @@ class Request:
     head: bytes
     reply_size: int
     words: Callable[[bytes], tuple[int, ...]]
+    is_write: bool = False
+    can_tell_echo: bool = field(init=False)
     rtu: bytes = field(init=False)
     rtu_head: bytes = field(init=False)
     rtu_exception: bytes = field(init=False)
@@ -58,6 +61,7 @@ class Request:
         place("rtu", body + crc16(body).to_bytes(2, "little"))
         place("rtu_head", unit + self.head)
         place("rtu_exception", unit + refused)
+        place("can_tell_echo", not (self.rtu.startswith(self.rtu_head) and len(self.rtu) == self.reply_size + 3))
         place("tcp_tail", b"\0\0" + len(body).to_bytes(2, "big") + body)
         place("tcp_head", b"\0\0" + (1 + self.reply_size).to_bytes(2, "big") + unit + self.head)
         place("tcp_exception", b"\0\0\0\3" + unit + refused)
@@ -86,7 +90,7 @@ def write_request(unit_id: int, output: Output, raw: int) -> Request:
     else:
         head = pdu = struct.pack(">BHH", function, output.address, _COIL_ON * raw if is_coil else raw)
     what = f"write {output.table} {output.address}"
-    return Request(unit_id=unit_id, what=what, pdu=pdu, head=head, reply_size=5, words=_no_words)
+    return Request(unit_id=unit_id, what=what, pdu=pdu, head=head, reply_size=5, words=_no_words, is_write=True)
 
 
 def _words_of(count: int) -> Callable[[bytes], tuple[int, ...]]:
@@ -167,7 +171,15 @@ class _GateState:
 
 
 class RtuGate(_GateState):
-    """RTU: unit, function, byte count, length and CRC must be those of the reply; the rest is passed over."""
+    """RTU: unit, function, byte count, length and CRC must be those of the reply; the rest is passed over.
+
+    Two-wire adapters may send every request back. Such an echo can look like a reply: of a write it always does, of a
+    read of 17 to 24 bits at 0x0300..0x03FF as well. So the gate learns whether the line echoes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._echoes: bool | None = None  # not known yet
 
     def send(self, request: Request) -> bytes:
         """The frame to send; from now on its reply is expected."""
@@ -182,18 +194,29 @@ class RtuGate(_GateState):
         buffer = self._buffer = self._buffer + data if self._buffer else data
         if self.poisoned:
             return None
-        size = request.reply_size + 3
-        if buffer.startswith(request.rtu_head):
-            if len(buffer) == size and _is_sealed(buffer):  # the usual case
-                return buffer[1:-2]
-            if len(buffer) < size:
+        at, size = self._echo_size(buffer, request), request.reply_size + 3
+        if buffer.startswith(request.rtu_head, at):
+            if len(buffer) - at == size and _is_sealed(buffer[at:]):  # the usual case
+                if not at and request.can_tell_echo:
+                    self._echoes = False
+                return buffer[at + 1 : -2]
+            if len(buffer) - at < size:
                 return self._keep(buffer)
         if len(buffer) > FLOOD:
             return self._poison(buffer)
-        frames = list(_rtu_frames(buffer, request, size))
-        if len(frames) == 1:
+        frames = list(_rtu_frames(buffer[at:], request, size))
+        if len(frames) == 1 or (frames and request.is_write and len(set(frames)) == 1):
             return frames[0][1:-2]
         return self._keep(buffer)  # none, or two and no way to tell which
+
+    def _echo_size(self, buffer: bytes, request: Request) -> int:
+        """Bytes at the start that are the request itself, come back."""
+        if self._echoes is False or not buffer.startswith(request.rtu):
+            return 0
+        if request.can_tell_echo:
+            self._echoes = True
+        # Not known and not to be told: a write's echo is as good as its reply (it is read back), a read's is not.
+        return len(request.rtu) if self._echoes or not request.is_write else 0
 
 
 def _rtu_frames(buffer: bytes, request: Request, reply_size: int) -> Iterator[bytes]:

@@ -3,10 +3,15 @@
 A reply of RTU (`rtu`, `rtu_tcp`) has no transaction id, so after a missed one the line stays silent until `late_max_ms`
 after the request, is drained until quiet, is opened again when it is TCP, and the unit must answer a read of a
 different length (`registers.resync_reads`) before its values count again. The same holds for every unit at start: the
-process before this one may have left a request behind. What remains, while a read of the same unit, function and length
-is out: a reply later than `late_max_ms`; and, without a timeout before, a *second* (duplicate) reply within
-`late_max_ms`, which cannot be told from the reply to the next block. A Modbus TCP gateway that mixes up late replies on
-*its* serial side is not seen from here.
+process before this one may have left a request behind.
+
+A unit that has been silent again and again is only asked to see whether it is back: the line does not wait for it, only
+the unit itself is not asked again before `late_max_ms`. Its late reply has its own unit id: it can spoil a neighbour's
+reply, but not be taken for it.
+
+What remains, while a read of the same unit, function and length is out: a reply later than `late_max_ms`; and, without
+a timeout before, a *second* (duplicate) reply within `late_max_ms`, which cannot be told from the reply to the next
+block. A Modbus TCP gateway that mixes up late replies on *its* serial side is not seen from here.
 """
 
 from __future__ import annotations
@@ -59,6 +64,8 @@ class Peer:
         resyncs: reads of a different length; the one that is known to be answered comes first.
         missed_resyncs: resynchronizing reads in a row that were not answered.
         is_guest: no unit of ours, asked by a person: its silence says nothing about the line.
+        is_hopeless: nobody expects an answer: it is asked to see whether it is back.
+        quiet_s: until then a late reply of its own may come, although the line went on.
     """
 
     timeout_s: float
@@ -67,6 +74,8 @@ class Peer:
     health: UnitHealth
     missed_resyncs: int = 0
     is_guest: bool = False
+    is_hopeless: bool = False
+    quiet_s: float = 0.0
 
     def resync_read(self) -> Request:
         """The best read every other time, the others in turn: a device may stay silent at some of them."""
@@ -122,6 +131,7 @@ class Line:
 
     async def resync(self, peer: Peer) -> None:
         """One answered read of a different length proves that every earlier reply of the unit has passed."""
+        await self.wait_until(peer.quiet_s)
         read = peer.resync_read()
         try:
             await self.ask(peer, read)
@@ -143,8 +153,8 @@ class Line:
             peer.health.timeouts += 1
         elif fault.why == "bad_frame":
             peer.health.bad_frames += 1
-        if peer.is_guest and self.spec.kind.is_rtu:
-            peer.needs_resync = True  # its late reply has another unit id than ours: the others need not wait
+        if (peer.is_guest or peer.is_hopeless) and self.spec.kind.is_rtu:
+            peer.needs_resync, peer.quiet_s = True, asked_s + self.spec.late_s
             return
         if self.spec.kind.is_rtu:
             self.unsettle(peer, asked_s + self.spec.late_s)

@@ -237,6 +237,7 @@ class Owner:
         fault: ReplyError | None = None
         answers: list[Sequence[int] | str] = []
         line, peer = self.line, unit.peer
+        peer.is_hopeless = unit.breaker.until_s is not None
         try:
             if not line.is_ready:
                 await line.ready()

@@ -127,7 +127,7 @@ def unit(number: int, *, poll_s: float = 0.1, count: int = 2, outputs: tuple[Out
 
 def spec_of(peer: Plant, *units: UnitSpec) -> BusSpec:
     kind = BusKind.RTU_TCP if peer.rtu else BusKind.TCP
-    return BusSpec(id="b", kind=kind, host="127.0.0.1", port=peer.port, units=units, timeout_ms=400, late_max_ms=450)
+    return BusSpec(id="b", kind=kind, host="127.0.0.1", port=peer.port, units=units, timeout_ms=800, late_max_ms=850)
 
 
 @dataclass
