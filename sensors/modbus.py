@@ -178,7 +178,7 @@ class Link:
             wire.close()
             why = "no answer" if isinstance(error, TimeoutError) else str(error)
             traceback.clear_frames(error.__traceback__)  # a half-opened serial port would keep its lock
-            raise ReplyError("no_connection", f"bus {self._spec.id}: cannot open {self._place()}: {why}") from None
+            raise ReplyError("no_connection", f"bus {self._spec.id}: cannot open {self._place()}: {why}") from error
         except BaseException:
             wire.close()
             raise
