@@ -155,30 +155,26 @@ def scale_values(values: Sequence[float]) -> tuple[int, list[int]] | None:
     Returns:
         (digits after the point, integers), or None when some value needs raw float64 (NaN, infinity, -0.0, 1/3 ...).
     """
-    scale, scaled = 0, []
-    for value in values:
-        fitted = _fit(value, scale)
-        if fitted is None:
-            return None
-        if fitted[0] > scale:
-            factor = _POWERS[fitted[0] - scale]
-            scale, scaled = fitted[0], [number * factor for number in scaled]
-        scaled.append(fitted[1])
-    exact = all(abs(n) <= _EXACT and n / _POWERS[scale] == v for n, v in zip(scaled, values, strict=True))
-    return (scale, scaled) if exact else None
-
-
-def _fit(value: float, scale: int) -> tuple[int, int] | None:
-    if not math.isfinite(value) or (value == 0.0 and math.copysign(1.0, value) < 0):
+    wanted = list(values)
+    try:
+        for scale, power in enumerate(_POWERS):
+            numbers = [round(value * power) for value in wanted]
+            if [number / power for number in numbers] == wanted:  # in one go: thousands of values a second
+                return None if _is_lossy(numbers, wanted) else (scale, numbers)
+            if max(numbers) > _EXACT or min(numbers) < -_EXACT:
+                return None
+    except (OverflowError, ValueError):  # infinity, NaN
         return None
-    for digits in range(scale, MAX_SCALE + 1):
-        wide = value * _POWERS[digits]
-        if abs(wide) > _EXACT:
-            return None
-        number = round(wide)
-        if number / _POWERS[digits] == value:
-            return digits, number
     return None
+
+
+def _is_lossy(numbers: list[int], values: list[float]) -> bool:
+    """Integers that float64 cannot hold, or a -0.0 that would come back as 0.0."""
+    if not numbers:
+        return False
+    if max(numbers) > _EXACT or min(numbers) < -_EXACT:
+        return True
+    return 0 in numbers and any(value == 0.0 and math.copysign(1.0, value) < 0 for value in values)
 
 
 def _differences(numbers: Sequence[int]) -> list[int]:
@@ -202,10 +198,13 @@ def pack(readings: Sequence[Reading]) -> bytes:
 def _groups(readings: Iterable[Reading]) -> Iterator[list[Reading]]:
     """Consecutive readings of the same boot and clock state with the same distance between the two clocks."""
     group: list[Reading] = []
+    last: Instant | None = None  # the readings of one poll share it
     for reading in readings:
-        if group and not _moves_with(group[0].at, reading.at):
-            yield group
-            group = []
+        if reading.at is not last:
+            last = reading.at
+            if group and not _moves_with(group[0].at, last):
+                yield group
+                group = []
         group.append(reading)
     if group:
         yield group
@@ -234,13 +233,15 @@ def _pack_block(readings: list[Reading]) -> list[Any]:
 
 def _pack_states(column: list[Reading]) -> list[list[Any]]:
     runs: list[list[Any]] = []
+    quality, has_value, why = column[0].quality, column[0].value is not None, column[0].why
+    length = 0
     for reading in column:
-        state = [_QUALITY_CODE[reading.quality], reading.value is not None, reading.why]
-        if runs and runs[-1][1:] == state:
-            runs[-1][0] += 1
-        else:
-            runs.append([1, *state])
-    return runs
+        if reading.quality is quality and (reading.value is not None) is has_value and reading.why == why:
+            length += 1
+            continue
+        runs.append([length, _QUALITY_CODE[quality], has_value, why])
+        quality, has_value, why, length = reading.quality, reading.value is not None, reading.why, 1
+    return [*runs, [length, _QUALITY_CODE[quality], has_value, why]]
 
 
 def _pack_values(column: list[Reading]) -> tuple[int, list[int] | bytes]:
