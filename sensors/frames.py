@@ -8,6 +8,7 @@ transaction id) or nothing. Limits and layouts: Modbus Application Protocol v1.1
 from __future__ import annotations
 
 import functools
+import random
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -88,7 +89,9 @@ def write_request(unit_id: int, output: Output, raw: int) -> Request:
         head = struct.pack(">BHH", function, output.address, 1)
         pdu = head + data
     else:
-        head = pdu = struct.pack(">BHH", function, output.address, _COIL_ON * raw if is_coil else raw)
+        # Some devices answer with the value that they hold: the read-back tells.
+        head = struct.pack(">BH", function, output.address)
+        pdu = head + (_COIL_ON * raw if is_coil else raw).to_bytes(2, "big")
     what = f"write {output.table} {output.address}"
     return Request(unit_id=unit_id, what=what, pdu=pdu, head=head, reply_size=5, words=_no_words, is_write=True)
 
@@ -233,11 +236,15 @@ def _rtu_frames(buffer: bytes, request: Request, reply_size: int) -> Iterator[by
 
 
 class TcpGate(_GateState):
-    """Modbus TCP: the MBAP header must answer ours. Replies to earlier requests are known by their transaction id."""
+    """Modbus TCP: the MBAP header must answer ours. Replies to earlier requests are known by their transaction id.
 
-    def __init__(self) -> None:
+    Args:
+        first: number before the first one; by default any, so that a reply to the connection before is known.
+    """
+
+    def __init__(self, first: int | None = None) -> None:
         super().__init__()
-        self._number = 0
+        self._number = random.randrange(0x10000) if first is None else first  # noqa: S311 - not a secret
         self._transaction = b""
         self._head = b""
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from ..words import mono_s
@@ -33,6 +33,7 @@ RECONNECT_CAP_S = 30.0
 IDLE_S = 5.0  # a loop turns at least so often
 QUIET_S = 0.05  # no byte for so long: the line is drained
 DRAIN_MAX_S = 2.0
+FORGET_S = 60.0  # a resynchronizing read that was missed so long ago is not answered any more
 SILENT_LIMIT = 3  # missed TCP replies in a row, from any unit, that suggest a dead connection
 
 
@@ -63,6 +64,7 @@ class Peer:
     Attributes:
         resyncs: reads of a different length; the one that is known to be answered comes first.
         missed_resyncs: resynchronizing reads in a row that were not answered.
+        open_resyncs: bytes of the replies to those of the last FORGET_S, and when they were asked for.
         is_guest: no unit of ours, asked by a person: its silence says nothing about the line.
         is_hopeless: nobody expects an answer: it is asked to see whether it is back.
         quiet_s: until then a late reply of its own may come, although the line went on.
@@ -73,15 +75,26 @@ class Peer:
     needs_resync: bool
     health: UnitHealth
     missed_resyncs: int = 0
+    open_resyncs: dict[int, float] = field(default_factory=dict)
     is_guest: bool = False
     is_hopeless: bool = False
     quiet_s: float = 0.0
 
-    def resync_read(self) -> Request:
-        """The best read every other time, the others in turn: a device may stay silent at some of them."""
+    def resync_read(self, now_s: float) -> Request:
+        """The best read every other time, the others in turn: a device may stay silent at some of them.
+
+        None of a length whose reply may still come, as long as there is another: it would prove nothing.
+        """
+        self.open_resyncs = {size: asked_s for size, asked_s in self.open_resyncs.items() if now_s - asked_s < FORGET_S}
+        free = [read for read in self.resyncs if read.reply_size not in self.open_resyncs] or list(self.resyncs)
         turn, is_other = divmod(self.missed_resyncs, 2)
-        others = self.resyncs[1:]
-        return others[turn % len(others)] if is_other and others else self.resyncs[0]
+        others = free[1:]
+        return others[turn % len(others)] if is_other and others else free[0]
+
+    def missed_resync(self, read: Request, now_s: float) -> None:
+        """Its reply may still come."""
+        self.missed_resyncs += 1
+        self.open_resyncs[read.reply_size] = now_s
 
 
 class Line:
@@ -132,12 +145,12 @@ class Line:
     async def resync(self, peer: Peer) -> None:
         """One answered read of a different length proves that every earlier reply of the unit has passed."""
         await self.wait_until(peer.quiet_s)
-        read = peer.resync_read()
+        read = peer.resync_read(mono_s())
         try:
             await self.ask(peer, read)
         except ReplyError as fault:
-            if not fault.code:
-                peer.missed_resyncs += 1
+            if not fault.code or peer.open_resyncs:  # exceptions are all alike: this one may answer an earlier read
+                peer.missed_resync(read, mono_s())
                 raise
         peer.resyncs = (read, *(r for r in peer.resyncs if r is not read))
         peer.missed_resyncs = 0

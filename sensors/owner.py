@@ -156,7 +156,8 @@ class Owner:
                 await self.serve(self.writes)
             unit = self.pick(now_s) if self.units else None
             if unit is not None and unit.due_s <= now_s + EARLY_S:
-                self.sink(await self.turn(unit))
+                if readings := await self.turn(unit):
+                    self.sink(readings)
             elif not self.guests:
                 await self.rest(IDLE_S if unit is None else min(unit.due_s - now_s, IDLE_S))
                 continue
@@ -379,6 +380,7 @@ class Owner:
     async def _write(self, unit: _Unit, output: Output, raw: int) -> Answer:
         """A write is the same however often it is made, so one that is not confirmed is made again."""
         what = f"{unit.spec.device}.{output.name}"
+        self.line.reopen_s = 0.0  # a siren does not wait for the back-off
         for tries_left in reversed(range(WRITE_TRIES)):
             try:
                 if not self.line.is_ready:

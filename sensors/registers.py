@@ -50,6 +50,7 @@ __all__ = [
 
 MAX_REGISTERS = 125  # one read, Modbus Application Protocol v1.1b3 §6.3
 MAX_BITS = 2000  # one read, §6.1
+MORE_LENGTHS = 16  # of resynchronizing reads beyond a block
 ONE_BY_ONE = -1  # as `max_gap`: each value in a request of its own
 
 
@@ -109,7 +110,8 @@ def resync_reads(blocks: Sequence[Block]) -> tuple[Block, ...]:
 
     An RTU reply carries no transaction id; whoever has missed one makes such a read first. An exception answer serves
     as well. Best first: inside a block, beyond one, before one, the same addresses of the other table; a caller whose
-    device stays silent at one of them tries the next.
+    device stays silent at one of them tries the next. Then more lengths of the same: the late reply to one such read
+    must not be taken for the reply to the next.
     """
     taken = {block.reply_bytes for block in blocks}
     found: dict[tuple[Table, int, int], Block] = {}
@@ -128,6 +130,12 @@ def _resync_candidates(blocks: Sequence[Block], taken: set[int]) -> Iterator[Ite
         for r in _first_free(b.table, b.address - 1, range(b.count + 1, _limit(b.table) + 1), taken)
     )
     yield (r for b in blocks for r in _first_free(_OTHER[b.table], b.address, range(1, _limit(b.table) + 1), taken))
+    inside = ((b, c) for b in blocks for c in range(1, b.count))
+    beyond = (
+        (b, c) for b in blocks for c in range(b.count + 1, b.count + MORE_LENGTHS * (8 if b.table.is_bits else 1))
+    )
+    for pairs in (inside, beyond):
+        yield (r for b, c in pairs if c <= _limit(b.table) for r in _first_free(b.table, b.address, (c,), taken))
 
 
 def _limit(table: Table) -> int:

@@ -35,7 +35,7 @@ def rtu() -> RtuGate:
 
 
 def tcp() -> TcpGate:
-    gate = TcpGate()
+    gate = TcpGate(first=0)
     asked = [gate.send(read(Table.HOLDING, 10, 2)) for _ in range(7)]
     assert asked[-1] == TCP_ASKED
     return gate
@@ -140,7 +140,8 @@ def test_writes(output: Output, raw: int, multiple: bool, asked: str, reply: str
     assert gate.send(request) == sealed(b"\1" + bytes.fromhex(asked))
     assert gate.feed(sealed(b"\1" + bytes.fromhex(reply))) == bytes.fromhex(reply)
     gate.send(request)
-    assert gate.feed(sealed(b"\1" + bytes.fromhex(reply)[:-1] + b"\x77")) is None
+    other = sealed(b"\1" + bytes.fromhex(reply)[:2] + b"\x77" + bytes.fromhex(reply)[3:])
+    assert gate.feed(other) is None  # another address
     assert request.words(bytes.fromhex(reply)) == ()
 
 
@@ -171,3 +172,8 @@ def test_a_reply_in_pieces_passes_whole(size: int) -> None:
     gate, pieces = tcp(), TCP_EARLIER + TCP_REPLY
     passed = [gate.feed(pieces[at : at + size]) for at in range(0, len(pieces), size)]
     assert [pdu for pdu in passed if pdu is not None] == [TCP_REPLY[7:]]
+
+
+def test_two_connections_begin_with_different_numbers() -> None:
+    request = read(Table.HOLDING, 10, 2)
+    assert len({TcpGate().send(request)[:2] for _ in range(20)}) > 5
