@@ -16,6 +16,7 @@ import click
 
 from . import __version__
 from .errors import ConfigError, PermanentError, SitewardenError
+from .probe.commands import probe
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -56,6 +57,63 @@ def edge(config: Path, data: Path | None) -> None:
 
     os.umask(_UMASK)
     _run(run_edge(config, _data(data), say=_say))
+
+
+@main.command()
+@click.option("--data", type=FOLDER, default=None, help="Folder of the running gateway [default: $STATE_DIRECTORY].")
+def reload(data: Path | None) -> None:
+    """Let the running gateway apply its changed site.toml and people.csv: what stays the same goes on untouched.
+
+    A file with a mistake changes nothing: every problem is printed, exit code 1.
+    """
+    from .edge.control import ask_gateway
+
+    status, answer = asyncio.run(ask_gateway(_data(data), "POST", "/v1/reload", {}))
+    if "problems" in answer:
+        click.echo(f"refused, nothing was changed: {_count(len(answer['problems']), 'problem')}", err=True)
+        for problem in answer["problems"]:
+            click.echo(f"  {problem}", err=True)
+        sys.exit(1)
+    _check_answer(status, answer)
+    for line in answer["changes"]:
+        click.echo(line)
+    for key in answer["needs_restart"]:
+        click.echo(f"{key}: was changed, and counts from the next start on")
+    if not answer["changes"] and not answer["needs_restart"]:
+        click.echo("nothing was changed")
+
+
+@main.command()
+@click.argument("output", required=False)
+@click.argument("state", required=False)
+@click.option("--data", type=FOLDER, default=None, help="Folder of the running gateway [default: $STATE_DIRECTORY].")
+def output(output: str | None, state: str | None, data: Path | None) -> None:
+    """List the outputs of the running gateway, or bring OUTPUT (area.device.output) into STATE and read it back.
+
+    A state that the device does not confirm: exit code 1.
+    """
+    from .edge.control import ask_gateway
+
+    if output is None or state is None:
+        answer = _check_answer(*asyncio.run(ask_gateway(_data(data), "GET", "/v1/outputs")))
+        listed = [one for one in answer["outputs"] if output in (None, one["id"])]
+        if output is not None and not listed:
+            raise PermanentError(f"there is no output {output!r}", hint="without a name every output is listed")
+        for one in listed:
+            now = one["state"] or ("not known" if one["tried"] is None else f"not known: {one['why']}")
+            click.echo(f"{one['id']}: {now} ({' | '.join(one['states'])}) {one['name_en']}")
+        return
+    _check_answer(*asyncio.run(ask_gateway(_data(data), "POST", f"/v1/outputs/{output}", {"state": state})))
+    click.echo(f"{output}: {state}")
+
+
+def _check_answer(status: int, answer: Any) -> Any:
+    """Raises PermanentError when the gateway refused, or the device did not do it."""
+    error = answer.get("error")
+    if error is not None or status != 200:
+        known = error or {"message": f"HTTP {status}"}
+        raise PermanentError(known["message"], hint=known.get("hint", ""))
+    return answer
 
 
 @main.command()
@@ -242,6 +300,9 @@ def receiver(host: str, port: int) -> None:
     from .demo.receiver import ReceiverOptions, run_receiver
 
     _run(run_receiver(ReceiverOptions(host=host, port=port)))
+
+
+main.add_command(probe)
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

@@ -1,7 +1,9 @@
-"""The processes that `bench_mqtt.py` compares: `paho`, `aiomqtt`, `sensors`, `edge`; and their `load`.
+"""The processes that `bench_mqtt.py` compares: `paho`, `aiomqtt`, `sensors`, `edge`.
 
-The load publishes, QoS 1, to devices/d0 … d19 JSON objects with 6 numbers. Every client counts messages and prints
-`count N` twice a second.
+    mqtt_clients.py CLIENT BROKER_PORT [--folder FOLDER]
+
+All take the messages of `mqtt_load.py`. Each line `took` on standard input is answered by `took {json}`: `messages` so
+far, `distinct` numbers among them, `first_s` and `last_s` on the machine's monotonic clock.
 """
 
 from __future__ import annotations
@@ -14,42 +16,41 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
-DEVICES = 20
-FIELDS = ("a", "b", "c", "d", "e", "f")
-_count = 0
-
-
-def _more(number: int) -> None:
-    global _count  # noqa: PLW0603
-    _count += number
+from sites import FIELDS, MQTT_DEVICES, mqtt_site
+from told import listen
 
 
-async def _report() -> None:
-    while True:
-        print("count", _count, flush=True)
-        await asyncio.sleep(0.5)
+class Took:
+    """What a client had in its hands."""
+
+    def __init__(self) -> None:
+        self.messages = self.distinct = 0
+        self.seen = bytearray(1 << 22)
+        self.first_s = self.last_s = 0.0
+
+    def number(self, n: int) -> None:
+        self.last_s = time.monotonic()
+        self.first_s = self.first_s or self.last_s
+        self.messages += 1
+        self.distinct += not self.seen[n]
+        self.seen[n] = 1
+
+    def readings(self, readings: list[Any]) -> None:
+        """One or more messages as readings: the first point of each is the number. Bad ones do not count."""
+        for at in range(0, len(readings), len(FIELDS)):
+            if readings[at].value is not None:
+                self.number(int(readings[at].value))
+
+    def answer(self) -> None:
+        """One line in, one out."""
+        found = {"messages": self.messages, "distinct": self.distinct}
+        print("took", json.dumps({**found, "first_s": self.first_s, "last_s": self.last_s}), flush=True)
 
 
-def load(port: int, rate: float) -> None:
-    """Publish `rate` messages a second, with at most 500 unacknowledged."""
-    import paho.mqtt.client as mqtt
-    from paho.mqtt.enums import CallbackAPIVersion
-
-    client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="load")
-    client.max_inflight_messages_set(500)
-    client.max_queued_messages_set(0)
-    client.connect("127.0.0.1", port)
-    client.loop_start()
-    sent, began = 0, time.monotonic()
-    print("count 0", flush=True)
-    while True:
-        wanted = int((time.monotonic() - began) * rate)
-        for number in range(sent, wanted):
-            values = {name: round(20 + (number + i) % 50 / 10, 1) for i, name in enumerate(FIELDS)}
-            client.publish(f"devices/d{number % DEVICES}", json.dumps(values), qos=1)
-        sent = wanted
-        time.sleep(0.01)
+TOOK = Took()
 
 
 def paho(port: int) -> None:
@@ -57,100 +58,79 @@ def paho(port: int) -> None:
     import paho.mqtt.client as mqtt
     from paho.mqtt.enums import CallbackAPIVersion
 
-    client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="consumer")
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="paho")
 
     def on_message(_client: object, _data: object, message: mqtt.MQTTMessage) -> None:
-        json.loads(message.payload)
-        _more(1)
+        TOOK.number(json.loads(message.payload)["n"])
+
+    def on_connect(*_: object) -> None:
+        client.subscribe("devices/#", qos=1)
 
     client.on_message = on_message
+    client.on_connect = on_connect
     client.connect("127.0.0.1", port)
-    client.subscribe("devices/#", qos=1)
 
-    def report() -> None:
-        while True:
-            print("count", _count, flush=True)
-            time.sleep(0.5)
+    def listen() -> None:
+        for _ in sys.stdin:
+            TOOK.answer()
 
-    threading.Thread(target=report, daemon=True).start()
+    threading.Thread(target=listen, daemon=True).start()
     client.loop_forever()
 
 
-async def aiomqtt(port: int) -> None:
+async def aiomqtt(port: int, _folder: Path) -> None:
     """aiomqtt and json alone."""
     from aiomqtt import Client
 
-    async with Client("127.0.0.1", port, identifier="consumer") as client:
+    async with Client("127.0.0.1", port, identifier="aiomqtt") as client:
         await client.subscribe("devices/#", qos=1)
         async for message in client.messages:
-            json.loads(message.payload)
-            _more(1)
+            assert isinstance(message.payload, bytes)
+            TOOK.number(json.loads(message.payload)["n"])
 
 
-async def sensors(port: int) -> None:
+async def sensors(port: int, _folder: Path) -> None:
     """Our ingest up to the Reading."""
     from sitewarden.sensors.mqtt_ingest import MqttDevice, MqttHealth, MqttPoint, run_mqtt
 
     points = tuple(MqttPoint(name=name, path=name) for name in FIELDS)
-    devices = [MqttDevice(device=f"area.d{i}", topic=f"devices/d{i}", points=points) for i in range(DEVICES)]
-    await run_mqtt(f"mqtt://127.0.0.1:{port}", None, devices, lambda _: _more(1), MqttHealth.of(devices))
+    devices = [MqttDevice(device=f"area.d{i}", topic=f"devices/d{i}", points=points) for i in range(MQTT_DEVICES)]
+    await run_mqtt(f"mqtt://127.0.0.1:{port}", None, devices, TOOK.readings, MqttHealth.of(devices))
 
 
 async def edge(port: int, folder: Path) -> None:
     """The whole daemon: rules with two limits on every point, history, journal, dashboards; no cloud."""
-    from meter import free_port
     from sitewarden.edge.app import run_edge
     from sitewarden.edge.pipeline import Pipeline
 
-    text = f'[site]\nid = "bench"\nname = "b"\nname_en = "b"\n[gateway]\nid = "gw1"\n[web]\nport = {free_port()}\n'
-    text += f'[mqtt]\nurl = "mqtt://127.0.0.1:{port}"\n[[area]]\nid = "area"\nname = "a"\nname_en = "a"\n'
-    for i in range(DEVICES):
-        text += f'[[mqtt_device]]\nid = "d{i}"\narea = "area"\ntopic = "devices/d{i}"\nevery_s = 1.0\n'
-        for name in FIELDS:
-            text += f'[[mqtt_device.point]]\nname = "{name}"\nlabel = "x"\nlabel_en = "x"\npath = "{name}"\n'
-            text += 'unit = "x"\nquantity = "other"\n'
-    for i in range(DEVICES):
-        for name in FIELDS:
-            text += f'[[alarm]]\npoint = "area.d{i}.{name}"\nhi = 200.0\nhihi = 300.0\n'
-    (folder / "site.toml").write_text(text, "utf-8")
-    people = "id,name,name_en,roles,areas,phone\nk,K,K,keeper,*,\no,O,O,officer,*,\n"
-    (folder / "people.csv").write_text(people, "utf-8")
     accept = Pipeline.accept
 
-    def counted(self: Pipeline, readings: list) -> None:
-        _more(1)
+    def counted(self: Pipeline, readings: list[Any]) -> None:
         accept(self, readings)
+        TOOK.readings(readings)
 
-    Pipeline.accept = counted
-    await run_edge(folder / "site.toml", folder / "data", say=lambda _: None)
+    with mock.patch.object(Pipeline, "accept", counted):
+        await run_edge(mqtt_site(folder, port), folder / "data", say=lambda _: None)
 
 
-async def _with_report(work: object) -> None:
-    async with asyncio.TaskGroup() as group:
-        group.create_task(_report(), name="report")
-        group.create_task(work, name="client")  # pyright: ignore[reportArgumentType]
+async def _run(work: Any, port: int, folder: Path) -> None:
+    listen(lambda _: TOOK.answer())
+    await work(port, folder)
 
 
 def main() -> None:
-    """Run one process until killed."""
+    """Run one client until killed."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("client", choices=["paho", "aiomqtt", "sensors", "edge", "load"])
+    parser.add_argument("client", choices=["paho", "aiomqtt", "sensors", "edge"])
     parser.add_argument("port", type=int)
-    parser.add_argument("--rate", type=float, default=500)
+    parser.add_argument("--folder", type=Path, help="of the edge's site and stores; by default a temporary one")
     options = parser.parse_args()
-    sys.path.insert(0, str(Path(__file__).parent))
-    match options.client:
-        case "load":
-            load(options.port, options.rate)
-        case "paho":
-            paho(options.port)
-        case "aiomqtt":
-            asyncio.run(_with_report(aiomqtt(options.port)))
-        case "sensors":
-            asyncio.run(_with_report(sensors(options.port)))
-        case _:
-            with tempfile.TemporaryDirectory() as folder:
-                asyncio.run(_with_report(edge(options.port, Path(folder))))
+    if options.client == "paho":
+        paho(options.port)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        work = {"aiomqtt": aiomqtt, "sensors": sensors, "edge": edge}[options.client]
+        asyncio.run(_run(work, options.port, options.folder or Path(folder)))
 
 
 if __name__ == "__main__":

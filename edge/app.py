@@ -10,8 +10,8 @@ import asyncio
 import contextlib
 import fcntl
 import logging
-import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,8 @@ from aiohttp import web
 
 from .. import __version__
 from ..errors import ConfigError, PermanentError
-from ..sensors.buses import BusHealth, BusSpec
-from ..sensors.modbus import run_bus
-from ..sensors.mqtt_ingest import MqttCredentials, MqttHealth, run_mqtt
+from ..sensors.buses import Answer
+from ..sensors.mqtt_ingest import LinkSpec, MqttDevice, MqttHealth, MqttLink
 from ..serving.listen import Limits, serving
 from ..serving.live import Hub
 from ..serving.secrets import Secrets
@@ -32,29 +31,33 @@ from ..sync.journal import Draft, Journal
 from ..sync.keys import load_or_create_key
 from ..sync.sqlite import StoreError
 from ..sync.uplink import UplinkHealth, UplinkOptions, run_uplink
-from ..words import mono_s, now
+from ..words import Reading, now
 from .alarms import table as alarm_table
 from .alarms.codec import alarm_from_json
 from .alarms.engine import Engine, close_orphans
 from .alerts import outbox as outbox_table
-from .alerts.message import Composer
-from .alerts.outbox import Outbox, OutboxHealth, opened
-from .alerts.recipients import recipients
-from .alerts.webhook import Webhook
+from .alerts.channels import Channels
+from .alerts.outbox import Outbox, OutboxHealth
+from .control import SOCKET, Control
 from .dashboards import TABLE as MQTT_TABLE
-from .dashboards import Broker, DashboardHealth, Dashboards
+from .dashboards import DashboardHealth
+from .links import Links, check_links
+from .loops import Loops
+from .outputs import TABLE as OUTPUT_TABLE
+from .outputs import OutputMeta, Outputs, Write
 from .pages.api import Pages, Parts
 from .pipeline import Pipeline, PipelineHealth
+from .reloading import Reloader
+from .running import Current, Running, site_names
 from .site import Site, load_site
 from .status import Health, status_json
 from .supervision import ClockWatch, Notifier, feed_watchdog
 from .values import Values
+from .wires import Wires
 
 _log = logging.getLogger(__name__)
 DIST = Path(__file__).resolve().parent.parent / "web" / "dist"
 _CLOCK_EVERY_S = 5.0
-_PAUSE_CAP_S = 15.0  # less than what the watchdog calls fresh: one bad bus does not end the process
-_LASTED_S = 60.0
 _PER_ADDRESS = 100
 
 
@@ -71,156 +74,110 @@ async def run_edge(config: Path, data: Path, *, say: Callable[[str], None] = pri
         StoreError: the store failed; nothing uncommitted was announced.
     """
     site = load_site(config, data)
+    check_links(site)
     for warning in site.warnings:
         _log.warning("%s: %s", config, warning)
     async with AsyncExitStack() as stack:
+        missed = stack.enter_context(_hang_ups())
         stack.enter_context(_only_one(data))
         key = load_or_create_key(data / "gateway.key")
         watch = ClockWatch()
-        tables = (alarm_table.TABLE, outbox_table.TABLE, MQTT_TABLE)
+        tables = (alarm_table.TABLE, outbox_table.TABLE, MQTT_TABLE, OUTPUT_TABLE)
         journal = await stack.enter_async_context(Journal(data / "journal.db", site.gateway.id, tables))
         damaged: list[Path] = []
         history = await stack.enter_async_context(_open_history(site, data, damaged))
-        channels = await stack.enter_async_context(opened({table.id: Webhook(table) for table in site.channels}))
+        channels = await stack.enter_async_context(Channels(site.channels))
         secrets = Secrets(data / "secrets.db")
         stack.callback(secrets.close)
 
-        values, hub = Values(), Hub()
-        health = Health(
-            pipeline=PipelineHealth(),
-            outbox=OutboxHealth(),
-            broker=DashboardHealth(),
-            mqtt=MqttHealth.of(site.mqtt_devices),
-            uplink=UplinkHealth(),
-            buses=tuple(_bus_health(spec) for spec in site.buses),
-        )
-        pipeline = await _make_pipeline(site, journal, history, values, health.pipeline)
+        values, hub, loops = Values(meta.point.id for meta in site.points), Hub(), Loops()
+        pipeline_health = PipelineHealth()
+        current = Current(site, journal.epoch)
+        pipeline = await _make_pipeline(site, journal, history, values, pipeline_health, current.notify)
         stack.push_async_exit(_goodbye(pipeline, journal))
         for path in damaged:
             pipeline.record([_note("history.damaged", {"kept_as": path.name})])
-        composer = Composer(site=site.site.name, timezone=site.site.timezone, people=site.people)
-        outbox = Outbox(journal, channels, composer, health.outbox)
+        wires = Wires(loops, pipeline.accept)
+        links = Links(loops, lambda spec, devices, health: _ingest(spec, devices, pipeline.accept, health, history))
+        health = Health(
+            pipeline=pipeline_health,
+            outbox=OutboxHealth(),
+            broker=DashboardHealth(),
+            uplink=UplinkHealth(),
+            buses=wires.health,
+            links=links.health,
+        )
+        outbox = Outbox(journal, channels.live, current.compose, health.outbox)
+        outputs = Outputs(site.outputs, _write(wires), _commit(pipeline), journal)
 
         def status() -> dict[str, Any]:
-            return status_json(site, journal, health)
+            return status_json(current.site, journal, health)
 
-        pages = Pages(
-            Parts(
-                site=site,
-                journal=journal,
-                history=history,
-                pipeline=pipeline,
-                values=values,
-                hub=hub,
-                status=status,
-            )
+        running = Running(
+            current=current,
+            journal=journal,
+            values=values,
+            health=health,
+            loops=loops,
+            pipeline=pipeline,
+            wires=wires,
+            links=links,
+            channels=channels,
+            outputs=outputs,
+            uplink=lambda now: run_uplink(journal, history, key, _uplink_options(now), health.uplink),
+            status=status,
         )
-        app = make_app(site.people, secrets, cookie="sitewarden_edge")
+        notifier = Notifier()
+        reloader = Reloader(config, data, current, running.apply, _commit(pipeline), notifier)
+        parts = Parts(
+            site=site,
+            journal=journal,
+            history=history,
+            pipeline=pipeline,
+            values=values,
+            hub=hub,
+            status=status,
+            outputs=outputs,
+            reload=reloader.reload,
+        )
+        running.pages = pages = Pages(parts)
+        app = make_app(current.people, secrets, cookie="sitewarden_edge")
         pages.add_to(app)
         add_pages(app, DIST, "control-room.html")
         await stack.enter_async_context(_serving(app, site.web.host, site.web.port))
+        control = Control(site=lambda: current.site, wires=wires, outputs=outputs, reload=reloader.reload)
+        await stack.enter_async_context(control.listening(data / SOCKET))
         await journal.append([_started(site)])
 
-        loops: dict[str, Callable[[], Awaitable[Any]]] = {
-            "tick": pipeline.tick,
-            "commit": pipeline.commit,
-            "history": history.run,
-            "outbox": outbox.run,
-            "pages": pages.live,
-            "clock": lambda: _watch_clock(watch, pipeline),
-        }
-        notifier = Notifier()
-        beats = {
-            "rules": lambda: health.pipeline.tick_s,
-            "commit": lambda: health.pipeline.commit_s,
-            "outbox": lambda: health.outbox.beat_s,
-            "history": lambda: history.beat_s,
-            **{f"bus {bus.id}": (lambda bus=bus: bus.beat_s) for bus in health.buses},
-        }
-        loops["watchdog"] = lambda: feed_watchdog(notifier, beats)
-        for spec, bus_health in zip(site.buses, health.buses, strict=True):
-            loops[f"bus-{spec.id}"] = _again(
-                f"bus {spec.id}", lambda spec=spec, h=bus_health: run_bus(spec, pipeline.accept, h)
-            )
-        if site.mqtt is not None:
-            broker = Broker(
-                url=site.mqtt.url, username=site.mqtt.username, password=site.secret(site.mqtt.password_file)
-            )
-            dashboards = Dashboards(
-                site=site.site.id,
-                gateway=site.gateway.id,
-                broker=broker,
-                journal=journal,
-                values=values,
-                points=site.points,
-                rules=site.rules,
-                status=status,
-                health=health.broker,
-            )
-            loops["dashboards"] = _again("dashboards", dashboards.run)
-            if site.mqtt_devices:
-                loops["mqtt-ingest"] = _again(
-                    "mqtt ingest", lambda: _ingest(site, broker, pipeline.accept, health.mqtt)
-                )
-        if site.cloud is not None:
-            options = UplinkOptions(url=site.cloud.url, gateway=site.gateway.id, ca_file=_ca_file(site))
-            loops["uplink"] = _again("uplink", lambda: run_uplink(journal, history, key, options, health.uplink))
+        loops.start("tick", pipeline.tick, lambda: pipeline_health.tick_s)
+        loops.start("commit", pipeline.commit, lambda: pipeline_health.commit_s)
+        loops.start("history", history.run, lambda: history.beat_s)
+        loops.start("outbox", outbox.run, lambda: health.outbox.beat_s)
+        loops.start("pages", pages.live)
+        loops.start("clock", lambda: _watch_clock(watch, pipeline))
+        _follow_hang_ups(missed, reloader.hang_up)
+        loops.start("reload", reloader.run)
+        loops.start("watchdog", lambda: feed_watchdog(notifier, loops.beats))
+        running.start()
 
         say(f"sitewarden edge {site.gateway.id}: http://{site.web.host}:{site.web.port}/")
         notifier.tell("READY=1")
         stack.callback(notifier.tell, "STOPPING=1")
-        await _run_all(loops)
-
-
-async def _run_all(loops: dict[str, Callable[[], Awaitable[Any]]]) -> None:
-    async def call(run: Callable[[], Awaitable[Any]]) -> None:
-        await run()
-
-    async with asyncio.TaskGroup() as group:
-        for name, run in loops.items():
-            group.create_task(call(run), name=name)
-
-
-def _again(name: str, run: Callable[[], Awaitable[Any]]) -> Callable[[], Awaitable[None]]:
-    """Start a source or channel again whenever it fails; the store's error goes through and ends the process."""
-
-    async def forever() -> None:
-        pause_s = 1.0
-        while True:
-            started_s = mono_s()
-            try:
-                await run()
-            except StoreError:
-                raise
-            except BaseExceptionGroup as errors:
-                if errors.subgroup((StoreError, asyncio.CancelledError)) is not None:
-                    raise
-                _log.exception("%s failed; tried again in %.0f s", name, pause_s)
-            except Exception:
-                _log.exception("%s failed; tried again in %.0f s", name, pause_s)
-            if mono_s() - started_s > _LASTED_S:
-                pause_s = 1.0
-            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311
-            pause_s = min(pause_s * 2, _PAUSE_CAP_S)
-
-    return forever
+        await loops.run()
 
 
 async def _make_pipeline(
-    site: Site, journal: Journal, history: History, values: Values, health: PipelineHealth
+    site: Site,
+    journal: Journal,
+    history: History,
+    values: Values,
+    health: PipelineHealth,
+    notify: Callable[[Draft], list[dict[str, str]]],
 ) -> Pipeline:
     stored = await journal.query(alarm_table.stored_alarms)
     instant = now()
     alarms = {alarm_id: alarm_from_json(fields) for alarm_id, fields in stored.items()}
     engine = Engine(site.rules, alarms, instant)
-
-    scope = f"{site.site.id}/{site.gateway.id}/{journal.epoch}"
-
-    def notify(draft: Draft) -> list[dict[str, str]]:
-        return recipients(
-            draft.kind, draft.body["alarm"], site=scope, people=site.people, channels=site.alerts.channels
-        )
-
     pipeline = Pipeline(engine, journal, history, values, notify=notify, health=health)
     orphans = close_orphans((rule.id for rule in site.rules), stored, instant)
     if orphans:
@@ -237,9 +194,45 @@ async def _watch_clock(watch: ClockWatch, pipeline: Pipeline) -> None:
         await asyncio.sleep(_CLOCK_EVERY_S)
 
 
-async def _ingest(site: Site, broker: Broker, sink: Callable[[list[Any]], None], health: MqttHealth) -> None:
-    credentials = MqttCredentials(username=broker.username, password=broker.password) if broker.username else None
-    await run_mqtt(broker.url, credentials, site.mqtt_devices, sink, health)
+def _ingest(
+    spec: LinkSpec,
+    devices: Sequence[MqttDevice],
+    sink: Callable[[list[Reading]], None],
+    health: MqttHealth,
+    history: History,
+) -> MqttLink:
+    """Old readings go to the history alone: the rules would take them for signs of life."""
+    return MqttLink(spec, devices, sink, health, stored=history.flush, late=history.add)
+
+
+def _write(wires: Wires) -> Write:
+    async def write(meta: OutputMeta, state: str) -> Answer:
+        return await wires.bus(meta.bus).write(meta.device, meta.output, state)
+
+    return write
+
+
+def _commit(pipeline: Pipeline) -> Callable[[Draft], Awaitable[object]]:
+    return lambda draft: pipeline.command(lambda _engine, _instant: [draft])
+
+
+@contextlib.contextmanager
+def _hang_ups() -> Iterator[list[None]]:
+    """Collect SIGHUP, which would end the process, until somebody follows it."""
+    missed: list[None] = []
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, missed.append, None)
+    try:
+        yield missed
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
+
+
+def _follow_hang_ups(missed: list[None], tell: Callable[[], None]) -> None:
+    """From now on `tell` hears each SIGHUP; at once when one came before."""
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, tell)
+    if missed:
+        tell()
 
 
 def _goodbye(pipeline: Pipeline, journal: Journal) -> Callable[..., Awaitable[None]]:
@@ -255,18 +248,11 @@ def _goodbye(pipeline: Pipeline, journal: Journal) -> Callable[..., Awaitable[No
 
 
 def _started(site: Site) -> Draft:
-    names = {"id": site.site.id, "name": site.site.name, "name_en": site.site.name_en}
-    return _note("gateway.started", {"version": __version__, "config": site.revision, "site": names})
+    return _note("gateway.started", {"version": __version__, "config": site.revision, **site_names(site)})
 
 
 def _note(kind: str, body: dict[str, Any]) -> Draft:
     return Draft(kind=kind, at=now(), actor="gateway", body=body)
-
-
-def _bus_health(spec: BusSpec) -> BusHealth:
-    health = BusHealth.of(spec)
-    health.beat_s = mono_s()  # the watchdog counts from now
-    return health
 
 
 def _open_history(site: Site, data: Path, damaged: list[Path]) -> History:
@@ -279,10 +265,10 @@ def _open_history(site: Site, data: Path, damaged: list[Path]) -> History:
     )
 
 
-def _ca_file(site: Site) -> str | None:
-    if site.cloud is None or not site.cloud.ca_file:
-        return None
-    return str(site.path.parent / site.cloud.ca_file)
+def _uplink_options(site: Site) -> UplinkOptions:
+    assert site.cloud is not None
+    ca_file = str(site.path.parent / site.cloud.ca_file) if site.cloud.ca_file else None
+    return UplinkOptions(url=site.cloud.url, gateway=site.gateway.id, ca_file=ca_file)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from ..serving.people import ROLES
@@ -12,7 +14,9 @@ from .addresses import check_file, check_host, check_url, has_secret, is_here, i
 from .alarms.defaults import build_rules
 from .alarms.rules import Level
 from .config import Document, Ids, Part, split_points
-from .models import AlarmTable, BusTable, ChannelTable, MqttTable
+from .fitted import fit_device, knows_its_points
+from .models import AlarmTable, BusTable, ChannelTable, DeviceTable
+from .mqtt_checks import find_broker_problems, find_device_problems
 from .reach import find_unreachable
 from .wording import show, show_number, show_url, suggest
 
@@ -59,7 +63,9 @@ def _site(document: Document) -> Iterator[str]:
         if web.host is not None:
             yield from check_host("web.host", web.host)
     for part in document.parts["mqtt"]:
-        yield from _broker(document, part)
+        yield from find_broker_problems(document, "mqtt", part)
+    for part in document.parts["broker"]:
+        yield from find_broker_problems(document, f"broker[{part.index}]", part)
     for cloud in (part.entry for part in document.parts["cloud"]):
         if cloud.url is not None:
             yield from _cloud_url(cloud.url)
@@ -75,23 +81,11 @@ def _cloud_url(url: str) -> Iterator[str]:
         yield f"cloud.url: must be https except on this machine itself {show_url(url)}"
 
 
-def _broker(document: Document, part: Part) -> Iterator[str]:
-    mqtt: MqttTable = part.entry
-    if "url" not in part.broken:
-        yield from check_url("mqtt.url", mqtt.url, ("mqtt", "mqtts"))
-        parts = split(mqtt.url)
-        if parts and (parts.path not in ("", "/") or parts.query or parts.fragment):
-            yield f"mqtt.url: must end after the port {show_url(mqtt.url)}"
-    yield from check_file(document.path.parent, "mqtt.password_file", mqtt.password_file or "")
-    if mqtt.password_file and not mqtt.username and "username" not in part.broken:
-        yield "mqtt.username: is required beside password_file: text in quotes"
-
-
 # --- ids and references ---
 
 
 def _unique_ids(document: Document) -> Iterator[str]:
-    for tables in (("area",), ("bus",), ("channel",), ("device", "mqtt_device")):
+    for tables in (("area",), ("bus",), ("broker",), ("channel",), ("device", "mqtt_device")):
         seen: dict[str, str] = {}
         entries = [(f"{table}[{part.index}]", part) for table in tables for part in document.parts[table]]
         for path, part in entries:
@@ -161,7 +155,7 @@ def _lateness(path: str, part: Part, document: Document) -> Iterator[str]:
 
 
 def _devices(document: Document) -> Iterator[str]:
-    areas, buses, profiles = document.ids("area"), document.ids("bus"), _all_of(document.catalogue)
+    areas, buses, profiles = document.ids("area"), document.ids("bus"), _profiles(document)
     units: dict[tuple[str, int], int] = {}
     kinds = {part.name: part.entry.kind for part in document.parts["bus"]}
     for part in document.parts["device"]:
@@ -169,6 +163,7 @@ def _devices(document: Document) -> Iterator[str]:
         yield from _reference(f"{path}.area", device.area, areas, "[[area]]")
         yield from _reference(f"{path}.bus", device.bus, buses, "[[bus]]")
         yield from _reference(f"{path}.profile", device.profile, profiles, "profile of the catalogue")
+        yield from _fit(document, path, part)
         if device.bus is None or device.unit_id is None:
             continue
         if not 1 <= device.unit_id <= 247 and kinds.get(device.bus) in ("rtu", "rtu_tcp"):
@@ -179,32 +174,45 @@ def _devices(document: Document) -> Iterator[str]:
             yield f'{path}.unit_id: must be unique on bus "{device.bus}": {whose}'
 
 
+def _profiles(document: Document) -> Ids:
+    return Ids(good=tuple(document.catalogue), broken=document.catalogue.broken, sure=True)
+
+
+def _fit(document: Document, path: str, part: Part) -> Iterator[str]:
+    """What the device says beyond its profile."""
+    device: DeviceTable = part.entry
+    if device.profile not in document.catalogue:
+        return
+    profile, problems = fit_device(document, part)
+    for key, text in problems:
+        given = _given(part, key)
+        yield f"{path}.{key}: {text}{'' if given is None else ' ' + show(given)}"
+    if profile.takes_channels and not part.raw.get("channel"):
+        yield f"{path}.channel: is required for profile {profile.id}: add a [[device.channel]] table for each current"
+    if (device.poll_s or 0) > profile.longest_poll_s:
+        most = f"must be at most {profile.longest_poll_s:g}, or a frozen {profile.id} is not noticed"
+        yield f"{path}.poll_s: {most} {show_number(device.poll_s)}"
+
+
+def _given(part: Part, key: str) -> object:
+    """What the file has at `unit`, `only[1]`, `channel[0].low`; None for a whole table."""
+    found: Any = part.raw
+    for name in re.findall(r"[a-z_]+|\d+", key):
+        inside = dict(enumerate(found)) if isinstance(found, list) else found
+        found = inside.get(int(name) if name.isdigit() else name) if isinstance(inside, dict) else None
+    return None if isinstance(found, list | dict) else found
+
+
 def _mqtt_devices(document: Document) -> Iterator[str]:
-    areas = document.ids("area")
+    areas, brokers = document.ids("area"), document.ids("broker")
     for part in document.parts["mqtt_device"]:
         path, device = f"mqtt_device[{part.index}]", part.entry
         yield from _reference(f"{path}.area", device.area, areas, "[[area]]")
-        if "mqtt" not in document.raw:
+        if device.broker:
+            yield from _reference(f"{path}.broker", device.broker, brokers, "[[broker]]")
+        elif "mqtt" not in document.raw and "broker" not in part.broken:
             yield f"{path}: needs a broker: add an [mqtt] table"
-        topic = device.topic or ""
-        if any(sign in topic for sign in "+#") or topic.startswith("$"):
-            yield f"{path}.topic: must name one device: no + and # in it, no $ in front {show(topic)}"
-        if "status_ok" in part.raw and not device.status_path and "status_path" not in part.broken:
-            yield f"{path}.status_path: is required beside status_ok: where the JSON holds the status"
-        yield from _mqtt_points(path, split_points(part))
-
-
-def _mqtt_points(path: str, parts: Sequence[Part]) -> Iterator[str]:
-    names: dict[str, int] = {}
-    for part in parts:
-        point, where = part.entry, f"{path}.point[{part.index}]"
-        other = part.index if point.name is None else names.setdefault(point.name, part.index)
-        if other != part.index:
-            yield f"{where}.name: must be unique in the device: point[{other}] has it too {show(point.name)}"
-        if point.low is not None and point.high is not None and point.low >= point.high:
-            yield f"{where}.low: must be below high, {point.high:g} {show_number(point.low)}"
-        if point.scale == 0:
-            yield f"{where}.scale: must not be 0: every value would be 0 {show_number(point.scale)}"
+        yield from find_device_problems(path, part)
 
 
 # --- limits ---
@@ -242,6 +250,7 @@ def _unsure_devices(document: Document, placed: Mapping[str, Point]) -> set[str]
             return None
         unsure |= set(ids.good) - known
     pointless = [part for part in document.parts["mqtt_device"] if not _knows_its_points(part)]
+    pointless += [part for part in document.parts["device"] if not knows_its_points(document, part)]
     return unsure | {part.entry.id for part in pointless}
 
 
@@ -390,9 +399,11 @@ def _weak_links(document: Document) -> Iterator[str]:
     web, mqtt = document.single["web"], document.single["mqtt"]
     if not is_loopback(web.host):
         yield f"web.host: PINs cross the network unencrypted: use 127.0.0.1 behind a proxy with HTTPS {show(web.host)}"
-    parts = split(mqtt.url) if mqtt is not None else None
-    if mqtt is not None and parts and parts.scheme == "mqtt" and mqtt.password_file and not is_here(parts):
-        yield f"mqtt.url: the password crosses the network unencrypted: use mqtts:// {show_url(mqtt.url)}"
+    brokers = [("mqtt", mqtt)] if mqtt is not None else []
+    for path, broker in (*brokers, *((f"broker[{i}]", entry) for i, entry in document.repeated["broker"])):
+        parts = split(broker.url)
+        if parts and parts.scheme == "mqtt" and broker.password_file and not is_here(parts):
+            yield f"{path}.url: the password crosses the network unencrypted: use mqtts:// {show_url(broker.url)}"
     for i, channel in document.repeated["channel"]:
         parts = split(channel.url)
         if parts and parts.scheme == "http" and not is_here(parts):
@@ -402,6 +413,10 @@ def _weak_links(document: Document) -> Iterator[str]:
 
 
 def _idle(document: Document) -> Iterator[str]:
+    behind = {device.broker for device in document.entries("mqtt_device")}
+    for i, broker in document.repeated["broker"]:
+        if broker.id not in behind:
+            yield f"broker[{i}]: no device is behind it"
     if not document.entries("device") and not document.entries("mqtt_device"):
         yield "device: there is no [[device]] and no [[mqtt_device]]: nothing is watched"
     told = document.single["alerts"].channels

@@ -16,9 +16,9 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from ..errors import ConfigError
-from ..sensors.profiles import Profile, load_catalogue
+from ..sensors.profiles import Catalogue, open_catalogue
 from ..serving.people import EVERYWHERE, Person, load_people
-from .models import REPEATED, REQUIRED, SINGLE, AlarmTable, LevelTable, MqttPointTable
+from .models import REPEATED, REQUIRED, SINGLE, AlarmTable, DeviceChannelTable, LevelTable, MqttPointTable
 from .wording import LIMITS, add_key, nearest, say_shape, say_toml, say_unknown_table, show, suggest
 
 _MOST_BYTES = 1 << 20
@@ -78,7 +78,7 @@ class Document:
         parts: for every table and `[[table]]` in the file its entries, also broken ones.
         text, raw: the file as it stands, and as TOML.
         people: by id; None when people.csv is broken.
-        catalogue: device profiles by id.
+        catalogue: device profiles by id, the shipped ones and those of the site.
         revision: of the file's bytes; every record of an alarm carries it.
     """
 
@@ -89,7 +89,7 @@ class Document:
     text: str
     raw: Mapping[str, Any]
     people: Mapping[str, Person] | None
-    catalogue: Mapping[str, Profile]
+    catalogue: Catalogue
     revision: str
 
     def entries(self, table: str) -> list[Any]:
@@ -136,7 +136,7 @@ def read_document(path: Path) -> tuple[Document, list[str]]:
         text=text,
         raw=raw,
         people=_people(path, single, raw, problems),
-        catalogue=load_catalogue(),
+        catalogue=_catalogue(path, single, problems),
         revision=hashlib.sha256(data).hexdigest()[:12],
     )
     return document, problems
@@ -221,6 +221,13 @@ def split_points(device: Part) -> tuple[Part, ...]:
     return tuple(_part(MqttPointTable, j, entry) for j, entry in enumerate(entries) if isinstance(entry, dict))
 
 
+def split_channels(device: Part) -> tuple[Part, ...]:
+    """The `[[device.channel]]` tables of a device."""
+    value = device.raw.get("channel", [])
+    entries = value if isinstance(value, list) else []
+    return tuple(_part(DeviceChannelTable, j, entry) for j, entry in enumerate(entries) if isinstance(entry, dict))
+
+
 def _part(model: type[BaseModel], index: int, raw: dict[str, Any]) -> Part:
     try:
         return Part(index=index, entry=model.model_validate(raw), broken=frozenset(), raw=raw)
@@ -271,6 +278,22 @@ def _ids(raw: Mapping[str, Any], table: str) -> Ids | None:
 def _mend(name: str) -> str:
     """A malformed id as its author will write it: `Store 1` as store_1."""
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+
+
+# --- profiles of the site ---
+
+
+def _catalogue(path: Path, single: Mapping[str, Any], problems: list[str]) -> Catalogue:
+    name = single["profiles"].folder if single["profiles"] is not None else ""
+    if not name:
+        return open_catalogue()[0]
+    folder = path.parent / name
+    if not folder.is_dir():
+        problems.append(f"profiles.folder: must be a folder with *.toml profiles, relative to site.toml {show(name)}")
+        return open_catalogue()[0]
+    catalogue, found = open_catalogue(folder)
+    problems += [f"{name.rstrip('/')}/{problem}" for problem in found]
+    return catalogue
 
 
 # --- people ---

@@ -159,7 +159,22 @@ class Dashboards:
         self._seq = 0
         self._committed = asyncio.Event()
         self._cursor: int | None = None
+        self._told: dict[str, PointMeta] = {}
+        self._used: set[str] = set()
+        self._told_rules: frozenset[str] = frozenset()
+        self._news = asyncio.Event()
+        self._turn = asyncio.Lock()
         journal.subscribe(lambda _: self._committed.set())
+
+    def change(self, *, broker: Broker, points: Sequence[PointMeta], rules: Sequence[Rule]) -> None:
+        """Go on with another configuration: a session publishes the difference, and empties what is gone.
+
+        Another `broker` counts from the next connection on: the caller runs `run` again.
+        """
+        self._broker = broker
+        self._points = {meta.point.id: meta for meta in points}
+        self._known = frozenset(rule.id for rule in rules)
+        self._news.set()
 
     async def run(self) -> None:
         """Connect, publish, reconnect with capped, jittered pauses; ends only with the store's error."""
@@ -191,6 +206,7 @@ class Dashboards:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._publish_values(client), name="mqtt-values")
                     group.create_task(self._publish_events(client), name="mqtt-events")
+                    group.create_task(self._publish_news(client), name="mqtt-news")
                     group.create_task(_notice_loss(client), name="mqtt-loss")
             finally:
                 with contextlib.suppress(aiomqtt.MqttError, TimeoutError):
@@ -199,28 +215,63 @@ class Dashboards:
 
     async def _publish_everything(self, client: aiomqtt.Client) -> None:
         self._sent.clear()
-        for meta in self._points.values():
-            await self._retain(client, f"{meta.point.topic}/meta", meta.to_json())
-            await self._publish_value(client, meta.point.id)
+        self._news.clear()
+        self._told, self._told_rules = {}, frozenset()
+        await self._publish_metas(client)
         alarms = await self._journal.query(stored_alarms)
         self._revs = {alarm_id: alarm["rev"] for alarm_id, alarm in alarms.items()}
-        for alarm_id in self._known | alarms.keys():
-            state = alarms.get(alarm_id, {"id": alarm_id, "state": "NORM"})
-            await self._retain(client, f"alarm/{alarm_id}/state", state if alarm_id in self._known else None)
+        known = self._known
+        await self._publish_states(client, alarms, known | alarms.keys())
+        self._told_rules = known
         await self._publish_summary(client, alarms)
         await self._publish_health(client)
 
-    async def _empty_what_is_gone(self, client: aiomqtt.Client) -> None:
-        """Points and rules that were taken out of the configuration leave nothing behind on the broker."""
+    async def _publish_metas(self, client: aiomqtt.Client) -> None:
+        """Of every point that is new, or was changed since it was published last in this session."""
+        points = self._points
+        self._used |= self._topics()
+        for name, meta in points.items():
+            if self._told.get(name) != meta:
+                await self._retain(client, f"{meta.point.topic}/meta", meta.to_json())
+                self._sent.pop(name, None)
+                await self._publish_value(client, name)
+        self._told = points
+
+    async def _publish_states(self, client: aiomqtt.Client, alarms: Mapping[str, Any], ids: Iterable[str]) -> None:
+        for alarm_id in ids:
+            state = alarms.get(alarm_id, {"id": alarm_id, "state": "NORM"})
+            await self._retain(client, f"alarm/{alarm_id}/state", state if alarm_id in self._known else None)
+
+    async def _publish_news(self, client: aiomqtt.Client) -> None:
+        """Follow the configuration. Events wait meanwhile, so that no state overtakes a newer one."""
+        while True:
+            await self._news.wait()
+            async with self._turn:
+                self._news.clear()
+                await self._publish_metas(client)
+                alarms, known = await self._journal.query(stored_alarms), self._known
+                fresh = known - self._told_rules
+                self._revs |= {alarm_id: alarms[alarm_id]["rev"] for alarm_id in fresh & alarms.keys()}
+                await self._publish_states(client, alarms, fresh)
+                self._told_rules = known
+                await self._empty_what_is_gone(client)
+
+    def _topics(self) -> set[str]:
+        """Every retained topic of the configuration."""
         leaves = [f"{meta.point.topic}/{leaf}" for meta in self._points.values() for leaf in ("meta", "value")]
         leaves += [f"alarm/{alarm_id}/state" for alarm_id in self._known]
         leaves += ["alarm/summary", f"gw/{self._gateway}/status", f"gw/{self._gateway}/health"]
-        mine = {f"{self._base}/{leaf}" for leaf in leaves}
+        return {f"{self._base}/{leaf}" for leaf in leaves}
+
+    async def _empty_what_is_gone(self, client: aiomqtt.Client) -> None:
+        """Points and rules that were taken out of the configuration leave nothing behind on the broker."""
+        mine = self._topics()
         before = await self._journal.query(lambda c: {row[0] for row in c.execute("SELECT topic FROM mqtt_topic")})
-        for topic in sorted(before - mine):
+        for topic in sorted((before | self._used) - mine):
             await _publish(client, topic, b"", retain=True)
         if before != mine:
             await self._journal.write(lambda c: _replace_topics(c, mine))
+        self._used = set()
 
     async def _publish_values(self, client: aiomqtt.Client) -> None:
         health_s = mono_s()
@@ -252,19 +303,23 @@ class Dashboards:
     async def _publish_events(self, client: aiomqtt.Client) -> None:
         while True:
             self._committed.clear()
-            assert self._cursor is not None
-            after = self._cursor
-            events = await self._journal.query(
-                lambda connection, after=after: alarm_events_after(connection, after, 200)
-            )
-            for event in events:
-                await self._publish_event(client, event)
-                self._cursor = event["seq"]
-            if events:
-                await self._publish_summary(client, await self._journal.query(stored_alarms))
-                await self._save_cursor()
-                continue
-            await self._committed.wait()
+            async with self._turn:
+                published = await self._publish_next_events(client)
+            if not published:
+                await self._committed.wait()
+
+    async def _publish_next_events(self, client: aiomqtt.Client) -> bool:
+        """Returns whether there were any."""
+        assert self._cursor is not None
+        after = self._cursor
+        events = await self._journal.query(lambda connection: alarm_events_after(connection, after, 200))
+        for event in events:
+            await self._publish_event(client, event)
+            self._cursor = event["seq"]
+        if events:
+            await self._publish_summary(client, await self._journal.query(stored_alarms))
+            await self._save_cursor()
+        return bool(events)
 
     async def _publish_event(self, client: aiomqtt.Client, event: dict[str, Any]) -> None:
         alarm, seq = event["alarm"], event["seq"]

@@ -20,6 +20,10 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(ge=0, le=86400 * 7)]
 Priority = Annotated[int, Field(ge=1, le=4)]
 Quantity = Literal["temperature", "humidity", "pressure", "gas", "other"]
+MqttVersion = Literal["3.1.1", "5"]
+MqttAck = Literal["accepted", "stored"]
+MqttFormat = Literal["json", "number", "vuqt", "tasmota", "zigbee2mqtt", "chirpstack", "sparkplug_b"]
+TimeFormat = Literal["auto", "rfc3339", "epoch_s", "epoch_ms", "local"]
 
 
 class _Table(BaseModel):
@@ -58,6 +62,25 @@ class MqttTable(_Table):
     url: Text
     username: TextOrEmpty = ""
     password_file: TextOrEmpty = ""
+    version: MqttVersion = "3.1.1"
+    ca_file: TextOrEmpty = ""
+    cert_file: TextOrEmpty = ""
+    key_file: TextOrEmpty = ""
+    ack: MqttAck = "accepted"
+
+
+class BrokerTable(_Table):
+    """[[broker]]: another broker that devices publish to."""
+
+    id: Name
+    url: Text
+    username: TextOrEmpty = ""
+    password_file: TextOrEmpty = ""
+    version: MqttVersion = "3.1.1"
+    ca_file: TextOrEmpty = ""
+    cert_file: TextOrEmpty = ""
+    key_file: TextOrEmpty = ""
+    ack: MqttAck = "accepted"
 
 
 class CloudTable(_Table):
@@ -91,6 +114,26 @@ class BusTable(_Table):
     inter_frame_ms: Annotated[int, Field(ge=0, le=1000)] = 0
 
 
+class ProfilesTable(_Table):
+    """[profiles]: device profiles of this site, beside the catalogue that is shipped."""
+
+    folder: TextOrEmpty = ""
+
+
+class DeviceChannelTable(_Table):
+    """[[device.channel]]: what one current of 4-20 mA stands for."""
+
+    input: Text
+    name: Name
+    label: Label
+    label_en: Label
+    unit: TextOrEmpty
+    quantity: Quantity
+    decimals: Annotated[int, Field(ge=0, le=6)] = 1
+    low: float
+    high: float
+
+
 class DeviceTable(_Table):
     """[[device]]: one Modbus unit and the catalogue profile that says what its registers mean."""
 
@@ -99,34 +142,51 @@ class DeviceTable(_Table):
     bus: Text
     unit_id: Annotated[int, Field(ge=0, le=255)]
     profile: Text
+    variant: TextOrEmpty = ""
+    gas: TextOrEmpty = ""
+    unit: TextOrEmpty = ""
+    only: Annotated[list[Text], Field(min_length=1)] | None = None
     poll_s: Annotated[float, Field(ge=0.1, le=3600)] = 5.0
     timeout_ms: Annotated[int, Field(ge=20, le=30000)] | None = None
+    channel: list[DeviceChannelTable] = Field(default_factory=list)
 
 
 class MqttPointTable(_Table):
-    """[[mqtt_device.point]]: one number in the device's JSON."""
+    """[[mqtt_device.point]]: one number that the device publishes."""
 
     name: Name
     label: Label
     label_en: Label
-    path: Text
+    path: TextOrEmpty = ""
+    topic: TextOrEmpty = ""
     unit: TextOrEmpty
     quantity: Quantity
     decimals: Annotated[int, Field(ge=0, le=6)] = 1
     scale: float = 1.0
+    text: bool = False
+    map: dict[str, float] | None = None
     low: float | None = None
     high: float | None = None
 
 
 class MqttDeviceTable(_Table):
-    """[[mqtt_device]]: a device that publishes JSON."""
+    """[[mqtt_device]]: a device that publishes to a broker."""
 
     id: Name
     area: Text
-    topic: Text
+    broker: TextOrEmpty = ""
+    format: MqttFormat = "json"
+    topic: TextOrEmpty = ""
     every_s: Annotated[float, Field(ge=0.1, le=86400)] = 10.0
     status_path: TextOrEmpty = ""
     status_ok: Annotated[list[Text], Field(min_length=1)] = Field(default_factory=lambda: ["ok"])
+    time_path: TextOrEmpty = ""
+    time_format: TimeFormat = "auto"
+    max_skew_s: Annotated[float, Field(ge=1, le=86400)] = 30.0
+    availability_topic: TextOrEmpty = ""
+    online: Annotated[list[Text], Field(min_length=1)] | None = None
+    offline: Annotated[list[Text], Field(min_length=1)] | None = None
+    f_port: Annotated[int, Field(ge=1, le=255)] | None = None
     point: Annotated[list[MqttPointTable], Field(min_length=1)]
 
 
@@ -200,11 +260,13 @@ SINGLE: dict[str, type[_Table]] = {
     "cloud": CloudTable,
     "alerts": AlertsTable,
     "people": PeopleTable,
+    "profiles": ProfilesTable,
 }
 REPEATED: dict[str, type[_Table]] = {
     "area": AreaTable,
     "bus": BusTable,
     "device": DeviceTable,
+    "broker": BrokerTable,
     "mqtt_device": MqttDeviceTable,
     "alarm": AlarmTable,
     "channel": ChannelTable,

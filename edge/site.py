@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from decimal import Decimal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
 from ..sensors.buses import BusKind, BusSpec
-from ..sensors.mqtt_ingest import MqttDevice, MqttPoint
+from ..sensors.mqtt_ingest import LinkSpec, MqttDevice
 from ..serving.people import Person
 from ..words import Point
 from .alarms.defaults import build_rules, stale_after_s
@@ -18,8 +17,11 @@ from .alarms.rules import Kind, Rule
 from .checks import find_problems, find_warnings
 from .config import Document, read_document, split_points
 from .dashboards import PointMeta
+from .fitted import fit_device
 from .lines import place
 from .models import (
+    REPEATED,
+    SINGLE,
     AlarmTable,
     AlertsTable,
     AreaTable,
@@ -30,6 +32,8 @@ from .models import (
     SiteTable,
     WebTable,
 )
+from .mqtt_site import mqtt_devices, mqtt_links
+from .outputs import OutputMeta
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +45,10 @@ class Site:
         points: with area and limits, in the order of the file.
         rules: every alarm object.
         buses: with their units; a bus without a device is left out.
+        mqtt_links: brokers of devices, and the devices behind each.
+        outputs: what may be written.
+        tables: every table of the file by its name, defaults filled in; a `[table]` that is not there has no entry.
+        mqtt_password: what `password_file` holds.
         warnings: what works but will hurt.
         revision: of site.toml.
     """
@@ -59,16 +67,12 @@ class Site:
     rules: tuple[Rule, ...]
     buses: tuple[BusSpec, ...]
     mqtt_devices: tuple[MqttDevice, ...]
+    mqtt_links: tuple[tuple[LinkSpec, tuple[MqttDevice, ...]], ...]
+    outputs: tuple[OutputMeta, ...]
+    tables: Mapping[str, tuple[Any, ...]]
     warnings: tuple[str, ...]
     revision: str
-
-    def secret(self, name: str) -> str:
-        """The content of a file that site.toml names, without the line end; "" for no name.
-
-        Raises:
-            ConfigError: the file cannot be read any more.
-        """
-        return _content(self.path.parent / name) if name else ""
+    mqtt_password: str = field(default="", repr=False)
 
 
 def load_site(path: Path, data: Path | None = None) -> Site:
@@ -102,12 +106,13 @@ def load_site(path: Path, data: Path | None = None) -> Site:
             revision=document.revision,
         )
     )
+    buses, mqtt = tuple(_buses(document, data)), document.single["mqtt"]
     return Site(
         path=path,
         site=document.single["site"],
         gateway=document.single["gateway"],
         web=document.single["web"],
-        mqtt=document.single["mqtt"],
+        mqtt=mqtt,
         cloud=document.single["cloud"],
         alerts=alerts,
         areas=tuple(areas.values()),
@@ -115,11 +120,37 @@ def load_site(path: Path, data: Path | None = None) -> Site:
         people=document.people,
         points=metas,
         rules=rules,
-        buses=tuple(_buses(document, data)),
-        mqtt_devices=tuple(_mqtt_devices(document)),
+        buses=buses,
+        mqtt_devices=tuple(mqtt_devices(document)),
+        mqtt_links=tuple(mqtt_links(document, lambda name: _content(path.parent / name) if name else "")),
+        outputs=tuple(_outputs(buses, areas)),
+        tables=_tables(document),
         warnings=tuple(place(find_warnings(document), document.raw, document.text)),
         revision=document.revision,
+        mqtt_password=_content(path.parent / mqtt.password_file) if mqtt and mqtt.password_file else "",
     )
+
+
+def _tables(document: Document) -> dict[str, tuple[Any, ...]]:
+    singles = {name: (document.single[name],) for name in SINGLE if document.single[name] is not None}
+    return {**singles, **{name: tuple(document.entries(name)) for name in REPEATED}}
+
+
+def _outputs(buses: Sequence[BusSpec], areas: Mapping[str, AreaTable]) -> Iterator[OutputMeta]:
+    for bus in buses:
+        for unit in bus.units:
+            area = areas[unit.device.partition(".")[0]]
+            for output in unit.outputs:
+                yield OutputMeta(
+                    id=f"{unit.device}.{output.name}",
+                    bus=bus.id,
+                    area=area.id,
+                    device=unit.device,
+                    output=output.name,
+                    name=area.name + (output.name_zh or output.name),
+                    name_en=f"{area.name_en} {output.name_en or output.name}",
+                    states=tuple(state for state, _ in output.states),
+                )
 
 
 def _content(file: Path) -> str:
@@ -144,7 +175,7 @@ def _points(document: Document) -> Iterator[tuple[str, tuple[str, Point]]]:
         if None in (device.id, device.area) or device.profile not in document.catalogue:
             continue
         name, area = f"{device.area}.{device.id}", areas.get(device.area)
-        profile = document.catalogue[device.profile]
+        profile, _ = fit_device(document, part)
         for point in profile.points(name, device.poll_s or 0.0, place=_name(area), place_en=_name(area, "name_en")):
             yield point.id, (device.area, point)
     for part in document.parts["mqtt_device"]:
@@ -185,12 +216,10 @@ def _meta(area: str, point: Point, tables: Mapping[str, AlarmTable], areas: Mapp
 
 def _buses(document: Document, data: Path | None) -> Iterator[BusSpec]:
     for bus in document.entries("bus"):
+        fitted = [(p.entry, fit_device(document, p)[0]) for p in document.parts["device"] if p.entry.bus == bus.id]
         units = tuple(
-            document.catalogue[device.profile].unit(
-                f"{device.area}.{device.id}", device.unit_id, device.poll_s, timeout_ms=device.timeout_ms
-            )
-            for device in document.entries("device")
-            if device.bus == bus.id
+            profile.unit(f"{device.area}.{device.id}", device.unit_id, device.poll_s, timeout_ms=device.timeout_ms)
+            for device, profile in fitted
         )
         if not units:
             continue
@@ -208,21 +237,6 @@ def _buses(document: Document, data: Path | None) -> Iterator[BusSpec]:
             stopbits=bus.stopbits,
             timeout_ms=bus.timeout_ms,
             late_max_ms=bus.late_max_ms,
-            inter_frame_ms=bus.inter_frame_ms,
+            inter_frame_ms=max(bus.inter_frame_ms, *(profile.inter_frame_ms for _, profile in fitted)),
             units=units,
-        )
-
-
-def _mqtt_devices(document: Document) -> Iterator[MqttDevice]:
-    for device in document.entries("mqtt_device"):
-        yield MqttDevice(
-            device=f"{device.area}.{device.id}",
-            topic=device.topic,
-            points=tuple(
-                MqttPoint(name=p.name, path=p.path, scale=Decimal(repr(p.scale)), low=p.low, high=p.high)
-                for p in device.point
-            ),
-            stale_s=max(30.0, 3 * device.every_s),
-            status_path=device.status_path or None,
-            status_ok=frozenset(device.status_ok),
         )

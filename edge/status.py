@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from ..sensors.buses import BusHealth
 from ..sensors.mqtt_ingest import MqttHealth
 from ..sync.journal import Journal
 from ..sync.uplink import UplinkHealth
-from ..words import now, utc_text
+from ..words import Instant, now, utc_text
 from .alerts.outbox import OutboxHealth
 from .dashboards import DashboardHealth
 from .pipeline import PipelineHealth
@@ -23,14 +23,14 @@ _STARTED_S = time.monotonic()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
-    """Every part's live counters; each is written by its part alone."""
+    """Every part's live counters; each is written by its part alone. Buses and links come and go with the site."""
 
     pipeline: PipelineHealth
     outbox: OutboxHealth
     broker: DashboardHealth
-    mqtt: MqttHealth
     uplink: UplinkHealth
-    buses: Sequence[BusHealth]
+    buses: Mapping[str, BusHealth]
+    links: Mapping[str, MqttHealth]
 
 
 def status_json(site: Site, journal: Journal, health: Health) -> dict[str, Any]:
@@ -57,8 +57,9 @@ def status_json(site: Site, journal: Journal, health: Health) -> dict[str, Any]:
             "since": utc_text(broker.since.utc_ms),
             "error": broker.error,
         },
-        "buses": [_bus_json(bus) for bus in health.buses],
-        "mqtt_devices": _mqtt_json(health.mqtt),
+        "buses": [_bus_json(health.buses[bus.id]) for bus in site.buses if bus.id in health.buses],
+        "mqtt_links": [_link_json(link) for link in health.links.values()],
+        "mqtt_devices": [device for link in health.links.values() for device in _mqtt_json(link)],
         "deliveries": {"pending": health.outbox.pending, "failing": health.outbox.failing},
         "journal": {"seq": journal.head()[0], "epoch": journal.epoch},
         "config": site.revision,
@@ -82,8 +83,39 @@ def _bus_json(bus: BusHealth) -> dict[str, Any]:
     return {"id": bus.id, "state": "up" if bus.connected else "down", "error": bus.last_error, "units": units}
 
 
-def _mqtt_json(health: MqttHealth) -> list[dict[str, Any]]:
+def _link_json(link: MqttHealth) -> dict[str, Any]:
+    return {
+        "id": link.id,
+        "state": "up" if link.connected else "down",
+        "error": link.last_error,
+        "reconnects": link.reconnects,
+        "catching_up": link.catching_up,
+        "messages": link.messages,
+        "strangers": link.strangers,
+        "duplicates": link.duplicates,
+        "backlog": link.backlog,
+        "last": _time(link.last_message_at),
+    }
+
+
+def _mqtt_json(link: MqttHealth) -> list[dict[str, Any]]:
     return [
-        {"device": name, "messages": device.messages, "rejects": dict(device.rejects)}
-        for name, device in health.devices.items()
+        {
+            "device": name,
+            "link": link.id,
+            "why": device.why,
+            "messages": device.messages,
+            "rejects": dict(device.rejects),
+            "duplicates": device.duplicates,
+            "backlog": device.backlog,
+            "delayed": device.delayed,
+            "skew_s": None if device.skew_s is None else round(device.skew_s, 3),
+            "backwards": device.backwards,
+            "last": _time(device.last_message_at),
+        }
+        for name, device in link.devices.items()
     ]
+
+
+def _time(at: Instant | None) -> str | None:
+    return None if at is None else utc_text(at.utc_ms)

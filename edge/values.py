@@ -11,16 +11,28 @@ from ..words import Instant, Reading, utc_text
 class Values:
     """Newest readings, and which points changed since somebody last looked.
 
-    Each consumer takes its own `changes()` cursor, so that a slow one costs the others nothing.
+    Each consumer takes its own `cursor()`, so that a slow one costs the others nothing.
+
+    Args:
+        points: the only ones to keep; None: all that come.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, points: Iterable[str] | None = None) -> None:
+        self._known = frozenset(points) if points is not None else None
         self._last: dict[str, Reading] = {}
         self._cursors: list[set[str]] = []
 
+    def know(self, points: Iterable[str]) -> None:
+        """Forget every other point, and what still comes for it: an answer may be under way when a device goes."""
+        self._known = known = frozenset(points)
+        self._last = {point: reading for point, reading in self._last.items() if point in known}
+
     def put(self, readings: Iterable[Reading]) -> None:
         """Keep the newest of each point."""
+        known = self._known
         for reading in readings:
+            if known is not None and reading.point not in known:
+                continue
             self._last[reading.point] = reading
             for cursor in self._cursors:
                 cursor.add(reading.point)

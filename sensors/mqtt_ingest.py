@@ -1,332 +1,492 @@
-"""Devices that publish JSON to an MQTT broker: topics and payloads to readings. The only sensor file with aiomqtt.
+"""The link to a broker: messages in order from the connection to the sources, readings to the sink, then the PUBACK.
 
-A retained message is refused: nobody knows how old it is, and a device that is gone must look silent. So a value counts
-only when it is published while we listen; a device with a long period is silent until then.
+Delivery. The session is persistent and the subscriptions have QoS 1: what is published while the link is down comes
+afterwards. A message is acknowledged, in the order of arrival, only after the sink has taken its readings (`accepted`:
+rules are evaluated, the history writes them within its `flush_s`) or after they are on the disk (`stored`). What is
+delivered again because the acknowledgement was lost counts once.
 
-A flood is refused as it arrives, before it can fill the memory: what waits for the loop is bounded in bytes, in total
-and for each topic, so that one device's flood does not cost its neighbours a message. One message on its way in is held
-whole by the MQTT client before we see it: only the broker (mosquitto's `message_size_limit`) bounds that.
+Backlog. What waited at the broker is old and must not be taken for fresh. When the broker has kept our session, a
+marker is published to a topic of our own that we subscribe with QoS 1: it queues up behind what waits, and everything
+that comes before it is `backlog`. A broker that refuses the marker, or loses it, gets clean sessions from then on: it
+keeps nothing for us, so there is nothing to mistake; what is published during an outage is then lost, and said so.
+
+Old readings (`delayed`: backlog, and what a device's own time shows to be old) go to `late`, the history alone. The
+alarms must not see them: the engine takes any reading as a sign of life, an uncertain value can clear an alarm, and
+even a bad one ends the silence that `stale` watches. Without `late` they go to the sink as bad ones, which freezes the
+conditions. After a loss every point is bad `no_connection` until a fresh value comes, whatever the backlog holds.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
+import contextlib
 import logging
-import math
 import random
-import re
-import ssl
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from decimal import Decimal
-from typing import Any, NoReturn, cast
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NoReturn
 from urllib.parse import urlsplit
 
-import aiomqtt
+import msgspec
 
 from ..errors import ConfigError
 from ..words import Instant, Quality, Reading, mono_s, now
+from .mqtt_delivery import Acks, Done, Fence
+from .mqtt_lanes import Lane, Lanes, Listed
+from .mqtt_link import Connection
+from .mqtt_sources import check_devices
+from .mqtt_wire import LinkLostError, check_url
+from .mqtt_words import (
+    DELAYED,
+    MAX_PAYLOAD_BYTES,
+    Arrival,
+    LinkSpec,
+    MqttCredentials,
+    MqttDevice,
+    MqttDeviceHealth,
+    MqttHealth,
+    MqttPoint,
+    Sink,
+    Taken,
+)
+
+__all__ = [
+    "MAX_PAYLOAD_BYTES",
+    "LinkSpec",
+    "MqttCredentials",
+    "MqttDevice",
+    "MqttDeviceHealth",
+    "MqttHealth",
+    "MqttLink",
+    "MqttPoint",
+    "check_link",
+    "run_link",
+    "run_mqtt",
+]
 
 logger = logging.getLogger(__name__)
 
-MAX_PAYLOAD_BYTES = 64 * 1024
-# What may wait for the loop. A size is the payload and MESSAGE_BYTES for what Python needs around it.
-MESSAGE_BYTES = 1024
-WAITING_BYTES = 4 * 1024 * 1024
-TOPIC_BYTES = 512 * 1024
-TOPIC_MESSAGES = 256
-RESERVED_BYTES = 8 * 1024  # of each topic, also when the others have taken all of WAITING_BYTES
-FLOOD_DROPS = 10  # so many drops, with no pause of FLOOD_PAUSE_S between them, are called a flood
-FLOOD_PAUSE_S = 10.0
-KEEPALIVE_S = 20
-ANSWER_S = 5.0  # for the broker's part of connecting, subscribing, leaving
-RECONNECT_FIRST_S = 0.5
+RECONNECT_FIRST_S = 0.25
 RECONNECT_CAP_S = 30.0
 BEAT_S = 1.0
-PORTS = {"mqtt": 1883, "mqtts": 8883}
+SHARE_S = 0.02  # of the loop's time at once
+LARGE_BYTES = 4096  # a message that is looked at by itself
+LAST_S = 1.5  # to store what was taken, at the end
+STRANGERS = 2048  # topics
 
-Sink = Callable[[list[Reading]], None]
+
+_Waiting = tuple[Lane | None, str, bytes, Instant, bool, bool, bool, int, Connection | None]
+"""Lane (None: it only wants its acknowledgement), topic, payload, arrival, retained, backlog, dup, number."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MqttPoint:
-    """One number in a payload.
+class MqttLink:
+    """One broker. `run` owns it and can be called again after it failed; `change` is safe from the loop at any time.
 
-    Attributes:
-        name: last part of the point id.
-        path: keys from the top of the JSON object, separated by dots: `ch4`, `sensor.co`.
-        low, high: outside of them the value is bad `out_of_range`.
+    Args:
+        spec: which broker.
+        devices: behind it, expanded (`mqtt_presets.expand`).
+        sink: takes the readings of one message; called in the event loop, must not block. What it raises ends `run`,
+            and the message is not acknowledged.
+        health: made by `MqttHealth.of(devices)`; updated in place.
+        stored: brings what the sink has taken to the disk; needed for `ack = "stored"`.
+        late: takes old readings instead of the sink.
+
+    Raises:
+        ConfigError: the url or a topic cannot be used.
     """
 
-    name: str
-    path: str
-    scale: Decimal = Decimal(1)
-    low: float | None = None
-    high: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MqttDevice:
-    """One device on the broker.
-
-    Attributes:
-        device: `area.device`; a reading's point is `device.name`.
-        topic: without wildcards.
-        stale_s: silent for longer, the device is shown as a fault. Alarms on silence are the rules' business.
-        status_path, status_ok: where the device says whether it measures, and the words (or numbers, as text) that mean
-            yes. Any other makes every point bad `status_<word>`.
-    """
-
-    device: str
-    topic: str
-    points: tuple[MqttPoint, ...]
-    stale_s: float = 30.0
-    status_path: str | None = None
-    status_ok: frozenset[str] = frozenset({"ok"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MqttCredentials:
-    """What the broker knows us by; comes from a file or a systemd credential."""
-
-    username: str
-    password: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reject:
-    """Why a payload is not taken.
-
-    `too_large`, `not_utf8`, `not_json`, `duplicate_key`, `not_an_object`, `retained`; `flooded`: too many wait already.
-    """
-
-    reason: str
-
-
-@dataclass(slots=True, kw_only=True)
-class MqttDeviceHealth:
-    """Counters of one device. `messages` were taken; `rejects` counts the others by reason."""
-
-    device: str
-    stale_s: float
-    messages: int = 0
-    rejects: Counter[str] = field(default_factory=Counter)
-    last_reject: str = ""
-    last_message_at: Instant | None = None
-    why: str = ""
-
-    def reject(self, reason: str) -> None:
-        """Count a message that was not taken."""
-        self.rejects[reason] += 1
-        self.last_reject = reason
-
-    def state(self, now_s: float) -> str:
-        """`ok` or `fault`: refused, bad in every point, or silent for longer than `stale_s`."""
-        at = self.last_message_at
-        return "fault" if self.why or at is None or now_s - at.mono_s > self.stale_s else "ok"
-
-
-@dataclass(slots=True, kw_only=True)
-class MqttHealth:
-    """Counters of the link to the broker; written by its task alone.
-
-    Attributes:
-        waiting_bytes, most_waiting_bytes: size of the messages that wait for the loop, now and at its worst.
-    """
-
-    devices: dict[str, MqttDeviceHealth] = field(default_factory=dict)
-    connected: bool = False
-    reconnects: int = 0
-    last_error: str = ""
-    beat_s: float = 0.0
-    waiting_bytes: int = 0
-    most_waiting_bytes: int = 0
-
-    @classmethod
-    def of(cls, devices: Iterable[MqttDevice]) -> MqttHealth:
-        """Zeroed counters."""
-        return cls(devices={d.device: MqttDeviceHealth(device=d.device, stale_s=d.stale_s) for d in devices})
-
-
-# --- payloads, pure ---
-
-
-def parse(device: MqttDevice, payload: bytes, at: Instant, retained: bool) -> list[Reading] | Reject:
-    """A payload to one reading for each point of the device, or why it is refused as a whole.
-
-    A point is bad, without a value, for: `missing` path, `no_value` (null), `wrong_type`, `not_a_number` (NaN,
-    Infinity), `out_of_range`, `status_<word>`.
-    """
-    if retained:
-        return Reject(reason="retained")
-    if len(payload) > MAX_PAYLOAD_BYTES:
-        return Reject(reason="too_large")
-    try:
-        document = json.loads(payload.decode("utf-8"), object_pairs_hook=_unique)
-    except UnicodeDecodeError:
-        return Reject(reason="not_utf8")
-    except _DuplicateKeyError:
-        return Reject(reason="duplicate_key")
-    except (ValueError, RecursionError):
-        return Reject(reason="not_json")
-    if not isinstance(document, dict):
-        return Reject(reason="not_an_object")
-    if why := _status_fault(device, document):
-        return bad_readings(device, why, at)
-    return [_reading(device, point, document, at) for point in device.points]
-
-
-def bad_readings(device: MqttDevice, why: str, at: Instant) -> list[Reading]:
-    """Every point of the device without a value."""
-    points = (f"{device.device}.{p.name}" for p in device.points)
-    return [Reading(point=p, value=None, quality=Quality.BAD, why=why, at=at) for p in points]
-
-
-class _DuplicateKeyError(ValueError):
-    pass
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    document = dict(pairs)
-    if len(document) != len(pairs):  # which one would be meant?
-        raise _DuplicateKeyError
-    return document
-
-
-_MISSING = object()
-
-
-def _find(document: Any, path: str) -> Any:
-    for key in path.split("."):
-        if not isinstance(document, dict) or key not in document:
-            return _MISSING
-        document = document[key]
-    return document
-
-
-def _status_fault(device: MqttDevice, document: dict[str, Any]) -> str:
-    if device.status_path is None:
-        return ""
-    status = _find(document, device.status_path)
-    if status is _MISSING:
-        return "status_missing"
-    if isinstance(status, str | int) and str(status) in device.status_ok:
-        return ""
-    word = str(status).lower() if isinstance(status, str | int) else ""
-    return f"status_{word}" if re.fullmatch(r"[a-z0-9_]{1,32}", word) else "status_unknown"
-
-
-def _reading(device: MqttDevice, point: MqttPoint, document: dict[str, Any], at: Instant) -> Reading:
-    value, why = _measure(point, _find(document, point.path))
-    quality = Quality.BAD if why else Quality.GOOD
-    return Reading(point=f"{device.device}.{point.name}", value=value, quality=quality, why=why, at=at)
-
-
-def _measure(point: MqttPoint, found: Any) -> tuple[float | None, str]:
-    if found is _MISSING:
-        return None, "missing"
-    if found is None:
-        return None, "no_value"
-    if isinstance(found, bool) or not isinstance(found, int | float):
-        return None, "wrong_type"
-    try:
-        value = float(found) if point.scale == 1 else float(Decimal(repr(found)) * point.scale)
-    except OverflowError:  # an integer beyond every float
-        return None, "not_a_number"
-    if not math.isfinite(value):
-        return None, "not_a_number"
-    if (point.low is not None and value < point.low) or (point.high is not None and value > point.high):
-        return None, "out_of_range"
-    return value, ""
-
-
-# --- what waits for the loop ---
-
-
-@dataclass(slots=True, kw_only=True)
-class _Topic:
-    """One topic: its devices, its share of what waits, and whether it floods."""
-
-    name: str
-    devices: list[MqttDevice] = field(default_factory=list)
-    waiting: int = 0
-    waiting_bytes: int = 0
-    drops: int = 0  # with no pause between them
-    dropped_s: float = 0.0
-
-    def fits(self, size: int, total: int) -> bool:
-        """Whether `size` more bytes may wait while `total` bytes of all topics do."""
-        mine = self.waiting_bytes + size
-        has_room = mine <= TOPIC_BYTES and total + size <= WAITING_BYTES
-        return self.waiting < TOPIC_MESSAGES and (has_room or mine <= RESERVED_BYTES)
-
-    def note_drop(self, reason: str) -> None:
-        self.drops += 1
-        self.dropped_s = mono_s()
-        if self.drops == FLOOD_DROPS:
-            logger.warning("mqtt topic %s: a flood, %s: messages are dropped; check the device", self.name, reason)
-
-    def end_flood(self, now_s: float) -> None:
-        """Forget the drops after a pause."""
-        if not self.drops or now_s - self.dropped_s < FLOOD_PAUSE_S:
-            return
-        if self.drops >= FLOOD_DROPS:
-            logger.info("mqtt topic %s: the flood is over; %d messages were dropped", self.name, self.drops)
-        self.drops = 0
-
-
-class _Arrived(aiomqtt.Message):
-    """A message and the moment it came."""
-
-    def __init__(self, message: aiomqtt.Message, at: Instant) -> None:
-        super().__init__(message.topic, message.payload, message.qos, message.retain, message.mid, message.properties)
-        self.at = at
-
-
-class _Arrivals(asyncio.Queue[aiomqtt.Message]):
-    """aiomqtt's queue of one connection, with a door: what does not fit is dropped and counted, never raised."""
-
-    def __init__(self, topics: Mapping[str, _Topic], health: MqttHealth) -> None:
-        super().__init__()
-        self.topics = topics
+    def __init__(
+        self,
+        spec: LinkSpec,
+        devices: Sequence[MqttDevice],
+        sink: Sink,
+        health: MqttHealth,
+        *,
+        stored: Callable[[], Awaitable[None]] | None = None,
+        late: Sink | None = None,
+    ) -> None:
+        check_link(spec, devices)
+        if spec.ack == "stored" and stored is None:
+            raise ConfigError("mqtt", ['ack: "stored" needs a store'])
+        self.spec = spec
         self.health = health
-        health.waiting_bytes = 0
-        for topic in topics.values():
-            topic.waiting = topic.waiting_bytes = 0
+        self._name = f"mqtt {urlsplit(spec.url).netloc}"
+        self._sink = sink
+        self._late = late
+        self._stored = stored if spec.ack == "stored" else None
+        self._listed: dict[str, Listed] = {}
+        self._lanes = Lanes(())
+        self._queue: deque[_Waiting] = deque()
+        self._busy = False
+        self._at: Instant | None = None
+        self._connection: Connection | None = None
+        self._wake = asyncio.Event()
+        self._failed: asyncio.Future[NoReturn] | None = None
+        self._lost = False
+        self._connected_before = False
+        self._at_broker: set[str] = set()
+        self._refused: frozenset[str] = frozenset()
+        self._strangers: set[str] = set()
+        self._done = Done()
+        self._acks = Acks()
+        self._fence = Fence(spec.client_id, self._name)
+        self.change(devices)
 
-    def put_nowait(self, item: aiomqtt.Message) -> None:
-        topic = self.topics.get(str(item.topic))
-        if topic is None:
+    # --- what is listened to ---
+
+    def change(self, devices: Sequence[MqttDevice]) -> None:
+        """Listen to these devices. Those that stay as they are go on as if nothing had happened.
+
+        Raises:
+            ConfigError: a device cannot be used; nothing is changed.
+        """
+        check_devices(devices)
+        listed: dict[str, Listed] = {}
+        for device in devices:
+            old = self._listed.get(device.device)
+            listed[device.device] = old if old is not None and old.device == device else Listed.of(device, self.health)
+        before, self._listed = self._listed, listed
+        for name, old in before.items():
+            if listed.get(name) is not old:
+                old.here = False
+            if name not in listed:
+                self.health.devices.pop(name, None)
+        self._lanes = Lanes(listed.values())
+        self._wake.set()
+        if self._lost:
+            for name, one in listed.items():
+                if before.get(name) is not one:
+                    self._blame(one, "no_connection")
+
+    # --- the life of the link ---
+
+    async def run(self) -> NoReturn:
+        """Listen until cancelled; connects again for ever. Ends only with what the sink or `stored` raises."""
+        self._failed = asyncio.get_running_loop().create_future()
+        self._queue.clear()
+        self._lanes = Lanes(self._listed.values())
+        self._acks = Acks()
+        self.health.waiting_bytes = 0
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._beat(), name=f"{self._name} beat")
+            group.create_task(self._stay_connected(), name=f"{self._name} link")
+            group.create_task(self._fail(), name=f"{self._name} sink")
+            if self._stored is not None:
+                group.create_task(self._store(self._stored), name=f"{self._name} store")
+        raise AssertionError("the tasks of a link never end")
+
+    async def _fail(self) -> NoReturn:
+        """Raise what the sink raised: it is called where nobody waits."""
+        assert self._failed is not None
+        await self._failed
+        raise AssertionError
+
+    async def _beat(self) -> NoReturn:
+        while True:
+            at = now()
+            self.health.beat_s = at.mono_s
+            for lane in self._lanes:
+                lane.end_flood(at.mono_s)
+            for one in self._listed.values():
+                self._hand_over(one, one.source.tick(at))
+            if self._connection is not None and self.health.connected:
+                self._fence.watch(self._connection, at.mono_s, self._quiet_s(at.mono_s))
+                self.health.catching_up = self._fence.is_up
+            await asyncio.sleep(BEAT_S)
+
+    def _quiet_s(self, now_s: float) -> float:
+        """How long nothing has come although the broker owes us nothing that it waits with."""
+        last = self.health.last_message_at
+        return 0.0 if self._queue or self._acks.owed else now_s - (last.mono_s if last is not None else 0.0)
+
+    async def _stay_connected(self) -> NoReturn:
+        attempt = 0
+        while True:
+            began_s = mono_s()
+            try:
+                await self._session()
+            except LinkLostError as error:
+                self._note_loss(error)
+            attempt = 0 if mono_s() - began_s > RECONNECT_CAP_S else attempt + 1
+            pause_s = min(RECONNECT_FIRST_S * 2 ** min(attempt - 1, 16), RECONNECT_CAP_S) if attempt else 0.1
+            await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))  # noqa: S311 - not a secret
+
+    async def _session(self) -> NoReturn:
+        clean = not self.spec.client_id or self._fence.useless
+        connection = Connection(self.spec, clean=clean, arrived=self._arrived, drained=self._drained)
+        self._fence.lower()
+        if not clean:
+            self._fence.is_up = True  # until the broker says that it kept nothing
+        try:
+            self._connection = connection  # messages come before `open` returns
+            kept = await connection.open()
+            if not kept:
+                self._done.clear()  # the numbers begin anew
+                self._at_broker.clear()
+                self._fence.is_up = False
+            if not clean:
+                refused = await connection.subscribe([self._fence.topic])
+                self._fence.raise_behind(connection, refused=bool(refused))
+                self.health.catching_up = self._fence.is_up
+            await self._listen(connection)
+        finally:
+            self._work(everything=True)
+            if self._stored is not None and self._acks.owed and not connection.lost.done():
+                await self._store_last(self._stored)
+            self._connection = None
+            self.health.connected = self.health.catching_up = False
+            connection.close()
+
+    async def _listen(self, connection: Connection) -> NoReturn:
+        connection.lost.add_done_callback(lambda _: self._wake.set())
+        self._refused = frozenset()
+        asked: set[str] = set()
+        told: set[int] = set()
+        while not connection.lost.done():
+            self._wake.clear()
+            await self._subscribe(connection, asked)
+            lacking = {id(one) for one in self._lanes.listeners(self._refused)}
+            for one in self._listed.values():
+                if id(one) not in lacking and id(one) not in told:
+                    told.add(id(one))
+                    self._hand_over(one, one.source.connected(now()))
+            if not self.health.connected:
+                self._note_connection()
+            await self._wake.wait()
+        raise LinkLostError(connection.lost.result())
+
+    async def _subscribe(self, connection: Connection, asked: set[str]) -> None:
+        """Bring the broker's list in line with ours.
+
+        Args:
+            connection: open.
+            asked: what was subscribed on it; updated.
+        """
+        while True:
+            wanted = self._lanes.filters(self._refused)
+            new = [name for name in wanted if name not in asked]
+            refused = frozenset(await connection.subscribe(new)) if new else frozenset[str]()
+            asked |= set(new)
+            self._at_broker |= set(new) - refused
+            gone = self._at_broker - set(wanted)
+            if gone:
+                await connection.unsubscribe(sorted(gone))
+                self._at_broker -= gone
+                asked -= gone
+            for name in sorted(refused):
+                self._note_refusal(name)
+            self._refused |= refused
+            if not new:
+                return
+
+    # --- messages ---
+
+    def _arrived(self, topic: str, payload: bytes, mid: int, retained: bool, dup: bool, size: int) -> None:
+        """Called by the connection with each message: to the queue, or dropped and counted."""
+        health = self.health
+        if self._at is None:
+            self._at = health.last_message_at = now()
+        health.messages += 1
+        lane = self._lanes.find(topic)
+        if lane is None or topic == self._fence.topic:
+            lane = None
+            self._take_other(topic, payload)
+        elif lane.enter(size, health):
+            lane, payload = None, b""
+        backlog = self._fence.is_up
+        if lane is not None:
+            health.backlog += backlog
+        elif not mid:
             return
-        size = len(item.payload) + MESSAGE_BYTES
-        if len(item.payload) > MAX_PAYLOAD_BYTES:
-            self._drop(topic, "too_large")
-        elif not topic.fits(size, self.health.waiting_bytes):
-            self._drop(topic, "flooded")
+        self._queue.append((lane, topic, payload, self._at, retained, backlog, dup, mid, self._connection))
+        if len(self._queue) & 15 == 0 or size > LARGE_BYTES:
+            self._pause_when_crowded()
+
+    def _take_other(self, topic: str, payload: bytes) -> None:
+        """The marker, or what nobody asked for: a session may remember the topics of an earlier configuration."""
+        if topic == self._fence.topic:
+            if self._fence.returns(payload):
+                self.health.catching_up = False
+                logger.info("%s: what waited at the broker is delivered", self._name)
+            return
+        self.health.strangers += 1
+        if topic and topic not in self._strangers and len(self._strangers) < STRANGERS and self._connection:
+            self._strangers.add(topic)
+            self._connection.forget([topic])
+
+    def _drained(self) -> None:
+        self._at = None
+        if self._queue and not self._busy:
+            self._work()
+
+    def _work_on(self) -> None:
+        self._busy = False
+        self._work()
+
+    def _work(self, *, everything: bool = False) -> None:
+        """Take messages from the queue, for a share of the loop's time."""
+        if self._failed is None or self._failed.done():
+            return
+        end_s = time.monotonic() + SHARE_S
+        queue = self._queue
+        while queue:
+            try:
+                self._take(queue.popleft())
+            except Exception as error:  # of the sink: it comes again after the restart
+                self._failed.set_exception(error)
+                return
+            if not everything and queue and time.monotonic() > end_s:
+                self._busy = True
+                asyncio.get_running_loop().call_soon(self._work_on)
+                break
+        self._pause_when_crowded()
+
+    def _pause_when_crowded(self) -> None:
+        if self._connection is not None:
+            self._connection.pause(self._lanes.are_crowded(self.health.waiting_bytes, waits=self._fence.is_up))
+
+    def _take(self, waiting: _Waiting) -> None:
+        """A message in its turn."""
+        lane, topic, payload, at, retained, backlog, dup, mid, connection = waiting
+        handed = False
+        if lane is not None:
+            lane.leave(len(payload), self.health)
+            mark = hash((topic, payload)) if mid else 0
+            if dup and self._done.has(mid, mark):
+                handed = True  # perhaps not on the disk yet
+                self.health.duplicates += 1
+                for one in lane.listed:
+                    one.health.duplicates += 1
+            else:
+                arrival = Arrival(topic=topic, payload=payload, at=at, retained=retained, backlog=backlog)
+                handed = self._deliver(lane, arrival)
+                if mid:
+                    self._done.note(mid, mark)
+        if mid and connection is not None:
+            if self._stored is None or not (handed or self._acks.owed):
+                connection.acknowledge(mid)
+            else:
+                self._acks.put(connection, mid)
+
+    def _deliver(self, lane: Lane, arrival: Arrival) -> bool:
+        """Whether somebody got readings."""
+        handed = False
+        for one in lane.listed:
+            if not one.here:
+                continue
+            try:
+                taken = one.source.take(arrival)
+            except Exception:
+                taken = Taken(reject="defect")
+                if not one.defect:
+                    logger.exception("mqtt device %s: a message could not be interpreted", one.device.device)
+                one.defect = True
+            if taken.reject:
+                one.health.reject(taken.reject)
+            else:
+                one.health.messages += 1
+                one.health.backlog += arrival.backlog
+            handed = self._hand_over(one, taken, arrival.at) or handed
+        return handed
+
+    def _hand_over(self, one: Listed, taken: Taken, came: Instant | None = None) -> bool:
+        """Readings to the sink, old ones to the history; whether there were any."""
+        if taken.publish and self._connection is not None:
+            for outgoing in taken.publish:
+                self._connection.publish(outgoing.topic, outgoing.payload, outgoing.qos)
+        readings = list(taken.readings)
+        if not readings:
+            return False
+        old = [reading for reading in readings if reading.why == DELAYED]
+        if old:
+            one.health.delayed += 1
+            readings = [reading for reading in readings if reading.why != DELAYED]
+            self._hand_over_old(old)
+        if readings:
+            first = readings[0]
+            bad = first.quality is Quality.BAD and all(r.quality is Quality.BAD for r in readings)
+            one.health.why = first.why if bad else ""
+            if came is not None:
+                one.health.last_message_at = came
+            self._sink(readings)
+        return True
+
+    def _hand_over_old(self, old: list[Reading]) -> None:
+        if self._late is not None:
+            self._late(old)
         else:
-            self._count(topic, 1, size)
-            super().put_nowait(_Arrived(item, now()))
+            self._sink([msgspec.structs.replace(reading, quality=Quality.BAD) for reading in old])
 
-    def _drop(self, topic: _Topic, reason: str) -> None:
-        for device in topic.devices:
-            self.health.devices[device.device].reject(reason)
-        topic.note_drop(reason)
+    async def _store(self, stored: Callable[[], Awaitable[None]]) -> NoReturn:
+        while True:
+            await self._acks.due()
+            mids = self._acks.begin()
+            await stored()
+            for connection, mid in mids:
+                connection.acknowledge(mid)
+            self._acks.end()
 
-    def _count(self, topic: _Topic, messages: int, size: int) -> None:
-        topic.waiting += messages
-        topic.waiting_bytes += size
-        self.health.waiting_bytes += size
-        self.health.most_waiting_bytes = max(self.health.most_waiting_bytes, self.health.waiting_bytes)
+    async def _store_last(self, stored: Callable[[], Awaitable[None]]) -> None:
+        """At the end of `run`: what was taken need not come again. Bounded; what fails comes again."""
+        mids = self._acks.begin_last()
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(LAST_S):
+                await stored()
+            for connection, mid in mids:
+                connection.acknowledge(mid)
 
-    def _get(self) -> aiomqtt.Message:
-        item = super()._get()
-        self._count(self.topics[str(item.topic)], -1, -len(item.payload) - MESSAGE_BYTES)
-        return item
+    # --- what people see ---
+
+    def _note_connection(self) -> None:
+        self.health.connected = True
+        self.health.reconnects += int(self._connected_before)
+        self._connected_before = True
+        if self._lost:
+            logger.info("%s: connected again", self._name)
+        self._lost = False
+
+    def _note_loss(self, error: Exception) -> None:
+        self.health.last_error = f"{self._name}: {error}"
+        if self._lost:
+            return
+        self._lost = True
+        logger.warning("%s; trying again for ever", self.health.last_error)
+        for one in self._listed.values():
+            self._blame(one, "no_connection")
+
+    def _note_refusal(self, name: str) -> None:
+        self.health.last_error = f"{self._name}: the broker refuses topic {name!r}; check its ACL"
+        logger.warning("%s", self.health.last_error)
+        for one in self._listed.values():
+            if name in one.filters:
+                self._blame(one, "subscription_refused")
+
+    def _blame(self, one: Listed, why: str) -> None:
+        self._hand_over(one, one.source.lost(why, now()))
 
 
-# --- the link ---
+def check_link(spec: LinkSpec, devices: Sequence[MqttDevice]) -> None:
+    """Raises ConfigError when a link could not be made."""
+    check_url(spec.url)
+    check_devices(devices)
+
+
+async def run_link(
+    link: LinkSpec,
+    devices: Sequence[MqttDevice],
+    sink: Sink,
+    health: MqttHealth,
+    *,
+    stored: Callable[[], Awaitable[None]] | None = None,
+    late: Sink | None = None,
+) -> NoReturn:
+    """As `MqttLink(...).run()`, for a list of devices that does not change.
+
+    Raises:
+        ConfigError: the url or a topic cannot be used; before anything is opened.
+    """
+    await MqttLink(link, devices, sink, health, stored=stored, late=late).run()
 
 
 async def run_mqtt(
@@ -336,162 +496,5 @@ async def run_mqtt(
     sink: Sink,
     health: MqttHealth,
 ) -> NoReturn:
-    """Listen to the devices until cancelled; connects again for ever.
-
-    When the link is lost, or cannot be made at first, every point gets one bad reading `no_connection`; the points of a
-    topic that the broker refuses get `subscription_refused`.
-
-    Args:
-        url: `mqtt://host[:port]` or `mqtts://host[:port]`.
-        sink: takes the readings of one message; they share one `at`. Called in the event loop, must not block. What it
-            raises ends this task.
-        health: made by `MqttHealth.of(devices)`; updated in place.
-
-    Raises:
-        ConfigError: the url or a topic cannot be used; before anything is opened.
-    """
-    _check(url, devices)
-    listener = _Listener(url, credentials, devices, sink, health)
-    async with asyncio.TaskGroup() as group:
-        group.create_task(listener.beat(), name="mqtt beat")
-        group.create_task(listener.run(), name="mqtt ingest")
-    raise AssertionError("the tasks of run_mqtt never end")
-
-
-def _check(url: str, devices: Sequence[MqttDevice]) -> None:
-    problems: list[str] = []
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in PORTS and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        problems.append("url: must be mqtt://host[:port] or mqtts://host[:port]")
-    else:
-        if not usable or parts.path not in {"", "/"} or parts.query:
-            problems.append("url: must be mqtt://host[:port] or mqtts://host[:port]")
-        if parts.username is not None:
-            problems.append("url: must not hold a user or password; they come from the credentials")
-    for index, device in enumerate(devices):
-        if not device.topic or "+" in device.topic or "#" in device.topic:
-            problems.append(f"devices[{index}].topic: must be one topic without + and # (got {device.topic!r})")
-        if not device.points:
-            problems.append(f"devices[{index}].points: must not be empty")
-    if problems:
-        raise ConfigError("mqtt", problems)
-
-
-class _Listener:
-    """One link to the broker and what is lost with it."""
-
-    def __init__(
-        self,
-        url: str,
-        credentials: MqttCredentials | None,
-        devices: Sequence[MqttDevice],
-        sink: Sink,
-        health: MqttHealth,
-    ) -> None:
-        self.url = urlsplit(url)
-        self.credentials = credentials
-        self.devices = devices
-        self.topics: dict[str, _Topic] = {}
-        for device in devices:
-            self.topics.setdefault(device.topic, _Topic(name=device.topic)).devices.append(device)
-        self.sink = sink
-        self.health = health
-        self.lost = False
-
-    async def beat(self) -> NoReturn:
-        while True:
-            self.health.beat_s = mono_s()
-            for topic in self.topics.values():
-                topic.end_flood(self.health.beat_s)
-            await asyncio.sleep(BEAT_S)
-
-    async def run(self) -> NoReturn:
-        attempt = 0
-        connected_before = False
-        while True:
-            start_s = mono_s()
-            try:
-                async with self.client() as client:
-                    self.health.reconnects += int(connected_before)
-                    connected_before = True
-                    await self.listen(client)
-            except aiomqtt.MqttError as error:
-                self.note_loss(error)
-            finally:
-                self.health.connected = False
-            attempt = 0 if mono_s() - start_s > RECONNECT_CAP_S else attempt + 1
-            pause_s = min(RECONNECT_FIRST_S * 2 ** min(attempt, 16), RECONNECT_CAP_S)
-            await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))  # noqa: S311 - not a secret
-
-    def client(self) -> aiomqtt.Client:
-        """A fresh client: a clean session, so that the broker keeps no old values for us."""
-        known = self.credentials
-        return aiomqtt.Client(
-            self.url.hostname or "",
-            self.url.port or PORTS[self.url.scheme],
-            username=known.username if known else None,
-            password=known.password if known else None,
-            clean_session=True,
-            keepalive=KEEPALIVE_S,
-            timeout=ANSWER_S,
-            queue_type=cast("type[asyncio.Queue[aiomqtt.Message]]", self.arrivals),
-            tls_context=ssl.create_default_context() if self.url.scheme == "mqtts" else None,
-        )
-
-    def arrivals(self, maxsize: int = 0) -> _Arrivals:
-        """A fresh queue, called by aiomqtt; its limits are ours."""
-        assert maxsize == 0, maxsize
-        return _Arrivals(self.topics, self.health)
-
-    async def listen(self, client: aiomqtt.Client) -> None:
-        topics = list(self.topics)
-        codes = await client.subscribe([(topic, 1) for topic in topics]) if topics else ()
-        for topic, code in zip(topics, codes, strict=True):
-            if _refused(code):
-                self.note_refusal(topic)
-        self.health.connected = True
-        if self.lost:
-            logger.info("mqtt %s: connected again", self.url.netloc)
-        self.lost = False
-        async for message in client.messages:
-            assert isinstance(message, _Arrived)
-            self.take(message)
-
-    def take(self, message: _Arrived) -> None:
-        """One message to readings or counted rejects."""
-        at = message.at
-        for device in self.topics[str(message.topic)].devices:
-            parsed = parse(device, message.payload, at, message.retain)
-            health = self.health.devices[device.device]
-            if isinstance(parsed, Reject):
-                health.reject(parsed.reason)
-                continue
-            health.messages += 1
-            health.last_message_at = at
-            health.why = parsed[0].why if all(r.quality is Quality.BAD for r in parsed) else ""
-            self.sink(parsed)
-
-    def note_loss(self, error: Exception) -> None:
-        self.health.last_error = f"mqtt {self.url.netloc}: {error}"
-        if self.lost:
-            return
-        self.lost = True
-        logger.warning("%s; trying again for ever", self.health.last_error)
-        for device in self.devices:
-            self.blame(device, "no_connection")
-
-    def note_refusal(self, topic: str) -> None:
-        self.health.last_error = f"mqtt {self.url.netloc}: the broker refuses topic {topic!r}; check its ACL"
-        logger.warning("%s", self.health.last_error)
-        for device in self.topics[topic].devices:
-            self.blame(device, "subscription_refused")
-
-    def blame(self, device: MqttDevice, why: str) -> None:
-        self.health.devices[device.device].why = why
-        self.sink(bad_readings(device, why, now()))
-
-
-def _refused(code: Any) -> bool:
-    return code >= 0x80 if isinstance(code, int) else bool(code.is_failure)
+    """Listen with a session that the broker does not keep; see `run_link`."""
+    await run_link(LinkSpec(url=url, credentials=credentials), devices, sink, health)

@@ -33,6 +33,10 @@ _STATUS = {
     "not_found": 404,
     "no_such_alarm": 404,
     "no_such_point": 404,
+    "no_such_bus": 404,
+    "no_such_output": 404,
+    "no_such_state": 400,
+    "busy": 429,
     "bad_request": 400,
 }
 _HEADERS = {
@@ -58,7 +62,7 @@ def make_app(
         cookie: name of the session cookie; differs between servers of one host, whose cookies share the jar.
         body_limit: largest request body, bytes.
     """
-    app = web.Application(middlewares=[_refusals], client_max_size=body_limit)
+    app = web.Application(middlewares=[answer_refusals], client_max_size=body_limit)
     app.on_response_prepare.append(_add_headers)
     app[PEOPLE] = people
     app[SECRETS] = secrets
@@ -205,14 +209,15 @@ async def _add_headers(request: web.Request, response: web.StreamResponse) -> No
 
 
 @web.middleware
-async def _refusals(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def answer_refusals(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Middleware: a RefusedError, and under `/api/` and `/v1/` every HTTP error, as JSON that says why."""
     try:
         return await handler(request)
     except RefusedError as refused:
         status = _STATUS.get(refused.reason, 409)
         return _error(status, refused.reason, refused.message, refused.hint, refused.retry_s)
     except web.HTTPException as answer:
-        if not request.path.startswith("/api/") or answer.status < 400:
+        if not request.path.startswith(("/api/", "/v1/")) or answer.status < 400:
             raise
         reason = {404: "not_found", 405: "wrong_method", 413: "too_large"}.get(answer.status, "bad_request")
         return _error(answer.status, reason, answer.reason, "")

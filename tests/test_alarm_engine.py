@@ -412,3 +412,33 @@ def test_a_restart_loses_and_invents_nothing(script: Inputs, restarts: frozenset
         line.replace(b"during_outage", b"condition") for line in as_bytes(run(script, NO_DELAYS, restarts))
     ]
     assert with_restarts == as_bytes(run(script, NO_DELAYS))
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from([0.5, 1.0, 12.0, 25.0, 70.0]),  # seconds that pass
+        st.sampled_from([None, None, 19.9, 20.0, 20.1, 50.0, 74.9, 75.0, 75.1, 84.9, 85.0, 90.0, "timeout", "doubt"]),
+    ),
+    max_size=25,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(STEPS, st.booleans())
+def test_what_is_passed_over_as_ordinary_would_have_changed_nothing(steps: list, resumed: bool) -> None:
+    stored = {HIGH: Alarm(id=HIGH, state=State.UNACK, active=Kind.HI, occurrence=3)} if resumed else {}
+    quick, slow = (Engine(RULES, stored, instant(0)) for _ in range(2))
+    now_s = 0.0
+    for passed_s, value in steps:
+        now_s += passed_s
+        at = instant(now_s)
+        for watched in slow._points.values():
+            watched.calm = False
+        if value is None:
+            assert quick.tick(at) == slow.tick(at)
+            continue
+        seen = reading(value if value != "doubt" else None, at)
+        if value == "doubt":
+            seen = Reading(point=POINT, value=50.0, quality=Quality.UNCERTAIN, why="clock_skew", at=at)
+        assert quick.read(seen, at) == slow.read(seen, at)
+        assert [live.condition for live in quick._by_id.values()] == [live.condition for live in slow._by_id.values()]

@@ -15,8 +15,8 @@ from typing import Any
 import aiohttp
 import argon2
 import pytest
-from sitewarden.edge import app as app_module
 from sitewarden.edge.app import run_edge
+from sitewarden.edge.loops import again
 from sitewarden.edge.pages import api
 from sitewarden.errors import ConfigError, PermanentError
 from sitewarden.serving import secrets as secrets_module
@@ -259,6 +259,9 @@ async def test_nothing_without_a_session(site: Site):
         ("DELETE", "session"),
         ("POST", f"alarms/{ALARM}/ack"),
         ("POST", f"alarms/{ALARM}/reset"),
+        ("GET", "outputs"),
+        ("POST", "outputs/aux_store.siren.horn"),
+        ("POST", "config/reload"),
     ]
     async with aiohttp.ClientSession() as http:
         page = Page(site, http)
@@ -285,7 +288,7 @@ async def test_every_route_of_the_api_is_in_that_list(site: Site, monkeypatch: p
 
     pages = api.Pages.__new__(api.Pages)
     pages.add_to(App())  # type: ignore[arg-type]
-    assert len(added) == 9
+    assert len(added) == 12
 
 
 async def test_site_points_status_and_trend(site: Site, eventually):
@@ -537,7 +540,7 @@ async def test_a_source_that_fails_starts_again_and_its_pause_never_starves_the_
 
     monkeypatch.setattr(asyncio, "sleep", sleep)
     with pytest.raises(asyncio.CancelledError):
-        await app_module._again("bus x", run)()
+        await again("bus x", run)()
     assert len(pauses_s) == 12
     assert max(pauses_s) <= 15.0
     assert pauses_s[0] <= 1.0
@@ -549,4 +552,4 @@ async def test_the_stores_error_goes_through(error: BaseException):
         raise error
 
     with pytest.raises((StoreError, BaseExceptionGroup)):
-        await app_module._again("uplink", run)()
+        await again("uplink", run)()

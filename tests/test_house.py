@@ -342,6 +342,7 @@ def expected_rows(model: type[BaseModel]) -> list[tuple[str, str, str]]:
 TABLES: dict[str, type[BaseModel]] = {
     **{f"[{name}]": model for name, model in models.SINGLE.items()},
     **{f"[[{name}]]": model for name, model in models.REPEATED.items()},
+    "[[device.channel]]": models.DeviceChannelTable,
     "[[mqtt_device.point]]": models.MqttPointTable,
     "A limit as a table": models.LevelTable,
     "cloud.toml [cloud]": cloud_config.CloudTable,

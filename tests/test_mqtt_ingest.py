@@ -1,122 +1,151 @@
-"""Payloads as tables, and the link against a real mosquitto."""
+"""The link to a broker: order, acknowledgements, backlog, floods, losses. Mostly against a real mosquitto."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
-import os
-import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import aiomqtt
 import pytest
 from sitewarden.errors import ConfigError
+from sitewarden.sensors import mqtt_delivery, mqtt_link, mqtt_wire
 from sitewarden.sensors.mqtt_ingest import (
-    MAX_PAYLOAD_BYTES,
+    LinkSpec,
+    MqttCredentials,
+    MqttDevice,
+    MqttHealth,
+    MqttLink,
+    MqttPoint,
+    run_mqtt,
+)
+from sitewarden.sensors.mqtt_lanes import (
     MESSAGE_BYTES,
     RESERVED_BYTES,
     TOPIC_BYTES,
     TOPIC_MESSAGES,
     WAITING_BYTES,
-    MqttCredentials,
-    MqttDevice,
-    MqttHealth,
-    MqttPoint,
-    Reject,
-    _Arrived,
-    _Listener,
-    parse,
-    run_mqtt,
+    Lane,
+    Lanes,
+    Listed,
 )
-from sitewarden.words import ClockState, Instant, Quality, Reading
+from sitewarden.sensors.mqtt_sources import JsonSource, make_source
+from sitewarden.sensors.mqtt_wire import MOST_BYTES
+from sitewarden.sensors.mqtt_words import MAX_PAYLOAD_BYTES, Arrival, Taken
+from sitewarden.tests.peers.mosquitto import Mosquitto, Wire, running, until
+from sitewarden.words import ClockState, Quality, Reading, now, set_clock_state
 
-AT = Instant(utc_ms=1_800_000_000_000, mono_s=5.0, boot="b", clock=ClockState.SYNCED)
+KNOWN = MqttCredentials(username="gw", password="secret")
 GAS4 = MqttDevice(
     device="sewage_pit.gas4",
     topic="devices/gas4",
-    points=(
-        MqttPoint(name="ch4", path="ch4", low=0, high=100),
-        MqttPoint(name="co", path="more.co", scale=Decimal("0.1")),
-    ),
+    points=(MqttPoint(name="ch4", path="ch4", low=0, high=100), MqttPoint(name="co", path="more.co")),
     status_path="status",
 )
+NEIGHBOUR = MqttDevice(device="sewage_pit.n", topic="devices/n", points=(MqttPoint(name="n", path="n"),))
+TIMED = replace(NEIGHBOUR, time_path="ts")
+
+
+@pytest.fixture(autouse=True)
+def synced() -> Any:
+    """Our own clock can be believed."""
+    set_clock_state(ClockState.SYNCED)
+    yield
+    set_clock_state(ClockState.UNSYNCED)
 
 
 def payload(**changes: Any) -> bytes:
     return json.dumps({"ch4": 0.4, "more": {"co": 3}, "status": "ok", **changes}).encode()
 
 
-def seen(data: bytes, device: MqttDevice = GAS4) -> dict[str, tuple[float | None, str]]:
-    parsed = parse(device, data, AT, retained=False)
-    assert isinstance(parsed, list), parsed
-    assert all((r.quality is Quality.GOOD) == (r.why == "") == (r.value is not None) for r in parsed)
-    assert all(r.at is AT for r in parsed)
-    return {r.point.removeprefix("sewage_pit.gas4."): (r.value, r.why) for r in parsed}
+def numbered(*numbers: int, age_s: float = 0) -> list[bytes]:
+    return [json.dumps({"n": number, "ts": time.time() - age_s}).encode() for number in numbers]
 
 
-def test_good_payload() -> None:
-    assert seen(payload(other=[1, "x"])) == {"ch4": (0.4, ""), "co": (0.3, "")}
-    assert seen(payload(ch4=7)) == {"ch4": (7.0, ""), "co": (0.3, "")}
+class Watch:
+    """Readings of a link, and its health."""
+
+    def __init__(self, *devices: MqttDevice) -> None:
+        self.health = MqttHealth.of(devices)
+        self.readings: list[Reading] = []
+        self.late: list[Reading] = []
+        self.fail = 0
+
+    def take(self, readings: list[Reading]) -> None:
+        if self.fail:
+            self.fail -= 1
+            raise RuntimeError("pipeline")
+        self.readings += readings
+
+    def take_late(self, readings: list[Reading]) -> None:
+        self.late += readings
+
+    @property
+    def values(self) -> list[float]:
+        return [r.value for r in self.readings if r.value is not None]
+
+    @property
+    def late_values(self) -> list[float]:
+        return [r.value for r in self.late if r.value is not None]
+
+    @property
+    def gas4(self) -> Any:
+        return self.health.devices["sewage_pit.gas4"]
+
+    @property
+    def n(self) -> Any:
+        return self.health.devices["sewage_pit.n"]
 
 
-@pytest.mark.parametrize(
-    ("value", "why"),
-    [
-        ("NaN", "not_a_number"),
-        ("Infinity", "not_a_number"),
-        ("-Infinity", "not_a_number"),
-        ("1e999", "not_a_number"),
-        ("1" + "0" * 400, "not_a_number"),
-        ("null", "no_value"),
-        ('"0.4"', "wrong_type"),
-        ("true", "wrong_type"),
-        ("[0.4]", "wrong_type"),
-        ("{}", "wrong_type"),
-        ("-0.1", "out_of_range"),
-        ("100.1", "out_of_range"),
-    ],
-)
-def test_bad_number_spoils_only_its_point(value: str, why: str) -> None:
-    data = f'{{"ch4": {value}, "more": {{"co": {value if why == "not_a_number" else 3}}}, "status": "ok"}}'.encode()
-    assert seen(data)["ch4"] == (None, why)
-    assert seen(data)["co"] == ((None, why) if why == "not_a_number" else (0.3, ""))
+@contextlib.asynccontextmanager
+async def listening(port: int, *devices: MqttDevice, password: str = "secret") -> AsyncIterator[Watch]:
+    """A link that the broker keeps nothing for."""
+    watch = Watch(*devices)
+    known = MqttCredentials(username="gw", password=password)
+    run = run_mqtt(f"mqtt://127.0.0.1:{port}", known, devices, watch.take, watch.health)
+    async with _task(run):
+        yield watch
 
 
-def test_missing_paths() -> None:
-    assert seen(b'{"status": "ok"}') == {"ch4": (None, "missing"), "co": (None, "missing")}
-    assert seen(payload(more=[3]))["co"] == (None, "missing")
+@contextlib.asynccontextmanager
+async def linked(
+    port: int, *devices: MqttDevice, watch: Watch | None = None, stored: Any = None, late: bool = True, **spec: Any
+) -> AsyncIterator[tuple[MqttLink, Watch]]:
+    """A link with a session that the broker keeps, connected."""
+    watch = watch or Watch(*devices)
+    ack = {} if stored is None else {"ack": "stored"}
+    full = LinkSpec(
+        **{"url": f"mqtt://127.0.0.1:{port}", "credentials": KNOWN, "client_id": "sitewarden-t", **ack, **spec}
+    )
+    link = MqttLink(full, devices, watch.take, watch.health, stored=stored, late=watch.take_late if late else None)
+    async with _task(link.run()):
+        await until(lambda: watch.health.connected, lambda: f"the link: {watch.health}")
+        yield link, watch
 
 
-@pytest.mark.parametrize(
-    ("status", "why"),
-    [
-        ("warm_up", "status_warm_up"),
-        ("Fault", "status_fault"),
-        ("out of order!", "status_unknown"),
-        ("x" * 33, "status_unknown"),
-        (3, "status_3"),
-        (None, "status_unknown"),
-        (["ok"], "status_unknown"),
-    ],
-)
-def test_status_spoils_every_point(status: object, why: str) -> None:
-    assert seen(payload(status=status)) == {"ch4": (None, why), "co": (None, why)}
+@contextlib.asynccontextmanager
+async def _task(run: Any) -> AsyncIterator[asyncio.Task[Any]]:
+    task = asyncio.create_task(run, name="link")
+    try:
+        yield task
+        assert not task.done(), task
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
 
 
-def test_status_may_be_missing_a_number_or_not_asked_for() -> None:
-    assert set(seen(b'{"ch4": 1}').values()) == {(None, "status_missing")}
-    assert seen(payload(status=1), replace(GAS4, status_ok=frozenset({"1"})))["ch4"] == (0.4, "")
-    assert seen(payload(status="broken"), replace(GAS4, status_path=None))["ch4"] == (0.4, "")
+VERSIONS = pytest.mark.parametrize("version", ["3.1.1", "5"])
 
+
+# --- values, rejects, floods ---
 
 REJECTED = {
     "not_utf8": b'{"ch4": "\xff"}',
@@ -125,148 +154,31 @@ REJECTED = {
     "not_an_object": b"[0.4]",
     "duplicate_key": b'{"ch4": 0.4, "ch4": 90, "status": "ok"}',
 }
-MORE_REJECTED = [
-    (b"", "not_json"),
-    (b'{"ch4": 0.4', "not_json"),
-    (b"[" * 60_000, "not_json"),
-    (b'{"ch4": ' + b"9" * 5000 + b"}", "not_json"),
-    ('{"ch4": 0.4}'.encode("utf-16"), "not_utf8"),
-    (b"null", "not_an_object"),
-    (b"0.4", "not_an_object"),
-]
 
 
-@pytest.mark.parametrize(("data", "reason"), [*((d, r) for r, d in REJECTED.items()), *MORE_REJECTED])
-def test_rejects(data: bytes, reason: str) -> None:
-    assert parse(GAS4, data, AT, retained=False) == Reject(reason=reason)
-
-
-def test_retained_is_not_fresh() -> None:
-    assert parse(GAS4, payload(), AT, retained=True) == Reject(reason="retained")
-
-
-# --- with a broker ---
-
-
-class Broker:
-    """mosquitto on a free loopback port, with one user."""
-
-    def __init__(self, program: str, folder: Path) -> None:
-        self.program = program
-        self.folder = folder
-        self.process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        passwords = folder / "passwords"
-        passwords.write_text("gw:secret\n", "utf-8")
-        passwords.chmod(0o600)
-        subprocess.run(
-            [shutil.which("mosquitto_passwd") or "/usr/bin/mosquitto_passwd", "-U", str(passwords)], check=True
-        )
-        lines = [f"listener {self.port} 127.0.0.1", "allow_anonymous false", f"password_file {passwords}"]
-        if os.getuid() == 0:
-            lines.append("user root")
-        (folder / "mosquitto.conf").write_text("\n".join(lines) + "\n", "utf-8")
-
-    async def start(self) -> None:
-        log = (self.folder / "log").open("ab")
-        with log:
-            self.process = subprocess.Popen(
-                [self.program, "-c", str(self.folder / "mosquitto.conf")], stdout=log, stderr=log
-            )
-        await until(self._listens, f"mosquitto: {(self.folder / 'log').read_text()}")
-
-    def _listens(self) -> bool:
-        assert self.process is not None
-        assert self.process.poll() is None, (self.folder / "log").read_text()
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
-
-    def stop(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait(10)
-            self.process = None
-
-    async def publish(self, data: bytes, topic: str = "devices/gas4", *, retain: bool = False) -> None:
-        async with aiomqtt.Client("127.0.0.1", self.port, username="gw", password="secret") as client:
-            await client.publish(topic, data, qos=1, retain=retain)
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Any:
-    program = shutil.which("mosquitto") or shutil.which("/usr/sbin/mosquitto")
-    if program is None:
-        assert not os.environ.get("CI"), "mosquitto is not installed: apt-get install mosquitto"
-        pytest.skip("mosquitto is not installed: apt install mosquitto")
-    broker = Broker(program, tmp_path)
-    yield broker
-    broker.stop()
-
-
-async def until(condition: Callable[[], bool], what: str, bound_s: float = 60) -> None:
-    loop = asyncio.get_running_loop()
-    end_s = loop.time() + bound_s
-    while not condition():
-        assert loop.time() < end_s, f"not within {bound_s} s: {what}"
-        await asyncio.sleep(0.01)
-
-
-class Watch:
-    def __init__(self, *devices: MqttDevice) -> None:
-        self.health = MqttHealth.of(devices)
-        self.readings: list[Reading] = []
-
-    def take(self, readings: list[Reading]) -> None:
-        self.readings += readings
-
-    @property
-    def gas4(self) -> Any:
-        return self.health.devices["sewage_pit.gas4"]
-
-
-@contextlib.asynccontextmanager
-async def listening(port: int, *devices: MqttDevice, password: str = "secret") -> AsyncIterator[Watch]:
-    watch = Watch(*devices)
-    known = MqttCredentials(username="gw", password=password)
-    task = asyncio.create_task(
-        run_mqtt(f"mqtt://127.0.0.1:{port}", known, devices, watch.take, watch.health), name="mqtt"
-    )
-    try:
-        yield watch
-        assert not task.done(), task
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-
-async def test_values_and_counted_rejects(broker: Broker) -> None:
-    await broker.start()
-    await broker.publish(payload(ch4=66), retain=True)  # before we listen
+async def test_values_and_counted_rejects(tmp_path: Path) -> None:
     twin = replace(GAS4, device="sewage_pit.twin", status_path=None, points=(MqttPoint(name="ch4", path="ch4"),))
-    async with listening(broker.port, GAS4, twin) as watch:
-        await until(lambda: watch.gas4.rejects["retained"] == 1, "the retained message")
-        assert watch.readings == []
-        assert watch.gas4.state(0) == "fault"  # nothing yet
-        for data in REJECTED.values():
-            await broker.publish(data)
-        await broker.publish(payload(), "devices/other")
-        await broker.publish(payload(status="warm_up"))
-        await broker.publish(payload())
-        await until(lambda: len(watch.readings) == 6, "two messages")
-        assert {r: watch.gas4.rejects[r] for r in REJECTED} == dict.fromkeys(REJECTED, 1)
-        assert watch.gas4.messages == 2
-        at = watch.readings[-1].at
-        assert (watch.gas4.last_message_at, watch.gas4.state(at.mono_s)) == (watch.readings[-2].at, "ok")
-        assert watch.gas4.state(at.mono_s + GAS4.stale_s + 1) == "fault"
+    async with running(tmp_path) as broker:
+        await broker.publish(GAS4.topic, payload(ch4=66), args=("-q", "1", "-r"))  # before we listen
+        async with listening(broker.port, GAS4, twin) as watch:
+            await until(lambda: watch.gas4.rejects["retained"] == 1, "the retained message")
+            assert watch.readings == []
+            assert watch.gas4.state(0) == "fault"  # nothing yet
+            await broker.publish(GAS4.topic, *REJECTED.values())
+            await broker.publish("devices/other", payload())
+            await broker.publish(GAS4.topic, payload(status="warm_up"), payload())
+            await until(lambda: len(watch.readings) == 6, "two messages")
+            assert {r: watch.gas4.rejects[r] for r in REJECTED} == dict.fromkeys(REJECTED, 1)
+            assert watch.gas4.messages == 2
+            at = watch.readings[-1].at
+            assert (watch.gas4.last_message_at, watch.gas4.state(at.mono_s)) == (watch.readings[-2].at, "ok")
+            assert watch.gas4.state(at.mono_s + GAS4.stale_s + 1) == "fault"
     assert [(r.point, r.value, r.why) for r in watch.readings] == [
         ("sewage_pit.gas4.ch4", None, "status_warm_up"),
         ("sewage_pit.gas4.co", None, "status_warm_up"),
         ("sewage_pit.twin.ch4", 0.4, ""),
         ("sewage_pit.gas4.ch4", 0.4, ""),
-        ("sewage_pit.gas4.co", 0.3, ""),
+        ("sewage_pit.gas4.co", 3.0, ""),
         ("sewage_pit.twin.ch4", 0.4, ""),
     ]
 
@@ -284,7 +196,6 @@ last.wait_for_publish(60)
 client.disconnect()
 client.loop_stop()
 """
-NEIGHBOUR = MqttDevice(device="sewage_pit.n", topic="devices/n", points=(MqttPoint(name="n", path="n"),))
 
 
 @pytest.mark.parametrize(
@@ -292,28 +203,26 @@ NEIGHBOUR = MqttDevice(device="sewage_pit.n", topic="devices/n", points=(MqttPoi
     [(62_000, "flooded", "a flood, flooded"), (1_000_000, "too_large", "a flood, too_large")],
 )
 async def test_flood_costs_neither_memory_nor_the_neighbour(
-    size: int, reason: str, begins: str, broker: Broker, caplog: pytest.LogCaptureFixture,
+    size: int, reason: str, begins: str, tmp_path: Path, caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """The flood stands still in the queue, as on a machine that cannot keep up, while the neighbour speaks."""
-    monkeypatch.setattr("sitewarden.sensors.mqtt_ingest.FLOOD_PAUSE_S", 4.0)
-    monkeypatch.setattr("sitewarden.sensors.mqtt_ingest.parse", _slow(GAS4.device))
-    caplog.set_level("INFO", "sitewarden.sensors.mqtt_ingest")
-    await broker.start()
-    async with listening(broker.port, GAS4, NEIGHBOUR) as watch:
+    monkeypatch.setattr("sitewarden.sensors.mqtt_lanes.FLOOD_PAUSE_S", 4.0)
+    monkeypatch.setattr(JsonSource, "take", _slow(JsonSource.take))
+    caplog.set_level("INFO", "sitewarden.sensors")
+    async with running(tmp_path) as broker, listening(broker.port, GAS4, NEIGHBOUR) as watch:
         await until(lambda: watch.health.connected, "the link")
-        neighbour = watch.health.devices["sewage_pit.n"]
         flooder = await asyncio.create_subprocess_exec(sys.executable, "-c", FLOOD, str(broker.port), str(size))
         spoken = 1
         while flooder.returncode is None:
-            await broker.publish(b'{"n": 1}', NEIGHBOUR.topic)
+            await broker.publish(NEIGHBOUR.topic, b'{"n": 1}')
             spoken += 1
         assert flooder.returncode == 0
         await until(lambda: watch.gas4.rejects[reason] > 50, "drops")
-        await broker.publish(b'{"n": -1}', NEIGHBOUR.topic)
+        await broker.publish(NEIGHBOUR.topic, b'{"n": -1}')
         await until(lambda: [r.value for r in watch.readings if r.point.endswith("n.n")][-1:] == [-1], "the last")
-        assert neighbour.messages == spoken
-        assert neighbour.rejects == {}
+        assert watch.n.messages == spoken
+        assert watch.n.rejects == {}
         assert watch.health.most_waiting_bytes <= TOPIC_BYTES + RESERVED_BYTES
         await until(lambda: watch.health.waiting_bytes == 0, "nothing is left")
         await until(lambda: "the flood is over" in caplog.text, "the end of the flood")
@@ -322,22 +231,68 @@ async def test_flood_costs_neither_memory_nor_the_neighbour(
         assert f"{watch.gas4.rejects[reason]} messages were dropped" in caplog.text
 
 
-def _slow(device: str) -> Callable[..., Any]:
-    def slow(of: MqttDevice, *rest: Any) -> Any:
-        if of.device == device:
-            time.sleep(0.002)  # the loop stands still, and the socket fills
-        return parse(of, *rest)
+def _slow(take: Callable[[JsonSource, Arrival], Taken]) -> Callable[[JsonSource, Arrival], Taken]:
+    def slow(self: JsonSource, arrival: Arrival) -> Taken:
+        if self.device.device == GAS4.device:
+            time.sleep(0.02)  # the loop stands still, and the socket fills
+        return take(self, arrival)
 
     return slow
 
 
-def arrivals(*devices: MqttDevice) -> tuple[_Listener, asyncio.Queue[aiomqtt.Message]]:
-    listener = _Listener("mqtt://h", None, devices, list[Reading]().extend, MqttHealth.of(devices))
-    return listener, listener.arrivals()
+ROUND = """
+import sys
+import paho.mqtt.client as mqtt
+client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+client.max_inflight_messages_set(1000)
+client.username_pw_set("gw", "secret")
+client.connect("127.0.0.1", int(sys.argv[1]))
+client.loop_start()
+for number in range(4000):
+    last = client.publish(f"devices/{number % 8}", b'{"n": 1}', qos=1)
+last.wait_for_publish(60)
+client.disconnect()
+client.loop_stop()
+"""
 
 
-def message(topic: str, size: int) -> aiomqtt.Message:
-    return aiomqtt.Message(topic, b"x" * size, 0, False, 0, None)
+async def test_flood_of_all_waits_at_the_broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody floods the others when all are too fast: nothing is dropped."""
+    devices = [replace(NEIGHBOUR, device=f"a.d{i}", topic=f"devices/{i}") for i in range(8)]
+    monkeypatch.setattr(JsonSource, "take", _always_slow(JsonSource.take))
+    conf = ("max_queued_messages 0", "max_inflight_messages 0")
+    async with running(tmp_path, *conf) as broker, listening(broker.port, *devices) as watch:
+        await until(lambda: watch.health.connected, "the link")
+        publisher = await asyncio.create_subprocess_exec(sys.executable, "-c", ROUND, str(broker.port))
+        await until(lambda: watch.health.messages == 4000, lambda: str(watch.health.messages))
+        await until(lambda: len(watch.readings) == 4000, lambda: str(watch.health))
+        assert await publisher.wait() == 0
+    assert [d.rejects for d in watch.health.devices.values()] == [{}] * 8
+    assert watch.health.most_waiting_bytes < WAITING_BYTES
+
+
+def _always_slow(take: Callable[[JsonSource, Arrival], Taken]) -> Callable[[JsonSource, Arrival], Taken]:
+    def slow(self: JsonSource, arrival: Arrival) -> Taken:
+        time.sleep(0.001)
+        return take(self, arrival)
+
+    return slow
+
+
+def lanes(*devices: MqttDevice) -> tuple[Lanes, MqttHealth]:
+    health = MqttHealth.of(devices)
+    listed = []
+    for device in devices:
+        source = make_source(device)
+        own = health.devices[device.device]
+        listed.append(Listed(device=device, source=source, health=own, filters=source.subscriptions()))
+    return Lanes(listed), health
+
+
+def lane_of(found: Lanes, topic: str) -> Lane:
+    lane = found.find(topic)
+    assert lane is not None
+    return lane
 
 
 @pytest.mark.parametrize(
@@ -351,67 +306,103 @@ def message(topic: str, size: int) -> aiomqtt.Message:
     ],
 )
 def test_share_of_a_topic(size: int, kept: int) -> None:
-    listener, queue = arrivals(GAS4)
-    for _ in range(TOPIC_MESSAGES + 20):
-        queue.put_nowait(message(GAS4.topic, size))
-    assert queue.qsize() == kept
+    found, health = lanes(GAS4)
+    lane = lane_of(found, GAS4.topic)
+    entered = [lane.enter(size, health) for _ in range(TOPIC_MESSAGES + 20)]
     reason = "too_large" if size > MAX_PAYLOAD_BYTES else "flooded"
-    assert listener.health.devices[GAS4.device].rejects == {reason: TOPIC_MESSAGES + 20 - kept}
-    assert listener.health.waiting_bytes == kept * (size + MESSAGE_BYTES)
+    assert entered == [""] * kept + [reason] * (TOPIC_MESSAGES + 20 - kept)
+    assert health.devices[GAS4.device].rejects == {reason: TOPIC_MESSAGES + 20 - kept}
+    assert health.waiting_bytes == kept * (size + MESSAGE_BYTES)
     for _ in range(kept):
-        queue.get_nowait()
-    assert listener.health.waiting_bytes == 0
-    queue.put_nowait(message(GAS4.topic, 0))
-    assert queue.qsize() == 1
+        lane.leave(size, health)
+    assert (health.waiting_bytes, lane.waiting, lane.waiting_bytes) == (0, 0, 0)
+    assert lane.enter(0, health) == ""
 
 
 def test_total_is_bounded_and_a_quiet_topic_still_has_room() -> None:
     floods = [replace(NEIGHBOUR, device=f"sewage_pit.f{i}", topic=f"f/{i}") for i in range(20)]
-    listener, queue = arrivals(NEIGHBOUR, *floods)
+    found, health = lanes(NEIGHBOUR, *floods)
     for _ in range(20):
         for device in floods:
-            queue.put_nowait(message(device.topic, 60_000))
-    left = WAITING_BYTES - listener.health.waiting_bytes
+            lane_of(found, device.topic).enter(60_000, health)
+    left = WAITING_BYTES - health.waiting_bytes
     assert 0 <= left < 60_000 + MESSAGE_BYTES
-    queue.put_nowait(message(floods[0].topic, left - MESSAGE_BYTES))
-    assert listener.health.waiting_bytes == WAITING_BYTES
+    assert lane_of(found, floods[0].topic).enter(left - MESSAGE_BYTES, health) == ""
+    assert health.waiting_bytes == WAITING_BYTES
     for _ in range(3):
-        queue.put_nowait(message(NEIGHBOUR.topic, 500))
-    assert listener.health.devices[NEIGHBOUR.device].rejects == {}
-    queue.put_nowait(message("devices/nobody_asked", 10))
-    assert queue.qsize() == WAITING_BYTES // (60_000 + MESSAGE_BYTES) + 1 + 3
-    assert listener.arrivals().qsize() == listener.health.waiting_bytes == 0  # the next connection starts afresh
+        assert lane_of(found, NEIGHBOUR.topic).enter(500, health) == ""
+
+
+def test_lanes_by_filter() -> None:
+    wild = replace(NEIGHBOUR, device="a.w", topic="devices/+")
+    everything = replace(NEIGHBOUR, device="a.e", topic="#")
+    found, _ = lanes(GAS4, wild, everything)
+    names = {
+        topic: [one.device.device for one in lane_of(found, topic).listed] for topic in ("devices/gas4", "devices/x")
+    }
+    assert names == {"devices/gas4": ["sewage_pit.gas4", "a.w", "a.e"], "devices/x": ["a.w", "a.e"]}
+    assert lane_of(found, "devices/x") is lane_of(found, "devices/y"), "random topics have no memory of their own"
+    assert found.filters() == ["#"], "the others would bring everything twice"
+    assert found.filters(frozenset({"#"})) == ["devices/+"]
+    assert found.find("$SYS/x") is None
+    for i in range(10_000):
+        found.find(f"t/{i}")
+    assert len(list(found)) == 3
 
 
 def test_reading_has_the_moment_of_arrival(monkeypatch: pytest.MonkeyPatch) -> None:
-    readings: list[Reading] = []
-    listener = _Listener("mqtt://h", None, [GAS4], readings.extend, MqttHealth.of([GAS4]))
-    queue = listener.arrivals()
-    monkeypatch.setattr("sitewarden.sensors.mqtt_ingest.now", lambda: AT)
-    queue.put_nowait(aiomqtt.Message(GAS4.topic, payload(), 0, False, 0, None))
+    watch = Watch(GAS4)
+    at = replace(now(), mono_s=5.0)
+    link = MqttLink(LinkSpec(url="mqtt://h"), [GAS4], watch.take, watch.health)
+    monkeypatch.setattr("sitewarden.sensors.mqtt_ingest.now", lambda: at)
+    link._arrived(GAS4.topic, payload(), 0, False, False, len(payload()))
     monkeypatch.undo()
-    arrived = queue.get_nowait()
-    assert isinstance(arrived, _Arrived)
-    listener.take(arrived)
-    assert [r.at for r in readings] == [AT, AT]
-    assert listener.health.devices[GAS4.device].last_message_at is AT
+    link._take(link._queue.popleft())
+    assert [r.at for r in watch.readings] == [at, at]
+    assert watch.gas4.last_message_at is at
 
 
-async def test_broker_down_at_start_and_gone_in_between(broker: Broker) -> None:
-    async with listening(broker.port, GAS4) as watch:
-        for good in (1, 2):
-            await until(lambda n=good: len(watch.readings) == 4 * n - 2, "bad readings at the loss, once")
-            assert {r.why for r in watch.readings[-2:]} == {"no_connection"}
-            assert str(broker.port) in watch.health.last_error
-            await broker.start()
-            await until(lambda: watch.health.connected, "the link")
-            await broker.publish(payload())
-            await until(lambda n=good: len(watch.readings) == 4 * n, "a value")
-            assert watch.readings[-1].value == 0.3
-            beat_s = watch.health.beat_s
-            await until(lambda n=beat_s: watch.health.beat_s > n, "a beat")
-            broker.stop()
-        assert watch.health.reconnects == 1
+async def test_a_source_that_fails_costs_its_message_and_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    twin = replace(NEIGHBOUR, device="a.twin")
+    take = JsonSource.take
+
+    def broken(self: JsonSource, arrival: Arrival) -> Taken:
+        if self.device.device == "a.twin":
+            raise ZeroDivisionError
+        return take(self, arrival)
+
+    monkeypatch.setattr(JsonSource, "take", broken)
+    async with running(tmp_path) as broker, linked(broker.port, twin, NEIGHBOUR) as (_, watch):
+        await broker.publish(NEIGHBOUR.topic, b'{"n": 1}', b'{"n": 2}')
+        await until(lambda: watch.values == [1, 2], lambda: str(watch.readings))
+        assert watch.health.devices["a.twin"].rejects == {"defect": 2}
+    assert caplog.text.count("could not be interpreted") == 1
+
+
+# --- losses ---
+
+
+async def test_broker_down_at_start_and_gone_in_between(tmp_path: Path) -> None:
+    broker = Mosquitto(tmp_path)
+    try:
+        async with listening(broker.port, GAS4) as watch:
+            for good in (1, 2):
+                await until(lambda n=good: len(watch.readings) == 4 * n - 2, "bad readings at the loss, once")
+                assert {r.why for r in watch.readings[-2:]} == {"no_connection"}
+                assert str(broker.port) in watch.health.last_error
+                await broker.start()
+                await until(lambda: watch.health.connected, "the link")
+                await broker.publish(GAS4.topic, payload())
+                await until(lambda n=good: len(watch.readings) == 4 * n, "a value")
+                assert watch.readings[-1].value == 3.0
+                beat_s = watch.health.beat_s
+                await until(lambda n=beat_s: watch.health.beat_s > n, "a beat")
+                broker.kill()
+            assert watch.health.reconnects == 1
+    finally:
+        broker.kill()
 
 
 async def test_loss_is_told_once_however_often_it_is_tried() -> None:
@@ -428,26 +419,58 @@ async def test_loss_is_told_once_however_often_it_is_tried() -> None:
         await until(lambda: tried >= 3, "three attempts")
         assert [r.why for r in watch.readings] == ["no_connection"] * 2
         assert not watch.health.connected
+        assert "Server unavailable" in watch.health.last_error or "unavailable" in watch.health.last_error.lower()
 
 
-async def test_wrong_password_is_a_visible_fault(broker: Broker) -> None:
-    await broker.start()
-    async with listening(broker.port, GAS4, password="wrong") as watch:
-        await until(lambda: len(watch.readings) == 2, "bad readings")
-        assert "not authori" in watch.health.last_error.lower()
-        assert "wrong" not in watch.health.last_error
-        assert "wrong" not in repr(MqttCredentials(username="gw", password="wrong"))
+@VERSIONS
+async def test_wrong_password_is_a_visible_fault(version: Any, tmp_path: Path) -> None:
+    watch = Watch(GAS4)
+    async with running(tmp_path) as broker:
+        known = MqttCredentials(username="gw", password="wrong")
+        spec = LinkSpec(url=f"mqtt://127.0.0.1:{broker.port}", credentials=known, version=version)
+        async with _task(MqttLink(spec, [GAS4], watch.take, watch.health).run()):
+            await until(lambda: len(watch.readings) == 2, "bad readings")
+    assert "not authori" in watch.health.last_error.lower()
+    assert "wrong" not in watch.health.last_error
+    assert "wrong" not in repr(spec)
 
 
-async def test_what_the_sink_raises_ends_the_task(broker: Broker) -> None:
-    def fail(readings: list[Reading]) -> None:
-        raise RuntimeError("pipeline")
+async def test_address_that_swallows_everything_stalls_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mqtt_wire, "CONNECT_S", 0.5)
+    with socket.socket() as hole, contextlib.ExitStack() as callers:
+        hole.bind(("127.0.0.1", 0))
+        hole.listen(0)
+        for _ in range(4):  # the queue of the system is full: the next SYN is not answered
+            caller = callers.enter_context(socket.socket())
+            caller.setblocking(False)
+            caller.connect_ex(hole.getsockname())
+        lost = Watch(NEIGHBOUR)
+        port = hole.getsockname()[1]
+        run = run_mqtt(f"mqtt://127.0.0.1:{port}", None, [NEIGHBOUR], lost.take, lost.health)
+        async with _task(run), running(tmp_path) as broker, listening(broker.port, GAS4) as watch:
+            await until(lambda: watch.health.connected, "the other broker")
+            for n in range(5):
+                await broker.publish(GAS4.topic, payload())
+                await until(lambda n=n: len(watch.readings) == 2 * n + 2, "values")
+            await until(lambda: lost.health.last_error, "the time limit")
+            assert f"no answer from 127.0.0.1 port {port} within 0.5 s" in lost.health.last_error
+            assert [r.why for r in lost.readings] == ["no_connection"]
 
-    health = MqttHealth.of([GAS4])
-    run = run_mqtt(f"mqtt://127.0.0.1:{broker.port}", None, [GAS4], fail, health)
-    with pytest.raises(ExceptionGroup) as caught:
-        await asyncio.wait_for(run, 30)
-    assert caught.group_contains(RuntimeError, match="pipeline")
+
+async def test_broker_that_accepts_and_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mqtt_link, "ANSWER_S", 0.3)
+    server = await asyncio.start_server(lambda _r, _w: None, "127.0.0.1", 0)
+    async with server, listening(server.sockets[0].getsockname()[1], GAS4) as watch:
+        await until(lambda: watch.health.last_error, "the time limit")
+        assert "accepts the connection but does not answer" in watch.health.last_error
+
+
+async def test_name_that_does_not_exist() -> None:
+    watch = Watch(GAS4)
+    async with _task(run_mqtt("mqtt://broker.invalid", None, [GAS4], watch.take, watch.health)):
+        await until(lambda: watch.health.last_error, "the resolver")
+        assert "broker.invalid" in watch.health.last_error
+        assert len(watch.readings) == 2
 
 
 @pytest.mark.parametrize(
@@ -457,7 +480,8 @@ async def test_what_the_sink_raises_ends_the_task(broker: Broker) -> None:
         ("mqtt://", "t", "url: must be mqtt://host[:port] or mqtts://host[:port]"),
         ("mqtt://h:99999", "t", "url: must be mqtt://host[:port] or mqtts://host[:port]"),
         ("mqtt://gw:pw@h", "t", "url: must not hold a user or password; they come from the credentials"),
-        ("mqtt://h", "a/#", "devices[0].topic: must be one topic without + and # (got 'a/#')"),
+        ("mqtt://h", "a/#/b", "devices[0].topic: must have # only as the whole last level (got 'a/#/b')"),
+        ("mqtt://h", "", "devices[0].topic: is required unless every point has its own"),
     ],
 )
 async def test_what_cannot_be_used_is_refused_before_anything_is_opened(url: str, topic: str, problem: str) -> None:
@@ -467,7 +491,422 @@ async def test_what_cannot_be_used_is_refused_before_anything_is_opened(url: str
     assert caught.value.problems == [problem]
 
 
-def test_modbus_is_not_loaded_with_it() -> None:
-    code = "import sys; from sitewarden.sensors import mqtt_ingest; print('pymodbus' in sys.modules)"
+@pytest.mark.parametrize("module", ["pymodbus", "google.protobuf"])
+def test_what_a_link_does_not_need_is_not_loaded(module: str) -> None:
+    code = f"import sys; from sitewarden.sensors import mqtt_ingest; print('{module}' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+# --- a broker made of bytes ---
+
+
+class Scripted:
+    """Answers CONNECT and SUBSCRIBE, sends what it is given, and notes what is acknowledged."""
+
+    def __init__(self, *sent: bytes, refused: bytes = b"") -> None:
+        self.sent = b"".join(sent)
+        self.refused = refused
+        self.subscribed: list[bytes] = []
+        self.acknowledged: list[int] = []
+        self.connections = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        with contextlib.suppress(asyncio.IncompleteReadError, OSError):
+            while True:
+                first, length = await reader.readexactly(2)
+                body = await reader.readexactly(
+                    length if length < 128 else length - 128 + 128 * (await reader.readexactly(1))[0]
+                )
+                if first == 0x10:
+                    writer.write(b"\x20\x02\x00\x00")
+                elif first == 0x82:
+                    topic = body[4:-1]
+                    self.subscribed.append(topic)
+                    code = b"\x80" if topic == self.refused else b"\x01"
+                    writer.write(b"\x90\x03" + body[:2] + code)
+                    writer.write(b"" if topic == self.refused else self.sent)
+                elif first == 0x40:
+                    self.acknowledged.append(int.from_bytes(body, "big"))
+                elif first == 0xE0:
+                    return
+
+
+def packet(topic: bytes, data: bytes, mid: int, flags: int = 2) -> bytes:
+    body = len(topic).to_bytes(2, "big") + topic + mid.to_bytes(2, "big") + data
+    length, coded = len(body), b""
+    while True:
+        length, digit = length >> 7, length & 127
+        coded += bytes([digit | (128 if length else 0)])
+        if not length:
+            return bytes([0x30 | flags]) + coded + body
+
+
+async def scripted(*sent: bytes, check: Callable[[Scripted, Watch], Awaitable[None]]) -> None:
+    broker = Scripted(*sent)
+    server = await asyncio.start_server(broker.serve, "127.0.0.1", 0)
+    watch = Watch(NEIGHBOUR)
+    async with server:
+        run = run_mqtt(
+            f"mqtt://127.0.0.1:{server.sockets[0].getsockname()[1]}", None, [NEIGHBOUR], watch.take, watch.health
+        )
+        async with _task(run):
+            await check(broker, watch)
+
+
+async def test_everything_is_acknowledged_in_the_order_of_arrival() -> None:
+    huge = b"x" * (3 * MOST_BYTES)
+
+    async def check(broker: Scripted, watch: Watch) -> None:
+        await until(lambda: len(broker.acknowledged) == 8, lambda: str(broker.acknowledged))
+        assert broker.acknowledged == [7, 3, 9, 4, 1, 2, 8, 5]
+        assert watch.values == [1, 2, 3]
+        assert watch.n.rejects == {"not_json": 1, "too_large": 2}
+        assert watch.health.strangers == 2
+        assert watch.health.messages == 8
+
+    await scripted(
+        packet(b"devices/n", b'{"n": 1}', 7),
+        packet(b"devices/n", b"poison", 3),
+        packet(b"devices/n", huge, 9),
+        packet(b"devices/stranger", b"?", 4),
+        packet(b"devices/n", b'{"n": 2}', 1),
+        packet(b"devices/n", b"y" * (MAX_PAYLOAD_BYTES + 1), 2),
+        packet(b"\xff\xfe", b"no topic", 8),
+        packet(b"devices/n", b'{"n": 3}', 5),
+        check=check,
+    )
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\x32\xff\xff\xff\xff\x7f",  # a length of five bytes
+        b"\x32\x03\x00\x05ab",  # a topic beyond the packet
+        b"\x32\x06\x00\x02t1\x00\x00",  # number 0
+        b"\x36\x06\x00\x02t1\x00\x01",  # QoS 3
+        b"\x00\x00",  # no packet at all
+        b"\xf0\x00",
+    ],
+)
+async def test_packets_that_are_none_end_the_connection_and_nothing_else(garbage: bytes) -> None:
+    async def check(broker: Scripted, watch: Watch) -> None:
+        await until(lambda: broker.connections >= 2, "another try")
+        assert watch.values[:1] == [1]
+        assert watch.health.last_error
+
+    await scripted(packet(b"devices/n", b'{"n": 1}', 1), garbage, check=check)
+
+
+# --- what waits at the broker ---
+
+
+@VERSIONS
+async def test_backlog_is_for_the_history_and_fresh_values_for_the_rules(version: Any, tmp_path: Path) -> None:
+    async with running(tmp_path) as broker:
+        async with linked(broker.port, TIMED, version=version) as (_, watch):
+            await broker.publish(TIMED.topic, *numbered(1))
+            await until(lambda: watch.values == [1], "a value")
+        await broker.publish(TIMED.topic, *numbered(*range(100, 400), age_s=60))
+        async with linked(broker.port, TIMED, version=version) as (_, watch):
+            await until(lambda: len(watch.late) == 300, lambda: f"{len(watch.late)} {watch.health}")
+            await until(lambda: not watch.health.catching_up, "the marker")
+            assert watch.readings == []
+            await broker.publish(TIMED.topic, *numbered(2))
+            await until(lambda: watch.values == [2], "a fresh value")
+        assert watch.late_values == list(range(100, 400))
+        assert {(r.quality, r.why) for r in watch.late} == {(Quality.UNCERTAIN, "delayed")}
+        assert all(50_000 < watch.readings[-1].at.utc_ms - r.at.utc_ms < 120_000 for r in watch.late)
+        assert (watch.n.backlog, watch.n.delayed, watch.n.messages) == (300, 300, 301)
+
+
+async def test_backlog_without_a_history_freezes(tmp_path: Path) -> None:
+    async with running(tmp_path) as broker:
+        async with linked(broker.port, TIMED):
+            pass
+        await broker.publish(TIMED.topic, *numbered(5))
+        async with linked(broker.port, TIMED, late=False) as (_, watch):
+            await until(lambda: watch.readings, "the old one")
+            assert [(r.quality, r.why) for r in watch.readings] == [(Quality.BAD, "delayed")]
+
+
+async def test_old_values_do_not_make_a_device_look_alive(tmp_path: Path) -> None:
+    async with running(tmp_path) as broker:
+        async with linked(broker.port, TIMED):
+            pass
+        await broker.publish(TIMED.topic, *numbered(5))
+        async with linked(broker.port, TIMED) as (_, watch):
+            await until(lambda: watch.late, "the old one")
+            assert watch.n.last_message_at is None
+            assert watch.n.state(now().mono_s) == "fault"
+
+
+ACL = "user gw\ntopic readwrite devices/#\ntopic {right} sw/v1/_/marker/#\n"
+
+
+@pytest.mark.parametrize("right", ["write", "read"])
+async def test_broker_that_loses_the_marker_keeps_nothing_for_us(
+    right: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(mqtt_delivery, "ANSWER_S", 0.5)
+    (tmp_path / "acl").write_text(ACL.format(right=right), "utf-8")
+    acl = f"acl_file {tmp_path / 'acl'}"
+    async with (
+        running(tmp_path, acl) as broker,
+        Wire(broker.port).open() as wire,
+        linked(wire.port, TIMED) as (_, watch),
+    ):
+        await until(lambda: "the marker" in caplog.text, "a warning")
+        await broker.publish(TIMED.topic, *numbered(1))
+        await until(lambda: watch.values == [1], "a value")
+        wire.whole = False
+        wire.cut()
+        await until(lambda: not watch.health.connected, "the loss")
+        await broker.publish(TIMED.topic, *numbered(2))
+        wire.whole = True
+        await until(lambda: watch.health.connected, "the link")
+        await broker.publish(TIMED.topic, *numbered(3))
+        await until(lambda: watch.values == [1, 3], lambda: str(watch.readings))
+        assert watch.late == []
+    assert caplog.text.count("the marker") == 1
+
+
+async def test_marker_lost_in_a_kept_session_is_noticed_in_the_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("sitewarden.sensors.mqtt_delivery.QUIET_S", 0.5)
+    async with running(tmp_path / "1") as broker:
+        async with linked(broker.port, TIMED):
+            pass
+        monkeypatch.setattr(mqtt_delivery.Fence, "returns", lambda *_: False)
+        await broker.publish(TIMED.topic, *numbered(1, age_s=60))
+        async with linked(broker.port, TIMED) as (_, watch):
+            await until(lambda: not watch.health.catching_up, "the silence")
+            await broker.publish(TIMED.topic, *numbered(2))
+            await until(lambda: watch.values == [2], lambda: str(watch.readings))
+            assert watch.late_values == [1]
+    assert "the marker" in caplog.text
+
+
+# --- acknowledgements ---
+
+
+@VERSIONS
+async def test_what_the_sink_raises_ends_the_task_and_the_message_comes_again(version: Any, tmp_path: Path) -> None:
+    async with running(tmp_path) as broker:
+        watch = Watch(NEIGHBOUR)
+        spec = LinkSpec(
+            url=f"mqtt://127.0.0.1:{broker.port}", credentials=KNOWN, client_id="sitewarden-t", version=version
+        )
+        link = MqttLink(spec, [NEIGHBOUR], watch.take, watch.health)
+        task = asyncio.create_task(link.run(), name="link")
+        await until(lambda: watch.health.connected, "the link")
+        watch.fail = 1
+        await broker.publish(NEIGHBOUR.topic, b'{"n": 1}', b'{"n": 2}')
+        with pytest.raises(ExceptionGroup) as caught:
+            async with asyncio.timeout(30):
+                await task
+        assert caught.group_contains(RuntimeError, match="pipeline")
+        assert watch.readings == []
+        async with _task(link.run()):
+            await until(lambda: len(watch.readings) == 2, lambda: str(watch.readings))
+            assert [(r.value, r.why) for r in watch.readings] == [(1.0, "delayed"), (2.0, "delayed")]
+            await broker.publish(NEIGHBOUR.topic, b'{"n": 3}')
+            await until(lambda: watch.values == [1, 2, 3], "the next")
+
+
+@VERSIONS
+async def test_lost_acknowledgements_count_once(version: Any, tmp_path: Path) -> None:
+    async with running(tmp_path) as broker, Wire(broker.port).open() as wire:
+        async with linked(wire.port, NEIGHBOUR, version=version) as (_, watch):
+            wire.deaf = True
+            await broker.publish(NEIGHBOUR.topic, *numbered(1, 2, 3))
+            await until(lambda: watch.values == [1, 2, 3], "values")
+            wire.cut()
+            wire.deaf = False
+            await until(lambda: watch.health.duplicates == 3, lambda: str(watch.health))
+            await broker.publish(NEIGHBOUR.topic, *numbered(4))
+            await until(lambda: watch.values == [1, 2, 3, 4], lambda: str(watch.readings))
+            assert watch.late == []
+            assert watch.n.duplicates == 3
+        async with linked(wire.port, NEIGHBOUR, version=version) as (_, again):
+            await until(lambda: not again.health.catching_up, "the marker")
+            assert again.late == []  # acknowledged by now
+
+
+async def test_same_number_with_another_content_is_no_duplicate() -> None:
+    watch = Watch(NEIGHBOUR)
+    link = MqttLink(LinkSpec(url="mqtt://h"), [NEIGHBOUR], watch.take, watch.health)
+    for dup, data in ((False, b'{"n": 1}'), (True, b'{"n": 1}'), (True, b'{"n": 2}'), (False, b'{"n": 2}')):
+        link._arrived(NEIGHBOUR.topic, data, 5, False, dup, len(data))
+        link._take(link._queue.popleft())
+    assert watch.values == [1, 2, 2]
+    assert watch.health.duplicates == 1
+
+
+class Store:
+    """What is on the disk: the values that the sink had when `flush` was called and let through."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+        self.gate = asyncio.Event()
+        self.calls = 0
+        self.stored = 0
+
+    async def flush(self) -> None:
+        count = len(self.watch.readings)
+        self.calls += 1
+        await self.gate.wait()
+        self.stored = count
+
+
+@VERSIONS
+async def test_stored_is_acknowledged_after_the_store_and_not_before(version: Any, tmp_path: Path) -> None:
+    async with running(tmp_path) as broker:
+        watch = Watch(NEIGHBOUR)
+        store = Store(watch)
+        async with linked(broker.port, NEIGHBOUR, watch=watch, stored=store.flush, version=version):
+            await broker.publish(NEIGHBOUR.topic, *numbered(1, 2, 3))
+            await until(lambda: watch.values == [1, 2, 3] and store.calls, "a flush")
+        again = Watch(NEIGHBOUR)  # as after kill -9: nothing was on the disk
+        store = Store(again)
+        async with linked(broker.port, NEIGHBOUR, watch=again, stored=store.flush, version=version):
+            store.gate.set()
+            await until(lambda: again.late_values == [1, 2, 3], lambda: str(again.health))
+            await until(lambda: store.calls >= 1, "a flush")
+            await broker.publish(NEIGHBOUR.topic, *numbered(4))
+            await until(lambda: again.values == [4] and store.stored == 1, lambda: str(again.health))
+            await until(lambda: "PUBACK" in broker.log, "an acknowledgement")
+            await until(lambda: broker.log.count("Received PUBACK from sitewarden-t") >= 5, lambda: broker.log[-2000:])
+        third = Watch(NEIGHBOUR)
+        async with linked(broker.port, NEIGHBOUR, watch=third, stored=store.flush, version=version):
+            await until(lambda: not third.health.catching_up, "the marker")
+            assert (third.late, third.readings) == ([], [])
+
+
+async def test_stored_groups_what_the_broker_lets_through(tmp_path: Path) -> None:
+    async with running(tmp_path) as broker:
+        watch = Watch(NEIGHBOUR)
+        store = Store(watch)
+        store.gate.set()
+        async with linked(broker.port, NEIGHBOUR, watch=watch, stored=store.flush):
+            await broker.publish(NEIGHBOUR.topic, *numbered(*range(400)))
+            await until(lambda: watch.values == list(range(400)), lambda: str(len(watch.values)))
+            await until(lambda: store.stored == 400, lambda: str(store.stored))
+            assert 1 < store.calls <= 60
+
+
+async def test_stored_needs_a_store() -> None:
+    watch = Watch(NEIGHBOUR)
+    with pytest.raises(ConfigError, match="store"):
+        MqttLink(LinkSpec(url="mqtt://h", ack="stored"), [NEIGHBOUR], watch.take, watch.health)
+
+
+async def test_what_the_store_raises_ends_the_task(tmp_path: Path) -> None:
+    async def fail() -> None:
+        raise RuntimeError("disk")
+
+    async with running(tmp_path) as broker:
+        watch = Watch(NEIGHBOUR)
+        spec = LinkSpec(
+            url=f"mqtt://127.0.0.1:{broker.port}", credentials=KNOWN, client_id="sitewarden-t", ack="stored"
+        )
+        task = asyncio.create_task(
+            MqttLink(spec, [NEIGHBOUR], watch.take, watch.health, stored=fail).run(), name="link"
+        )
+        await until(lambda: watch.health.connected, "the link")
+        await broker.publish(NEIGHBOUR.topic, *numbered(1))
+        with pytest.raises(ExceptionGroup) as caught:
+            async with asyncio.timeout(30):
+                await task
+        assert caught.group_contains(RuntimeError, match="disk")
+
+
+async def test_window_follows_the_broker() -> None:
+    acks = mqtt_delivery.Acks()
+    connection: Any = object()
+    for limit in (3, 3):  # a broker that stops at three
+        for mid in range(limit):
+            acks.put(connection, mid)
+        acks._oldest_s -= 10
+        await acks.due()
+        assert len(acks.begin()) == limit
+        acks.end()
+    for mid in range(3):
+        acks.put(connection, mid)
+    await asyncio.wait_for(acks.due(), 0.5)  # at once: no second is waited any more
+    acks.begin()
+    for mid in range(40):
+        acks.put(connection, mid)
+    assert acks.owed == 43
+    assert acks._window == 43
+
+
+# --- changes ---
+
+
+async def test_devices_change_without_a_new_connection(tmp_path: Path) -> None:
+    other = replace(NEIGHBOUR, device="a.o", topic="devices/o")
+    async with running(tmp_path) as broker, linked(broker.port, TIMED, GAS4) as (link, watch):
+        await broker.publish(TIMED.topic, *numbered(1))
+        await until(lambda: watch.values == [1], "a value")
+        source, counters = link._listed[TIMED.device].source, watch.n
+        link.change([TIMED, other])
+        await until(lambda: "UNSUBSCRIBE" in broker.log, "the change")
+        assert link._listed[TIMED.device].source is source
+        assert watch.n is counters
+        assert list(watch.health.devices) == [TIMED.device, "a.o"]
+        await until(lambda: "devices/o (QoS 1)" in broker.log, lambda: broker.log)
+        await broker.publish(GAS4.topic, payload())
+        await broker.publish("devices/o", b'{"n": 7}')
+        await broker.publish(TIMED.topic, *numbered(2))
+        await until(lambda: watch.values == [1, 7, 2], lambda: str(watch.readings))
+        assert (watch.health.reconnects, watch.health.strangers) == (0, 0)
+        link.change([replace(TIMED, points=(MqttPoint(name="n", path="other"),))])
+        await broker.publish(TIMED.topic, b'{"other": 9}')
+        await until(lambda: watch.values == [1, 7, 2, 9], lambda: str(watch.readings))
+    assert broker.log.count("New client connected") - broker.log.count(" as auto-") == 1
+
+
+async def test_change_while_the_link_is_down(tmp_path: Path) -> None:
+    broker = Mosquitto(tmp_path)
+    watch = Watch(GAS4)
+    link = MqttLink(LinkSpec(url=f"mqtt://127.0.0.1:{broker.port}"), [GAS4], watch.take, watch.health)
+    async with _task(link.run()):
+        await until(lambda: len(watch.readings) == 2, "the loss")
+        link.change([GAS4, NEIGHBOUR])
+        assert [(r.point, r.why) for r in watch.readings[2:]] == [("sewage_pit.n.n", "no_connection")]
+        with pytest.raises(ConfigError):
+            link.change([replace(GAS4, topic="a+")])
+        assert list(link._listed) == [GAS4.device, NEIGHBOUR.device]
+
+
+async def test_topics_of_an_earlier_configuration_are_let_go(tmp_path: Path) -> None:
+    async with running(tmp_path) as broker:
+        async with linked(broker.port, NEIGHBOUR, GAS4):
+            pass
+        await broker.publish(GAS4.topic, payload(), payload())
+        async with linked(broker.port, NEIGHBOUR) as (_, watch):
+            await until(lambda: watch.health.strangers == 2, lambda: str(watch.health))
+            await until(lambda: "UNSUBSCRIBE" in broker.log, "it is let go")
+            await broker.publish(GAS4.topic, payload())
+            await broker.publish(NEIGHBOUR.topic, b'{"n": 1}')
+            await until(lambda: watch.values == [1], "a value")
+            assert watch.health.strangers == 2
+
+
+async def test_refused_topic_spoils_its_device_alone() -> None:
+    """`#` covers the others' topics; when the broker refuses it they are subscribed by themselves."""
+    wild = replace(NEIGHBOUR, device="a.w", topic="#")
+    broker = Scripted(packet(NEIGHBOUR.topic.encode(), b'{"n": 1}', 1), refused=b"#")
+    server = await asyncio.start_server(broker.serve, "127.0.0.1", 0)
+    watch = Watch(NEIGHBOUR, wild)
+    async with server:
+        url = f"mqtt://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with _task(run_mqtt(url, None, [NEIGHBOUR, wild], watch.take, watch.health)):
+            await until(lambda: watch.values == [1, 1], lambda: str(watch.readings))
+            bad = [(r.point, r.why) for r in watch.readings if r.quality is Quality.BAD]
+            assert bad == [("a.w.n", "subscription_refused")]
+            assert "refuses topic '#'; check its ACL" in watch.health.last_error
+    assert broker.subscribed == [b"#", b"devices/n"]

@@ -19,9 +19,9 @@ import pytest
 from aiohttp import web
 from sitewarden.edge.alarms import table as alarm_table
 from sitewarden.edge.alerts import outbox as outbox_module
+from sitewarden.edge.alerts.channels import Channels
 from sitewarden.edge.alerts.message import Composer
-from sitewarden.edge.alerts.outbox import TABLE, Lane, Outbox, OutboxHealth, opened
-from sitewarden.edge.alerts.webhook import Webhook
+from sitewarden.edge.alerts.outbox import TABLE, Lane, Outbox, OutboxHealth
 from sitewarden.edge.models import ChannelTable
 from sitewarden.sync.journal import Draft, Journal, Record, rebuild
 from sitewarden.sync.sqlite import StoreError
@@ -283,12 +283,12 @@ async def test_killed_between_sending_and_accepted(path: Path, eventually):
         await dying.wait()
         hang.set()
         table = ChannelTable(id="robot", kind="webhook", url=url)
-        async with opened({"robot": Webhook(table)}) as channels, running(path, **channels) as made:
+        async with Channels([table]) as channels, running(path, **channels.live) as made:
             await eventually(lambda: states(path) == {"k1": "ACCEPTED"}, "accepted", every_s=0.02)
             assert len(await made.records("delivery.accepted")) == 1
         assert [(message["key"], message["resent"]) for message in got] == [("k1", False), ("k1", True)]
         assert "重发" in got[1]["text"]["content"]
-        async with opened({"robot": Webhook(table)}) as channels, running(path, **channels) as made:
+        async with Channels([table]) as channels, running(path, **channels.live) as made:
             await made.journal.append([raised("li@robot", n=2)])
             await eventually(lambda: len(got) == 3, "the next one")
         assert [message["key"] for message in got] == ["k1", "k1", "2-1-li@robot"]
@@ -302,7 +302,7 @@ DYING = """
 import asyncio, json, pathlib, sys
 from sitewarden.edge.alarms import table
 from sitewarden.edge.alerts.message import Composer
-from sitewarden.edge.alerts.outbox import TABLE, Outbox, OutboxHealth
+from sitewarden.edge.alerts.outbox import TABLE, Lane, Outbox, OutboxHealth
 from sitewarden.edge.alerts.webhook import Webhook
 from sitewarden.edge.models import ChannelTable
 from sitewarden.sync.journal import Draft, Journal

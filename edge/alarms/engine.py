@@ -15,20 +15,59 @@ from ...sync.journal import Draft
 from ...words import Instant, Quality, Reading, utc_text
 from .codec import alarm_json, reading_json
 from .machine import Acknowledge, Alarm, Change, Event, Off, On, Reason, Reset, State, Transition, step
-from .rules import Condition, Rule, Side, evaluate, evaluate_quality, evaluate_silence, hold, resume, worst
+from .rules import (
+    Condition,
+    Level,
+    Rule,
+    Side,
+    adopt,
+    evaluate,
+    evaluate_quality,
+    evaluate_silence,
+    hold,
+    is_quiet,
+    quiet,
+    resume,
+    worst,
+)
 
 
 @dataclass(slots=True)
 class _Watched:
-    """A point's newest reading and its rules. `stale_s`: silence that makes it stale."""
+    """A point's newest reading and its rules.
+
+    Attributes:
+        last_s: when the newest reading came; before the first one, when the point began to be watched.
+        asked_s: silence counts from here at the earliest: when the configuration made the patience shorter.
+        stale_s: silence that makes it stale.
+        calm: no rule is on or counting: a value between `low` and `high`, both excluded,
+            changes nothing, and neither does time until the point is stale. Nearly every reading ends here.
+    """
 
     rules: list[_Live] = field(default_factory=list)
     last: Reading | None = None
     last_s: float = 0.0
+    asked_s: float = 0.0
     stale_s: float = math.inf
+    calm: bool = False
+    low: float = -math.inf
+    high: float = math.inf
+
+    @property
+    def silent_s(self) -> float:
+        """Since when nothing is heard, monotonic seconds."""
+        return max(self.last_s, self.asked_s)
 
     def is_stale(self, now_s: float) -> bool:
-        return now_s - self.last_s >= self.stale_s
+        return now_s - self.silent_s >= self.stale_s
+
+    def narrow(self, rule: Rule) -> None:
+        """No value that reaches a level of `rule` is between `low` and `high`."""
+        limits = [level.limit for level in rule.levels]
+        if rule.side is Side.HIGH:
+            self.high = min(self.high, *limits)
+        elif rule.side is Side.LOW:
+            self.low = max(self.low, *limits)
 
 
 @dataclass(slots=True)
@@ -58,11 +97,34 @@ class Engine:
             alarm = alarms.get(rule.id, Alarm(id=rule.id))
             unseen = alarm.active is not None
             live = _Live(rule=rule, condition=resume(rule, alarm.active), alarm=alarm, unseen=unseen)
-            self._by_id[rule.id] = live
-            watched = self._points.setdefault(rule.point, _Watched(last_s=start.mono_s))
-            watched.rules.append(live)
-            if rule.side is Side.STALE:
-                watched.stale_s = rule.levels[0].limit
+            self._watch(live, start.mono_s)
+
+    def change(self, rules: Iterable[Rule], now: Instant) -> list[Draft]:
+        """Go on with other rules: the records that follow.
+
+        A rule that stays keeps its condition and its alarm; where its levels changed, the newest reading is judged
+        again. An alarm whose rule is gone is closed. A new rule starts quiet; numbers of occurrences go on.
+
+        Args:
+            rules: of every point from here on, also the unchanged ones.
+            now: of the records.
+        """
+        points, known = self._points, self._by_id
+        self._points, self._by_id = {}, {}
+        for rule in rules:
+            before = known.get(rule.id)
+            live = _Live(rule=rule, condition=quiet(rule), alarm=Alarm(id=rule.id))
+            if before is not None:
+                condition = adopt(before.rule, before.condition, rule)
+                live = _Live(rule=rule, condition=condition, alarm=before.alarm, unseen=before.unseen)
+            self._watch(live, now.mono_s, points.get(rule.point))
+        gone = {n: alarm_json(live.rule, live.alarm, now) for n, live in known.items() if n not in self._by_id}
+        drafts = close_orphans(self._by_id, gone, now)
+        for live in self._by_id.values():
+            before = known.get(live.rule.id)
+            if before is None or before.rule.levels != live.rule.levels:
+                drafts += self._judge_again(live, now)
+        return drafts
 
     def rule(self, alarm_id: str) -> Rule:
         """The rule of an alarm. Raises RefusedError `no_such_alarm`."""
@@ -79,6 +141,10 @@ class Engine:
             return []
         watched.last = reading
         watched.last_s = now.mono_s
+        value = reading.value
+        ordinary = value is not None and watched.low < value < watched.high
+        if ordinary and watched.calm and reading.quality is not Quality.BAD:
+            return []
         drafts: list[Draft] = []
         for live in watched.rules:
             condition = self._evaluate(live, watched, reading, now)
@@ -86,16 +152,21 @@ class Engine:
                 self._set_condition(live, condition, reading, now, drafts)
             elif live.unseen and reading.quality is not Quality.BAD:
                 live.unseen = False  # neither returning nor gone: it is on
+        watched.calm = all(is_quiet(live.condition) for live in watched.rules)
         return drafts
 
     def tick(self, now: Instant) -> list[Draft]:
         """Time has passed: delays run out, silence is noticed."""
         drafts: list[Draft] = []
+        now_s = now.mono_s
         for watched in self._points.values():
+            if watched.calm and now_s - watched.last_s < watched.stale_s:
+                continue
             for live in watched.rules:
                 condition = self._evaluate(live, watched, None, now)
                 if condition != live.condition:
                     self._set_condition(live, condition, watched.last, now, drafts)
+            watched.calm = all(is_quiet(live.condition) for live in watched.rules)
         return drafts
 
     def acknowledge(self, alarm_id: str, occurrence: int, role: str, person: str, now: Instant) -> list[Draft]:
@@ -112,6 +183,33 @@ class Engine:
         good = last is not None and last.quality is Quality.GOOD and fresh
         return self._step(live, Reset(occurrence=occurrence, person=person, quality_good=good), last, now)
 
+    def _watch(self, live: _Live, now_s: float, before: _Watched | None = None) -> None:
+        rule = live.rule
+        self._by_id[rule.id] = live
+        watched = self._points.get(rule.point)
+        if watched is None:
+            seen = before or _Watched(last_s=now_s)
+            watched = _Watched(last=seen.last, last_s=seen.last_s, asked_s=seen.asked_s, stale_s=seen.stale_s)
+            self._points[rule.point] = watched
+        watched.rules.append(live)
+        watched.narrow(rule)
+        if rule.side is Side.STALE:
+            if rule.levels[0].limit < watched.stale_s and not watched.is_stale(now_s) and before is not None:
+                watched.asked_s = now_s
+            watched.stale_s = rule.levels[0].limit
+
+    def _judge_again(self, live: _Live, now: Instant) -> list[Draft]:
+        """The newest reading under other levels. Only the difference from what the alarm says makes a record."""
+        watched = self._points[live.rule.point]
+        newest = None if watched.is_stale(now.mono_s) else watched.last
+        live.condition = self._evaluate(live, watched, newest, now)
+        level = worst(live.rule, live.condition)
+        if (level.kind if level else None) is live.alarm.active:
+            return []
+        event = self._event(live, level, watched.last)
+        live.unseen = False
+        return self._step(live, event, watched.last, now)
+
     def _live(self, alarm_id: str) -> _Live:
         live = self._by_id.get(alarm_id)
         if live is None:
@@ -125,7 +223,7 @@ class Engine:
             case Side.STALE:
                 bad = watched.last is not None and watched.last.quality is Quality.BAD
                 heard = watched.last is not None
-                return evaluate_silence(rule, live.condition, watched.last_s, now.mono_s, bad=bad, heard=heard)
+                return evaluate_silence(rule, live.condition, watched.silent_s, now.mono_s, bad=bad, heard=heard)
             case Side.QUALITY:
                 return evaluate_quality(rule, live.condition, reading, now.mono_s)
             case _ if reading is None and watched.is_stale(now.mono_s):
@@ -140,11 +238,16 @@ class Engine:
         live.condition = condition
         if before is after:
             return
-        value = trigger.value if trigger is not None and live.rule.side in (Side.HIGH, Side.LOW) else None
-        off = Off(during_outage=live.unseen)
-        event: Event = off if after is None else On(level=after, value=value)
+        event = self._event(live, after, trigger)
         live.unseen = False
         drafts.extend(self._step(live, event, trigger, now))
+
+    @staticmethod
+    def _event(live: _Live, level: Level | None, trigger: Reading | None) -> Event:
+        if level is None:
+            return Off(during_outage=live.unseen)
+        value = trigger.value if trigger is not None and live.rule.side in (Side.HIGH, Side.LOW) else None
+        return On(level=level, value=value)
 
     def _step(self, live: _Live, event: Event, trigger: Reading | None, now: Instant) -> list[Draft]:
         drafts = []

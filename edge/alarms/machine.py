@@ -214,8 +214,8 @@ def _on(rule: Rule, alarm: Alarm, event: On, now: Instant, next_occurrence: int)
             Transition(alarm=closed, change=Change.CLOSED, reason=Reason.SUPERSEDED_UNACKED),
             _raise(rule, event, now, next_occurrence),
         )
-    up = _rank(rule, event.level.kind) > _rank(rule, alarm.active)
-    worse = _rank(rule, event.level.kind) > _rank(rule, alarm.kind)
+    up = _rank(event.level.kind) > _rank(alarm.active)
+    worse = _rank(event.level.kind) > _rank(alarm.kind)
     after = replace(
         alarm,
         active=event.level.kind,
@@ -327,9 +327,11 @@ def _check_occurrence(alarm: Alarm, occurrence: int) -> None:
         raise RefusedError("not_in_alarm", f"{alarm.id} is not in alarm")
 
 
-def _rank(rule: Rule, kind: Kind | None) -> int:
-    kinds = [level.kind for level in rule.levels]
-    return kinds.index(kind) if kind is not None and kind in kinds else -1
+def _rank(kind: Kind | None) -> int:
+    """How severe a level is among those of its alarm object, also one that the configuration no longer has."""
+    if kind is None:
+        return -1
+    return 1 if kind in (Kind.HIHI, Kind.LOLO) else 0
 
 
 def _since(before: Instant | None, now: Instant) -> float:

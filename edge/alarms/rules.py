@@ -102,6 +102,11 @@ def quiet(rule: Rule) -> Condition:
     return tuple(Track() for _ in rule.levels)
 
 
+def is_quiet(condition: Condition) -> bool:
+    """Whether no level is on and none is counting."""
+    return not any(track.active or track.since is not None or track.frozen_at is not None for track in condition)
+
+
 def worst(rule: Rule, condition: Condition) -> Level | None:
     """The most severe active level, None when the condition is off."""
     for level, track in zip(reversed(rule.levels), reversed(condition), strict=True):
@@ -117,6 +122,21 @@ def resume(rule: Rule, kind: Kind | None) -> Condition:
     kinds = [level.kind for level in rule.levels]
     reached = kinds.index(kind) if kind in kinds else len(kinds) - 1
     return tuple(Track(active=i <= reached) for i in range(len(kinds)))
+
+
+def adopt(before: Rule, condition: Condition, rule: Rule) -> Condition:
+    """The condition of `before` under `rule`, its successor, until a reading is judged.
+
+    A level that stays keeps what is on. A delay that runs goes on when the delay changed, and begins anew when what it
+    waits for changed.
+    """
+    known = {level.kind: (level, track) for level, track in zip(before.levels, condition, strict=True)}
+    tracks = []
+    for level in rule.levels:
+        old, track = known.get(level.kind, (None, Track()))
+        same = old is not None and (old.limit, old.deadband) == (level.limit, level.deadband)
+        tracks.append(track if same else Track(active=track.active))
+    return tuple(tracks)
 
 
 def evaluate(rule: Rule, condition: Condition, reading: Reading | None, now_s: float) -> Condition:

@@ -15,8 +15,7 @@ import json
 import logging
 import random
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -50,6 +49,7 @@ _AT_ONCE = 2
 _TOLERATED = 3
 _SEND_LIMIT_S = 120.0
 _ERROR_LIMIT = 200
+_NO_CHANNEL = "the channel is no longer in site.toml"
 
 
 def apply(connection: sqlite3.Connection, record: Record) -> None:
@@ -160,7 +160,7 @@ class Outbox:
 
     Args:
         journal: holds the rows.
-        channels: by id.
+        channels: by id, as they are now: the owner may add and remove some; what waits for one that is gone ends.
         message: builds what a channel sends from a row's person, role, alarm data and flags.
         health: counters for pages.
     """
@@ -244,7 +244,7 @@ class Outbox:
 
     def _why_over(self, row: _Row) -> str:
         if row.channel not in self._channels:
-            return "the channel is no longer in site.toml"
+            return _NO_CHANNEL
         return "the alarm was closed before" if row.over else ""
 
     def _note_lost(self, row: _Row) -> None:
@@ -299,20 +299,16 @@ class Outbox:
 
     async def _attempt(self, row: _Row) -> str:
         """Why the receiver did not accept it, "" when it did. A channel that raises has failed this row alone."""
+        channel = self._channels.get(row.channel)
+        if channel is None:
+            return _NO_CHANNEL
         try:
             async with asyncio.timeout(_SEND_LIMIT_S):
-                return await self._channels[row.channel].send(self._message(_facts(row)))
+                return await channel.send(self._message(_facts(row)))
         except Exception as error:
             if not row.attempts:
                 _log.exception("%s: defect", row.channel)
             return f"{type(error).__name__}: {error}"[:_ERROR_LIMIT]
-
-
-@asynccontextmanager
-async def opened(channels: Mapping[str, Any]) -> AsyncIterator[dict[str, Channel]]:
-    """Enter every channel, leave them all at the end."""
-    async with AsyncExitStack() as stack:
-        yield {name: await stack.enter_async_context(channel) for name, channel in channels.items()}
 
 
 def _urgency(row: _Row) -> tuple[int, int]:

@@ -15,15 +15,15 @@ _ERROR_LIMIT = 200
 
 
 class Webhook:
-    """Sends messages to one URL. Enter it to get the HTTP session."""
+    """Sends messages to one URL. Enter it to get the HTTP session. `table` may be replaced: it counts from the next
+    message on."""
 
     def __init__(self, table: ChannelTable) -> None:
         self.table = table
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Webhook:
-        timeout = aiohttp.ClientTimeout(total=self.table.timeout_s)
-        self._session = aiohttp.ClientSession(timeout=timeout)
+        self._session = aiohttp.ClientSession()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -37,19 +37,21 @@ class Webhook:
             "" when the receiver accepted it, else why not; a refusal may be tried again.
         """
         assert self._session is not None, "enter the channel first"
+        table = self.table
+        timeout = aiohttp.ClientTimeout(total=table.timeout_s)
         try:
-            async with self._session.post(self.table.url, json=message, allow_redirects=False) as answer:
+            async with self._session.post(table.url, json=message, allow_redirects=False, timeout=timeout) as answer:
                 if answer.status != 200:
                     return f"HTTP {answer.status}"
                 raw = await _read(answer.content)
         except TimeoutError:
-            return f"no answer within {self.table.timeout_s:g} s"
+            return f"no answer within {table.timeout_s:g} s"
         except (aiohttp.ClientError, OSError) as error:
             told = f"{type(error).__name__}: {error}"
-            return told.replace(self.table.url, "its url")[:_ERROR_LIMIT]  # a robot's url holds its token
+            return told.replace(table.url, "its url")[:_ERROR_LIMIT]  # a robot's url holds its token
         if raw is None:
             return f"the answer is longer than {_ANSWER_LIMIT} bytes"
-        return judge(raw, self.table.success_field, self.table.success_value)
+        return judge(raw, table.success_field, table.success_value)
 
 
 async def _read(content: aiohttp.StreamReader) -> bytes | None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from aiohttp import web
@@ -19,10 +19,14 @@ from ...words import now, utc_text
 from ..alarms.machine import State, missing_roles, required_roles
 from ..alarms.table import alarm_events, alarm_events_after, stored_alarms
 from ..dashboards import PointMeta
+from ..outputs import OutputError, Outputs
 from ..pipeline import Pipeline
+from ..reloading import Outcome
 from ..site import Site
 from ..values import Values, reading_view
 
+OUTPUT_ROLES = ("officer", "control_room", "admin")
+RELOAD_ROLES = ("it", "admin")
 REPLAY_AT_ONCE = 500
 _MOST_DIGITS = 19
 _TREND_SAMPLES = 600
@@ -31,7 +35,7 @@ _STATUS_EVERY_S = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What the handlers stand on."""
+    """What the handlers stand on. `reload` gets who asked, and the actor of the record."""
 
     site: Site
     journal: Journal
@@ -40,6 +44,8 @@ class Parts:
     values: Values
     hub: Hub
     status: Callable[[], dict[str, Any]]
+    outputs: Outputs
+    reload: Callable[[str, str], Awaitable[Outcome]]
 
 
 class Pages:
@@ -50,6 +56,15 @@ class Pages:
         self._points = {meta.point.id: meta for meta in parts.site.points}
         self._changed = parts.values.cursor()
         parts.journal.subscribe(self._committed)
+
+    def change(self, site: Site) -> None:
+        """Show another site from now on."""
+        self._parts = replace(self._parts, site=site)
+        self._points = {meta.point.id: meta for meta in site.points}
+
+    def tell_of_site(self) -> None:
+        """Tell open pages that the site is another one: they ask for it again."""
+        self._parts.hub.send("site", {"revision": self._parts.site.revision})
 
     def add_to(self, app: web.Application) -> None:
         """Register every route."""
@@ -62,10 +77,13 @@ class Pages:
             ("alarms/history", self._alarm_history),
             ("status", self._status),
             ("live", self._live),
+            ("outputs", self._outputs),
         ):
             router.add_get(f"/api/v1/{path}", signed_in(handler))
         router.add_post("/api/v1/alarms/{alarm}/ack", signed_in(self._acknowledge))
         router.add_post("/api/v1/alarms/{alarm}/reset", signed_in(self._reset))
+        router.add_post("/api/v1/outputs/{output}", signed_in(self._set_output))
+        router.add_post("/api/v1/config/reload", signed_in(self._reload))
 
     async def live(self) -> None:
         """Send changed values once a second and the status every five, for ever."""
@@ -111,7 +129,12 @@ class Pages:
         names = {"id": site.site.id, "name": site.site.name, "name_en": site.site.name_en}
         version = self._parts.status()["version"]
         return web.json_response(
-            {"site": names, "gateway": {"id": site.gateway.id, "version": version}, "areas": areas}
+            {
+                "site": names,
+                "gateway": {"id": site.gateway.id, "version": version},
+                "revision": site.revision,
+                "areas": areas,
+            }
         )
 
     async def _all_points(self, _: web.Request) -> web.Response:
@@ -119,11 +142,11 @@ class Pages:
 
     async def _trend(self, request: web.Request) -> web.Response:
         point = request.match_info["point"]
-        if point not in self._points:
-            raise RefusedError("no_such_point", f"there is no point {point!r}")
         minutes = _number(request, "minutes", default=30, low=1, high=60 * 24 * 31)
         t1_ms = now().utc_ms
         samples = await self._parts.history.trend(point, t1_ms - minutes * 60_000, t1_ms, _TREND_SAMPLES)
+        if not samples and point not in self._points:  # what was measured stays readable when the device is gone
+            raise RefusedError("no_such_point", f"there is no point {point!r}")
         return web.json_response({"id": point, "samples": [[sample[0], sample[1]] for sample in samples]})
 
     async def _alarms(self, _: web.Request) -> web.Response:
@@ -164,6 +187,30 @@ class Pages:
             lambda engine, at: engine.reset(alarm_id, fields["occurrence"], person.id, at)
         )
         return await self._answer(alarm_id)
+
+    async def _outputs(self, _: web.Request) -> web.Response:
+        return web.json_response({"outputs": await self._parts.outputs.views()})
+
+    async def _set_output(self, request: web.Request) -> web.Response:
+        fields = await body(request, {"state": str})
+        person, meta = request[PERSON], self._parts.outputs.meta(request.match_info["output"])
+        _require(person, OUTPUT_ROLES)
+        if not person.answers_for(meta.area):
+            hint = "call the person who answers for this area"
+            raise RefusedError("not_your_area", f"{person.id} does not answer for {meta.area}", hint=hint)
+        try:
+            await self._parts.outputs.set(meta.id, fields["state"], person.id, person.id)
+        except OutputError as error:
+            told = {"reason": error.why, "message": error.message, "hint": error.hint}
+            return web.json_response({"error": told}, status=502)
+        return web.json_response({"state": fields["state"]})
+
+    async def _reload(self, request: web.Request) -> web.Response:
+        await body(request, {})
+        person = request[PERSON]
+        _require(person, RELOAD_ROLES)
+        outcome = await self._parts.reload(person.id, person.id)
+        return web.json_response(outcome.to_json(), status=422 if outcome.problems else 200)
 
     def _pick_role(self, alarm_id: str, person: Person) -> str:
         """The first required role that the person holds; one that is still missing before one that is not."""
@@ -210,6 +257,11 @@ class Pages:
             for event in events:
                 yield event
             after = events[-1]["seq"]
+
+
+def _require(person: Person, roles: tuple[str, ...]) -> None:
+    if not set(roles) & set(person.roles):
+        raise RefusedError("not_your_role", f"{person.id} is none of {', '.join(roles)}", hint="call a person who is")
 
 
 def _point_json(meta: PointMeta) -> dict[str, Any]:

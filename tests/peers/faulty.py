@@ -84,6 +84,10 @@ class Wire(ABC):
         """Gone: port closed, pseudo-terminal hung up."""
 
     @abstractmethod
+    def close(self) -> None:
+        """After the last `down`: give the place back."""
+
+    @abstractmethod
     def send(self, data: bytes, asker: asyncio.Transport | None = None) -> None:
         """To whoever is there; a reply of Modbus TCP goes to its asker alone."""
 
@@ -166,7 +170,8 @@ class TcpWire(Wire):
 
     def __init__(self, number: int, *, rtu: bool, units: int, dice: random.Random) -> None:
         super().__init__(number, rtu=rtu, units=units, dice=dice)
-        self.port = _low_port()
+        self._claim = _claim_low_port()
+        self.port = self._claim.getsockname()[1]
         self._server: asyncio.Server | None = None
         self._hole: list[socket.socket] = []
         self._clients: set[asyncio.Transport] = set()
@@ -182,6 +187,9 @@ class TcpWire(Wire):
         if self._server is not None:
             self._server.close()
             self._server = None
+
+    def close(self) -> None:
+        self._claim.close()
 
     async def hang(self) -> None:
         """Connects neither succeed nor fail: a listening socket whose queue is full."""
@@ -260,6 +268,9 @@ class PtyWire(Wire):
         os.close(self._master)
         self._master = self._slave = -1
 
+    def close(self) -> None:
+        """The symlink is gone already."""
+
     def cut(self) -> None:
         """A serial line has no connection."""
 
@@ -272,10 +283,15 @@ class PtyWire(Wire):
         self._feed(os.read(self._master, 4096))
 
 
-def _low_port() -> int:
+def _claim_low_port() -> socket.socket:
+    """Bound to a port of nobody's; a listener may share it, another claim cannot."""
     dice = random.SystemRandom()  # the port is no part of what a seed repeats
     while True:
-        port = dice.randrange(20_000, 32_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
+        claim = socket.socket()
+        try:
+            claim.bind(("127.0.0.1", dice.randrange(20_000, 32_000)))
+        except OSError:
+            claim.close()
+            continue
+        claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        return claim

@@ -6,7 +6,7 @@ import { askSession, people } from '../shared/session'
 import { showDone } from '../shared/toasts'
 import type { Alarm, Person, Point, PointValue, Site, Status } from '../shared/types'
 import { fetchAlarms, forgetAlarms, forgetSeq, takeEvent } from './alarms'
-import { fetchTrends, forgetValues, takeValues } from './values'
+import { fetchTrends, forgetValues, keepValues, takeValues } from './values'
 
 export const site = shallowRef<Site | null>(null)
 export const status = shallowRef<Status | null>(null)
@@ -24,20 +24,24 @@ const RETRY_MS = 2000
 
 let live: Live | null = null
 let timer = 0
+let fetches = 0
 let everLost = false
 
 /** Everything anew: after opening the stream the page must not depend on what it missed. */
 async function fetchAll(): Promise<void> {
   clearTimeout(timer)
+  const mine = ++fetches
   try {
     const [fresh, told] = await Promise.all([get<Site>('/site'), get<{ points: PointValue[] }>('/points'), fetchAlarms()])
+    if (mine !== fetches) return // asked again meanwhile: that answer is the newer one
     site.value = fresh
+    keepValues(new Set(points.value.keys()))
     takeValues(told.points)
     status.value = await get<Status>('/status')
     setServerTime(status.value.time)
     timer = window.setTimeout(reconcile, RECONCILE_MS)
   } catch {
-    if (live) timer = window.setTimeout(fetchAll, RETRY_MS)
+    if (live && mine === fetches) timer = window.setTimeout(fetchAll, RETRY_MS)
   }
 }
 
@@ -54,8 +58,21 @@ async function opened(): Promise<void> {
   everLost = false
   forgetSeq()
   await fetchAll()
-  void people().then((list) => (staff.value = new Map(list.map((p) => [p.id, p])))).catch(() => undefined)
+  fetchStaff()
   if (site.value) await fetchTrends([...points.value.keys()])
+}
+
+function fetchStaff(): void {
+  void people().then((list) => (staff.value = new Map(list.map((p) => [p.id, p])))).catch(() => undefined)
+}
+
+/** The gateway has another configuration: points and people come and go, and so may this person's roles. */
+async function changed(): Promise<void> {
+  const before = points.value
+  await askSession()
+  await fetchAll()
+  fetchStaff()
+  await fetchTrends([...points.value.keys()].filter((id) => !before.has(id)))
 }
 
 /** Begin to follow the gateway; `stop` ends it and forgets what belongs to the session. */
@@ -71,6 +88,7 @@ export function start(): void {
       status.value = data as Status
       setServerTime(status.value.time)
     },
+    site: () => void changed(),
   }
   const onLost = (): void => {
     everLost = true

@@ -49,6 +49,13 @@ export async function fetchTrends(ids: string[]): Promise<void> {
   await Promise.all(Array.from({ length: FETCHES_AT_ONCE }, worker))
 }
 
+/** Forget every other point: a device that was taken out leaves nothing on the page. */
+export function keepValues(ids: ReadonlySet<string>): void {
+  for (const known of [values, trends, trendRevision]) {
+    for (const id of [...known.keys()]) if (!ids.has(id)) known.delete(id)
+  }
+}
+
 export function forgetValues(): void {
   values.clear()
   trends.clear()

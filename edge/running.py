@@ -1,0 +1,178 @@
+"""The site that runs, and how it becomes another one without stopping.
+
+The order of `apply` keeps two promises: what stays the same is never touched, and from outside there is the old site
+or the new one. Wires that go are closed first, because a new one may need their port; then everything that pages,
+rules and channels know changes in one step of the loop, and its records are committed; then new wires are opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..sync.journal import Draft, Journal
+from ..words import Instant, now
+from .alarms.engine import Engine
+from .alerts.channels import Channels
+from .alerts.message import Composer
+from .alerts.recipients import recipients
+from .dashboards import Broker, Dashboards
+from .links import Links, links_of
+from .loops import Loops, again
+from .outputs import Outputs
+from .pages.api import Pages
+from .pipeline import Pipeline
+from .reload import Changes, keep_fixed
+from .site import Site
+from .status import Health
+from .values import Values
+from .wires import Wires
+
+
+class Current:
+    """The site that runs, for those who ask it each time.
+
+    Args:
+        site: at start.
+        epoch: of the journal.
+
+    Attributes:
+        people: who may sign in; the same mapping for ever, changed in place.
+    """
+
+    def __init__(self, site: Site, epoch: str) -> None:
+        self.site = site
+        self.people = dict(site.people)
+        self._epoch = epoch
+
+    def use(self, site: Site) -> None:
+        """Another site runs from now on."""
+        self.site = site
+        self.people.clear()
+        self.people.update(site.people)
+
+    def compose(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """The message of one delivery, with today's names."""
+        site = self.site
+        return Composer(site=site.site.name, timezone=site.site.timezone, people=site.people)(facts)
+
+    def notify(self, draft: Draft) -> list[dict[str, str]]:
+        """Whom an alarm's record must reach."""
+        site = self.site
+        scope = f"{site.site.id}/{site.gateway.id}/{self._epoch}"
+        people, channels = site.people, site.alerts.channels
+        return recipients(draft.kind, draft.body["alarm"], site=scope, people=people, channels=channels)
+
+
+@dataclass(slots=True, kw_only=True)
+class Running:
+    """Everything that a change of the site touches.
+
+    Attributes:
+        current: the site that runs.
+        uplink: talks to headquarters until it is cancelled.
+        pages, dashboards: None until there are some.
+    """
+
+    current: Current
+    journal: Journal
+    values: Values
+    health: Health
+    loops: Loops
+    pipeline: Pipeline
+    wires: Wires
+    links: Links
+    channels: Channels
+    outputs: Outputs
+    uplink: Callable[[Site], Awaitable[Any]]
+    status: Callable[[], dict[str, Any]]
+    pages: Pages | None = None
+    dashboards: Dashboards | None = None
+
+    def start(self) -> None:
+        """Start what site.toml asks for."""
+        for spec in self.current.site.buses:
+            self.wires.start(spec)
+        self._start_links()
+
+    async def apply(self, new: Site, changes: Changes, applied: Draft) -> None:
+        """Become `new`; returns when `applied` and what follows from it are committed.
+
+        Args:
+            new: checked; nothing in it can be refused any more.
+            changes: `reload.diff` from the site that runs.
+            applied: the record of the change.
+        """
+        new = keep_fixed(self.current.site, new)
+        await self.wires.stop(changes.stopped)
+        await self.links.stop(changes.links_stopped)
+        await self.loops.stop(*(["dashboards"] if changes.broker else []), *(["uplink"] if changes.cloud else []))
+        await self.channels.change(new.channels)
+
+        def switch(engine: Engine, instant: Instant) -> list[Draft]:
+            return [applied, *self._renamed(new, changes), *self._switch(new, changes, engine, instant)]
+
+        await self.pipeline.command(switch)
+        specs = {spec.id: spec for spec in new.buses}
+        for name in changes.started:
+            self.wires.start(specs[name])
+        self._start_links()
+        if self.pages is not None:
+            self.pages.tell_of_site()
+
+    def _switch(self, new: Site, changes: Changes, engine: Engine, instant: Instant) -> list[Draft]:
+        """One step of the loop: nobody sees half of it."""
+        self.current.use(new)
+        self.values.know(meta.point.id for meta in new.points)
+        for spec in new.buses:
+            if spec.id in changes.changed:
+                self.wires.change(spec)
+        self.links.change(links_of(new))
+        self.outputs.change(new.outputs)
+        if self.pages is not None:
+            self.pages.change(new)
+        if self.dashboards is not None and new.mqtt is not None:
+            self.dashboards.change(broker=broker_of(new), points=new.points, rules=new.rules)
+        return engine.change(new.rules, instant)
+
+    def _renamed(self, new: Site, changes: Changes) -> list[Draft]:
+        """Headquarters learns the site's name from records of the gateway."""
+        draft = Draft(kind="gateway.renamed", at=now(), actor="gateway", body=site_names(new))
+        return [draft] if changes.renamed else []
+
+    def _start_links(self) -> None:
+        """Everything that goes out to a broker or to headquarters, as far as it does not run."""
+        site, loops = self.current.site, self.loops
+        if site.mqtt is not None:
+            self.dashboards = dashboards = self.dashboards or self._make_dashboards(broker_of(site))
+            if "dashboards" not in loops:
+                loops.start("dashboards", again("dashboards", dashboards.run))
+        self.links.start(links_of(site))
+        if site.cloud is not None and "uplink" not in loops:
+            loops.start("uplink", again("uplink", lambda: self.uplink(site)))
+
+    def _make_dashboards(self, broker: Broker) -> Dashboards:
+        site = self.current.site
+        return Dashboards(
+            site=site.site.id,
+            gateway=site.gateway.id,
+            broker=broker,
+            journal=self.journal,
+            values=self.values,
+            points=site.points,
+            rules=site.rules,
+            status=self.status,
+            health=self.health.broker,
+        )
+
+
+def broker_of(site: Site) -> Broker:
+    """Where the dashboards' broker is. The site has an [mqtt] table."""
+    assert site.mqtt is not None
+    return Broker(url=site.mqtt.url, username=site.mqtt.username, password=site.mqtt_password)
+
+
+def site_names(site: Site) -> dict[str, Any]:
+    """What records of the gateway say of the site."""
+    return {"site": {"id": site.site.id, "name": site.site.name, "name_en": site.site.name_en}}

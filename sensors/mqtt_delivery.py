@@ -1,0 +1,183 @@
+"""What a link must remember to deliver well: the marker behind the backlog, and what is owed to the broker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections import OrderedDict
+
+from ..words import mono_s
+from .mqtt_link import ANSWER_S, Connection
+
+logger = logging.getLogger(__name__)
+
+FENCE_S = 300.0  # the marker must be back by then, or QUIET_S must show that nothing waits
+REFUSED_S = 10.0  # the same when the broker has refused the marker
+QUIET_S = 2.0  # a broker that owes us nothing and sends nothing for so long has lost the marker
+STORE_S = 1.0  # the oldest message waits at most so long for its acknowledgement
+REMEMBERED = 2048  # more than any broker lets be unacknowledged
+WINDOW = 20  # messages that a broker lets be unacknowledged, until more were seen: mosquitto's limit
+
+
+class Fence:
+    """The marker that is published behind the backlog.
+
+    Args:
+        client_id: of the session.
+        name: of the link, for people.
+
+    Attributes:
+        is_up: what comes is backlog.
+        useless: the broker refuses or loses the marker; clean sessions from now on.
+    """
+
+    def __init__(self, client_id: str, name: str) -> None:
+        self.topic = f"sw/v1/_/marker/{client_id}"  # `_` is no site; gateways may use sw/v1/#
+        self.is_up = False
+        self.useless = False
+        self._name = name
+        self._began_s = 0.0
+        self._acknowledged_s: float | None = None
+        self._token = b""
+        self._mid = 0
+
+    def raise_behind(self, connection: Connection, *, refused: bool) -> None:
+        """Publish it: in every session, so that a broker that loses it is known before it matters."""
+        self._began_s = mono_s()
+        if refused:
+            self._give_up("its subscription is refused")
+        else:
+            self._token = secrets.token_hex(8).encode()
+            self._mid = connection.publish(self.topic, self._token, 1)
+
+    def returns(self, payload: bytes) -> bool:
+        """Whether this is the marker of this connection and ends the backlog; older ones may still be on their way."""
+        if not self._token or payload != self._token:
+            return False
+        was_up = self.is_up
+        self.lower()
+        return was_up
+
+    def lower(self) -> None:
+        """Nothing is waited for."""
+        self.is_up, self._token, self._acknowledged_s = False, b"", None
+
+    def watch(self, connection: Connection, now_s: float, quiet_s: float) -> None:
+        """Notice that it does not come back; call it about every second.
+
+        Args:
+            connection: dropped when old messages cannot be told from new ones any more.
+            now_s: monotonic seconds.
+            quiet_s: so long nothing has come although the broker owes us nothing.
+        """
+        why = self._trouble(connection, now_s) if self._token and not self.useless else ""
+        if why:
+            self._give_up(why)
+        if not self.is_up:
+            return
+        quiet = min(quiet_s, now_s - self._began_s) > QUIET_S
+        if quiet and (self.useless or self._acknowledged_s is not None):
+            if not self.useless:
+                self._give_up("it does not come back")
+            self.lower()
+        elif now_s - self._began_s > (REFUSED_S if self.useless else FENCE_S):
+            self.useless = True
+            connection.drop("old messages cannot be told from new ones without the marker; the session begins anew")
+
+    def _trouble(self, connection: Connection, now_s: float) -> str:
+        """Why it will not come back; "" while it may."""
+        answer = connection.published.get(self._mid)
+        if answer:
+            return answer
+        if answer is not None and self._acknowledged_s is None:
+            self._acknowledged_s = now_s
+        empty = not self.is_up  # a new session: nothing is before it
+        late = self._acknowledged_s is not None and now_s - self._acknowledged_s > ANSWER_S
+        return "it does not come back" if empty and late else ""
+
+    def _give_up(self, why: str) -> None:
+        self.useless = True
+        logger.warning(
+            "%s: the marker %s: %s: what is published while the link is down will be lost; let this client publish and"
+            " subscribe that topic",
+            self._name,
+            self.topic,
+            why,
+        )
+
+
+class Done:
+    """Messages that were taken, by their number: what the broker delivers again is told by it and by its content."""
+
+    def __init__(self) -> None:
+        self._marks: OrderedDict[int, int] = OrderedDict()
+
+    def note(self, mid: int, mark: int) -> None:
+        """It is taken. `mark`: hash of topic and payload."""
+        self._marks[mid] = mark
+        self._marks.move_to_end(mid)
+        if len(self._marks) > REMEMBERED:
+            self._marks.popitem(last=False)
+
+    def has(self, mid: int, mark: int) -> bool:
+        """Whether it was taken."""
+        return self._marks.get(mid) == mark
+
+    def clear(self) -> None:
+        """The numbers begin anew."""
+        self._marks.clear()
+
+
+class Acks:
+    """Messages that are acknowledged as soon as they are stored, and the broker's limit of such messages.
+
+    The limit is not told: it is the most that was ever seen, or what a broker stops at twice.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[Connection, int]] = []
+        self._storing: list[tuple[Connection, int]] = []
+        self._oldest_s = 0.0
+        self._window = WINDOW
+        self._stopped_at = 0
+        self._some = asyncio.Event()
+        self._full = asyncio.Event()
+
+    @property
+    def owed(self) -> int:
+        return len(self._waiting) + len(self._storing)
+
+    def put(self, connection: Connection, mid: int) -> None:
+        if not self._waiting:
+            self._oldest_s = mono_s()
+        self._waiting.append((connection, mid))
+        self._window = max(self._window, self.owed)
+        self._some.set()
+        if len(self._waiting) >= -(-self._window * 4 // 5):
+            self._full.set()
+
+    async def due(self) -> None:
+        """Until the limit is nearly reached, or the oldest has waited for STORE_S."""
+        await self._some.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, self._oldest_s + STORE_S - mono_s())):
+                await self._full.wait()
+        if not self._full.is_set():
+            count = len(self._waiting)
+            self._window = count if count == self._stopped_at else self._window
+            self._stopped_at = count
+
+    def begin(self) -> list[tuple[Connection, int]]:
+        self._storing, self._waiting = self._waiting, []
+        self._some.clear()
+        self._full.clear()
+        return self._storing
+
+    def begin_last(self) -> list[tuple[Connection, int]]:
+        """As `begin`, with those that were being stored when that was given up."""
+        return [*self._storing, *self.begin()]
+
+    def end(self) -> None:
+        self._storing = []
