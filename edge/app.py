@@ -59,6 +59,8 @@ _log = logging.getLogger(__name__)
 DIST = Path(__file__).resolve().parent.parent / "web" / "dist"
 _CLOCK_EVERY_S = 5.0
 _PER_ADDRESS = 100
+# Readings in a segment: columns of a few values neither pack well nor fast, so a site with many points has longer ones.
+_SEAL, _SEAL_EACH, _SEAL_MOST = 2_000, 10, 10_000
 
 
 async def run_edge(config: Path, data: Path, *, say: Callable[[str], None] = print) -> None:
@@ -261,6 +263,7 @@ def _open_history(site: Site, data: Path, damaged: list[Path]) -> History:
         site.gateway.id,
         flush_s=site.gateway.flush_s,
         keep_days=site.gateway.keep_days,
+        seal_readings=min(max(_SEAL, _SEAL_EACH * len(site.points)), _SEAL_MOST),
         on_damage=damaged.append,
     )
 

@@ -77,8 +77,7 @@ class Pipeline:
         try:
             self._values.put(readings)
             self._history.add(readings)
-            for reading in readings:
-                drafts += self.engine.read(reading, instant)
+            self.engine.read_all(readings, instant, drafts)
         except Exception as error:
             self._defect = error  # `commit` raises it, after what was decided before
         if drafts or self._defect is not None:

@@ -29,13 +29,14 @@ class Values:
 
     def put(self, readings: Iterable[Reading]) -> None:
         """Keep the newest of each point."""
-        known = self._known
+        known, last, changed = self._known, self._last, []
         for reading in readings:
-            if known is not None and reading.point not in known:
-                continue
-            self._last[reading.point] = reading
-            for cursor in self._cursors:
-                cursor.add(reading.point)
+            point = reading.point
+            if known is None or point in known:
+                last[point] = reading
+                changed.append(point)
+        for cursor in self._cursors:
+            cursor.update(changed)
 
     def get(self, point: str) -> Reading | None:
         """The newest reading, None when there was none since the start."""

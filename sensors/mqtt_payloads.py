@@ -7,7 +7,7 @@ import math
 import re
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
 from decimal import Decimal
 from typing import Any
@@ -160,6 +160,7 @@ class Meter:
 
     Attributes:
         words: by the word in small letters.
+        is_plain: the scale is 1.
     """
 
     scale: Decimal
@@ -167,6 +168,10 @@ class Meter:
     high: float | None
     text: bool
     words: Mapping[str, float]
+    is_plain: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "is_plain", self.scale == 1)
 
     def measure(self, found: Any) -> tuple[float | None, str]:
         """The value, or None and why: `missing`, `no_value` (null), `wrong_type`, `unknown_word`, `not_a_number`
@@ -181,8 +186,8 @@ class Meter:
             if why:
                 return None, why
         try:
-            value = float(found) if self.scale == 1 else float(Decimal(repr(found)) * self.scale)
-        except (OverflowError, ValueError):  # an integer beyond every float
+            value = float(found) if self.is_plain else float(Decimal(repr(found)) * self.scale)
+        except (ArithmeticError, ValueError):  # an integer beyond every float
             return None, "not_a_number"
         if not math.isfinite(value):
             return None, "not_a_number"

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Literal, Protocol
 
+import msgspec
+
 from ..words import Instant, Reading
 
 Sink = Callable[[list[Reading]], None]
@@ -19,8 +21,7 @@ DUPLICATE = "duplicate"
 MAX_PAYLOAD_BYTES = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arrival:
+class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     """One message as it came.
 
     Attributes:
@@ -36,8 +37,7 @@ class Arrival:
     backlog: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outgoing:
+class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
     """A message that a source wants published (a request for rebirth)."""
 
     topic: str
@@ -45,8 +45,7 @@ class Outgoing:
     qos: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Taken:
+class Taken(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a message: readings, or why it was refused, and what must be published for it."""
 
     readings: tuple[Reading, ...] = ()

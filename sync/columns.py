@@ -221,31 +221,38 @@ def _pack_block(readings: list[Reading]) -> list[Any]:
     times: dict[tuple[int, ...], int] = {}
     columns: dict[str, list[Reading]] = {}
     for reading in readings:
-        columns.setdefault(reading.point, []).append(reading)
+        point = reading.point
+        if point in columns:
+            columns[point].append(reading)
+        else:
+            columns[point] = [reading]
     packed = []
     for point in sorted(columns):
         column = columns[point]
-        stamps = tuple(reading.at.utc_ms - first.utc_ms for reading in column)
-        packed.append([point, times.setdefault(stamps, len(times)), _pack_states(column), *_pack_values(column)])
+        values = [reading.value for reading in column]
+        stamps = tuple([reading.at.utc_ms - first.utc_ms for reading in column])
+        states = _pack_states(column, values)
+        packed.append([point, times.setdefault(stamps, len(times)), states, *_pack_values(values)])
     twice = [_differences(_differences(stamps)) for stamps in times]
     return [first.boot, _CLOCKS.index(first.clock), first.utc_ms, round(first.mono_s * 1000), twice, packed]
 
 
-def _pack_states(column: list[Reading]) -> list[list[Any]]:
+def _pack_states(column: list[Reading], values: list[float | None]) -> list[list[Any]]:
+    """Runs of (length, quality, has a value, why)."""
+    if None not in values and len({(reading.quality, reading.why) for reading in column}) == 1:  # as nearly always
+        return [[len(column), _QUALITY_CODE[column[0].quality], True, column[0].why]]
     runs: list[list[Any]] = []
-    quality, has_value, why = column[0].quality, column[0].value is not None, column[0].why
-    length = 0
     for reading in column:
-        if reading.quality is quality and (reading.value is not None) is has_value and reading.why == why:
-            length += 1
-            continue
-        runs.append([length, _QUALITY_CODE[quality], has_value, why])
-        quality, has_value, why, length = reading.quality, reading.value is not None, reading.why, 1
-    return [*runs, [length, _QUALITY_CODE[quality], has_value, why]]
+        state = [_QUALITY_CODE[reading.quality], reading.value is not None, reading.why]
+        if runs and runs[-1][1:] == state:
+            runs[-1][0] += 1
+        else:
+            runs.append([1, *state])
+    return runs
 
 
-def _pack_values(column: list[Reading]) -> tuple[int, list[int] | bytes]:
-    values = [float(reading.value) for reading in column if reading.value is not None]
+def _pack_values(given: list[float | None]) -> tuple[int, list[int] | bytes]:
+    values = [float(value) for value in given if value is not None]
     scaled = scale_values(values)
     if scaled is None:
         return RAW, struct.pack(f"<{len(values)}d", *values)

@@ -277,6 +277,7 @@ async def test_link_outlives_its_broker(
             await soak.warm()
             publisher.silent = False
             for part in (0.4, 0.7, 1.0):
+                await soak.misfortune(dice)
                 while time.monotonic() - begin_s < part * budget_s:
                     await soak.misfortune(dice)
                 await soak.warm()

@@ -233,14 +233,14 @@ async def test_cancelling_at_any_moment_ends_the_commit_loop(tmp_path: Path):
 async def test_a_rule_that_raises_ends_the_process_not_the_driver(tmp_path: Path, monkeypatch):
     """A driver takes exceptions for its own faults and goes on: the alarm would be lost in silence."""
     async with house(tmp_path) as made:
-        read = made.pipeline.engine.read
+        judge = made.pipeline.engine._judge
 
-        def defect(given: Reading, at: Instant) -> list[Draft]:
+        def defect(watched: Any, given: Reading, at: Instant, drafts: list[Draft]) -> None:
             if given.value == 666.0:
                 raise AssertionError("impossible state")
-            return read(given, at)
+            judge(watched, given, at, drafts)
 
-        monkeypatch.setattr(made.pipeline.engine, "read", defect)
+        monkeypatch.setattr(made.pipeline.engine, "_judge", defect)
         made.pipeline.accept([reading(80.0), reading(666.0)])
         with pytest.raises(AssertionError, match="impossible state"):
             await asyncio.wait_for(made.commit, 20)

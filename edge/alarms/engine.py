@@ -136,16 +136,25 @@ class Engine:
 
     def read(self, reading: Reading, now: Instant) -> list[Draft]:
         """A reading came: the records that follow, oldest first. Readings of unknown points make none."""
-        watched = self._points.get(reading.point)
-        if watched is None:
-            return []
-        watched.last = reading
-        watched.last_s = now.mono_s
-        value = reading.value
-        ordinary = value is not None and watched.low < value < watched.high
-        if ordinary and watched.calm and reading.quality is not Quality.BAD:
-            return []
         drafts: list[Draft] = []
+        self.read_all((reading,), now, drafts)
+        return drafts
+
+    def read_all(self, readings: Iterable[Reading], now: Instant, drafts: list[Draft]) -> None:
+        """Readings came: the records that follow are appended to `drafts`, also those before a rule that fails."""
+        points, now_s = self._points, now.mono_s
+        for reading in readings:
+            watched = points.get(reading.point)
+            if watched is None:
+                continue
+            watched.last = reading
+            watched.last_s = now_s
+            value = reading.value
+            ordinary = value is not None and watched.low < value < watched.high
+            if not (ordinary and watched.calm and reading.quality is not Quality.BAD):
+                self._judge(watched, reading, now, drafts)
+
+    def _judge(self, watched: _Watched, reading: Reading, now: Instant, drafts: list[Draft]) -> None:
         for live in watched.rules:
             condition = self._evaluate(live, watched, reading, now)
             if condition != live.condition:
@@ -153,7 +162,6 @@ class Engine:
             elif live.unseen and reading.quality is not Quality.BAD:
                 live.unseen = False  # neither returning nor gone: it is on
         watched.calm = all(is_quiet(live.condition) for live in watched.rules)
-        return drafts
 
     def tick(self, now: Instant) -> list[Draft]:
         """Time has passed: delays run out, silence is noticed."""
