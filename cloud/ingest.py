@@ -17,11 +17,10 @@ from aiohttp import web
 from ..errors import RefusedError
 from ..sync import columns
 from ..sync.columns import DamagedError, decompress
+from ..sync.streams import JOURNAL, STREAMS
 from ..sync.wire import (
-    JOURNAL,
     MAX_BODY_BYTES,
     MAX_PAYLOAD_BYTES,
-    STREAMS,
     JournalPayload,
     Message,
     SyncReply,

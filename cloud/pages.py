@@ -14,7 +14,8 @@ from ..errors import RefusedError
 from ..serving.live import Hub, encode, stream
 from ..serving.people import named
 from ..serving.web import signed_in, still_signed_in
-from ..sync.wire import HISTORY, JOURNAL, Cursor
+from ..sync.streams import HISTORY, JOURNAL
+from ..sync.wire import Cursor
 from ..words import utc_text
 from .config import CloudConfig, CloudTable, GatewayTable
 from .ingest import Contacts

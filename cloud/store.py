@@ -22,7 +22,8 @@ from ..errors import RefusedError
 from ..sync.columns import DamagedError
 from ..sync.journal import Record, canonical, genesis_chain
 from ..sync.sqlite import StoreError, Writer, connect_for_reading
-from ..sync.wire import HISTORY, JOURNAL, Cursor, link, stream_genesis
+from ..sync.streams import HISTORY, JOURNAL, link, stream_genesis
+from ..sync.wire import Cursor
 from .project import AlarmNow, GatewayNow, change_of
 
 T = TypeVar("T")

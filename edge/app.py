@@ -9,43 +9,36 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import importlib
 import logging
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+import socket
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
-
-from aiohttp import web
 
 from .. import __version__
 from ..errors import ConfigError, PermanentError
 from ..sensors.buses import Answer
 from ..sensors.mqtt_ingest import LinkSpec, MqttDevice, MqttHealth, MqttLink
-from ..serving.listen import Limits, serving
-from ..serving.live import Hub
-from ..serving.secrets import Secrets
-from ..serving.web import add_pages, make_app
 from ..sync.history import History
 from ..sync.journal import Draft, Journal
-from ..sync.keys import load_or_create_key
+from ..sync.link_state import UplinkHealth
 from ..sync.sqlite import StoreError
-from ..sync.uplink import UplinkHealth, UplinkOptions, run_uplink
 from ..words import Reading, now
 from .alarms import table as alarm_table
 from .alarms.codec import alarm_from_json
 from .alarms.engine import Engine, close_orphans
 from .alerts import outbox as outbox_table
 from .alerts.channels import Channels
-from .alerts.outbox import Outbox, OutboxHealth
-from .control import SOCKET, Control
+from .alerts.outbox import OutboxHealth
 from .dashboards import TABLE as MQTT_TABLE
 from .dashboards import DashboardHealth
 from .links import Links, check_links
 from .loops import Loops
 from .outputs import TABLE as OUTPUT_TABLE
 from .outputs import OutputMeta, Outputs, Write
-from .pages.api import Pages, Parts
 from .pipeline import Pipeline, PipelineHealth
 from .reloading import Reloader
 from .running import Current, Running, site_names
@@ -56,9 +49,7 @@ from .values import Values
 from .wires import Wires
 
 _log = logging.getLogger(__name__)
-DIST = Path(__file__).resolve().parent.parent / "web" / "dist"
 _CLOCK_EVERY_S = 5.0
-_PER_ADDRESS = 100
 # Readings in a segment: columns of a few values neither pack well nor fast, so a site with many points has longer ones.
 _SEAL, _SEAL_EACH, _SEAL_MOST = 2_000, 10, 10_000
 
@@ -82,17 +73,13 @@ async def run_edge(config: Path, data: Path, *, say: Callable[[str], None] = pri
     async with AsyncExitStack() as stack:
         missed = stack.enter_context(_hang_ups())
         stack.enter_context(_only_one(data))
-        key = load_or_create_key(data / "gateway.key")
+        listening = stack.enter_context(_listening(site))
         watch = ClockWatch()
         tables = (alarm_table.TABLE, outbox_table.TABLE, MQTT_TABLE, OUTPUT_TABLE)
         journal = await stack.enter_async_context(Journal(data / "journal.db", site.gateway.id, tables))
         damaged: list[Path] = []
         history = await stack.enter_async_context(_open_history(site, data, damaged))
-        channels = await stack.enter_async_context(Channels(site.channels))
-        secrets = Secrets(data / "secrets.db")
-        stack.callback(secrets.close)
-
-        values, hub, loops = Values(meta.point.id for meta in site.points), Hub(), Loops()
+        values, loops = Values(meta.point.id for meta in site.points), Loops()
         pipeline_health = PipelineHealth()
         current = Current(site, journal.epoch)
         pipeline = await _make_pipeline(site, journal, history, values, pipeline_health, current.notify)
@@ -109,12 +96,6 @@ async def run_edge(config: Path, data: Path, *, say: Callable[[str], None] = pri
             buses=wires.health,
             links=links.health,
         )
-        outbox = Outbox(journal, channels.live, current.compose, health.outbox)
-        outputs = Outputs(site.outputs, _write(wires), _commit(pipeline), journal)
-
-        def status() -> dict[str, Any]:
-            return status_json(current.site, journal, health)
-
         running = Running(
             current=current,
             journal=journal,
@@ -124,47 +105,36 @@ async def run_edge(config: Path, data: Path, *, say: Callable[[str], None] = pri
             pipeline=pipeline,
             wires=wires,
             links=links,
-            channels=channels,
-            outputs=outputs,
-            uplink=lambda now: run_uplink(journal, history, key, _uplink_options(now), health.uplink),
-            status=status,
+            channels=Channels(site.channels),
+            outputs=Outputs(site.outputs, _write(wires), _commit(pipeline), journal),
+            status=lambda: status_json(current.site, journal, health),
         )
         notifier = Notifier()
         reloader = Reloader(config, data, current, running.apply, _commit(pipeline), notifier)
-        parts = Parts(
-            site=site,
-            journal=journal,
-            history=history,
-            pipeline=pipeline,
-            values=values,
-            hub=hub,
-            status=status,
-            outputs=outputs,
-            reload=reloader.reload,
-        )
-        running.pages = pages = Pages(parts)
-        app = make_app(current.people, secrets, cookie="sitewarden_edge")
-        pages.add_to(app)
-        add_pages(app, DIST, "control-room.html")
-        await stack.enter_async_context(_serving(app, site.web.host, site.web.port))
-        control = Control(site=lambda: current.site, wires=wires, outputs=outputs, reload=reloader.reload)
-        await stack.enter_async_context(control.listening(data / SOCKET))
         await journal.append([_started(site)])
 
         loops.start("tick", pipeline.tick, lambda: pipeline_health.tick_s)
         loops.start("commit", pipeline.commit, lambda: pipeline_health.commit_s)
         loops.start("history", history.run, lambda: history.beat_s)
-        loops.start("outbox", outbox.run, lambda: health.outbox.beat_s)
-        loops.start("pages", pages.live)
         loops.start("clock", lambda: _watch_clock(watch, pipeline))
-        _follow_hang_ups(missed, reloader.hang_up)
-        loops.start("reload", reloader.run)
-        loops.start("watchdog", lambda: feed_watchdog(notifier, loops.beats))
         running.start()
 
-        say(f"sitewarden edge {site.gateway.id}: http://{site.web.host}:{site.web.port}/")
-        notifier.tell("READY=1")
-        stack.callback(notifier.tell, "STOPPING=1")
+        async def show() -> None:
+            """The rest of the start, while the buses are polled already."""
+            from_here = await asyncio.to_thread(importlib.import_module, ".front", __package__)
+            back = from_here.Back(data=data, history=history, running=running, reloader=reloader, listening=listening)
+            async with from_here.front(back):
+                _follow_hang_ups(missed, reloader.hang_up)
+                loops.start("reload", reloader.run)
+                loops.start("watchdog", lambda: feed_watchdog(notifier, loops.beats))
+                say(f"sitewarden edge {site.gateway.id}: http://{site.web.host}:{site.web.port}/")
+                notifier.tell("READY=1")
+                try:
+                    await asyncio.get_running_loop().create_future()
+                finally:
+                    notifier.tell("STOPPING=1")
+
+        loops.start("front", show)
         await loops.run()
 
 
@@ -268,12 +238,6 @@ def _open_history(site: Site, data: Path, damaged: list[Path]) -> History:
     )
 
 
-def _uplink_options(site: Site) -> UplinkOptions:
-    assert site.cloud is not None
-    ca_file = str(site.path.parent / site.cloud.ca_file) if site.cloud.ca_file else None
-    return UplinkOptions(url=site.cloud.url, gateway=site.gateway.id, ca_file=ca_file)
-
-
 @contextlib.contextmanager
 def _only_one(data: Path):
     """Make the data folder and hold its lock: two daemons on one journal would fork it."""
@@ -287,12 +251,24 @@ def _only_one(data: Path):
         yield
 
 
-@asynccontextmanager
-async def _serving(app: web.Application, host: str, port: int) -> AsyncIterator[None]:
-    async with AsyncExitStack() as stack:
+@contextlib.contextmanager
+def _listening(site: Site) -> Iterator[socket.socket]:
+    """The pages' address, taken before anything starts."""
+    host, port = site.web.host, site.web.port
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
+            0
+        ]
+        taken = socket.socket(family, kind)
+    except OSError as error:
+        problem = f"web.host: cannot be used: {error.strerror}; this machine alone is 127.0.0.1 (got {host!r})"
+        raise ConfigError("site.toml", [problem]) from error
+    with taken:
         try:
-            await stack.enter_async_context(serving(app, host, port, Limits(per_address=_PER_ADDRESS)))
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            taken.bind(address)
+            taken.listen(1)
         except OSError as error:
             problem = f"web.port: cannot listen on {host}:{port}: {error.strerror}; choose another port"
             raise ConfigError("site.toml", [problem]) from error
-        yield
+        yield taken

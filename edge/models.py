@@ -29,7 +29,7 @@ TimeFormat = Literal["auto", "rfc3339", "epoch_s", "epoch_ms", "local"]
 class _Table(BaseModel):
     """A TOML table: unknown keys and wrong types are errors; whole numbers are welcome where decimals are meant."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, defer_build=True)
 
 
 class SiteTable(_Table):

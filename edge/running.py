@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..sync.journal import Draft, Journal
 from ..words import Instant, now
@@ -21,13 +21,15 @@ from .dashboards import Broker, Dashboards
 from .links import Links, links_of
 from .loops import Loops, again
 from .outputs import Outputs
-from .pages.api import Pages
 from .pipeline import Pipeline
 from .reload import Changes, keep_fixed
 from .site import Site
 from .status import Health
 from .values import Values
 from .wires import Wires
+
+if TYPE_CHECKING:
+    from .pages.api import Pages
 
 
 class Current:
@@ -71,7 +73,7 @@ class Running:
 
     Attributes:
         current: the site that runs.
-        uplink: talks to headquarters until it is cancelled.
+        uplink: talks to headquarters until it is cancelled; None while the gateway is starting.
         pages, dashboards: None until there are some.
     """
 
@@ -85,16 +87,21 @@ class Running:
     links: Links
     channels: Channels
     outputs: Outputs
-    uplink: Callable[[Site], Awaitable[Any]]
     status: Callable[[], dict[str, Any]]
+    uplink: Callable[[Site], Awaitable[Any]] | None = None
     pages: Pages | None = None
     dashboards: Dashboards | None = None
 
     def start(self) -> None:
-        """Start what site.toml asks for."""
+        """Start the buses and brokers that site.toml names."""
         for spec in self.current.site.buses:
             self.wires.start(spec)
         self._start_links()
+
+    def reach_out(self, uplink: Callable[[Site], Awaitable[Any]]) -> None:
+        """Talk to headquarters from now on, when site.toml asks for it."""
+        self.uplink = uplink
+        self._start_uplink()
 
     async def apply(self, new: Site, changes: Changes, applied: Draft) -> None:
         """Become `new`; returns when `applied` and what follows from it are committed.
@@ -149,8 +156,12 @@ class Running:
             if "dashboards" not in loops:
                 loops.start("dashboards", again("dashboards", dashboards.run))
         self.links.start(links_of(site))
-        if site.cloud is not None and "uplink" not in loops:
-            loops.start("uplink", again("uplink", lambda: self.uplink(site)))
+        self._start_uplink()
+
+    def _start_uplink(self) -> None:
+        site, uplink = self.current.site, self.uplink
+        if site.cloud is not None and uplink is not None and "uplink" not in self.loops:
+            self.loops.start("uplink", again("uplink", lambda: uplink(site)))
 
     def _make_dashboards(self, broker: Broker) -> Dashboards:
         site = self.current.site

@@ -11,7 +11,7 @@ from .. import __version__
 from ..sensors.buses import BusHealth
 from ..sensors.mqtt_ingest import MqttHealth
 from ..sync.journal import Journal
-from ..sync.uplink import UplinkHealth
+from ..sync.link_state import UplinkHealth
 from ..words import Instant, now, utc_text
 from .alerts.outbox import OutboxHealth
 from .dashboards import DashboardHealth

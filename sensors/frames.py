@@ -19,6 +19,7 @@ from .registers import Block, Output, Table
 EXCEPTION_FLAG = 0x80
 RTU_EXCEPTION_SIZE = 5
 MBAP = 6  # bytes before the unit id
+MBAP_LEAST, MBAP_MOST = 2, 254  # of its length field: more than the first, at most the second
 TAIL = 24  # bytes kept for an error text
 FLOOD = 2048  # more bytes than this are no reply and what came before it
 
@@ -272,17 +273,25 @@ class TcpGate(_GateState):
         at = 0
         while len(buffer) - at > MBAP:
             size = MBAP + int.from_bytes(buffer[at + 4 : at + 6], "big")
-            if buffer[at + 2 : at + 4] != b"\0\0" or not MBAP + 2 < size <= MBAP + 254:
+            if buffer[at + 2 : at + 4] != b"\0\0" or not MBAP + MBAP_LEAST < size <= MBAP + MBAP_MOST:
                 return self._poison(buffer[at:])
             frame = buffer[at : at + size]
             if len(frame) < size:
                 break
             if frame[:2] == self._transaction:
                 answers = frame.startswith((self._head, self._transaction + request.tcp_exception))
+                answers = answers and _may_follow(buffer[at + size :])
                 return frame[MBAP + 1 :] if answers else self._poison(buffer[at:])
             at += size
         self._buffer = buffer[at:]
         return self._keep(buffer[at:])
+
+
+def _may_follow(rest: bytes) -> bool:
+    """Whether `rest` can begin another frame. If not, the one before was cut short and filled up with the next."""
+    return not rest[2:4].strip(b"\0") and (
+        len(rest) < MBAP or MBAP_LEAST < int.from_bytes(rest[4:6], "big") <= MBAP_MOST
+    )
 
 
 def _crc_table() -> tuple[int, ...]:

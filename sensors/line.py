@@ -7,7 +7,8 @@ process before this one may have left a request behind.
 
 A unit that has been silent again and again is only asked to see whether it is back: the line does not wait for it, only
 the unit itself is not asked again before `late_max_ms`. Its late reply has its own unit id: it can spoil a neighbour's
-reply, but not be taken for it.
+reply, but not be taken for it. (Behind a converter that answers strictly in order, a unit that is always late makes its
+neighbours wait for it as well.)
 
 What remains, while a read of the same unit, function and length is out: a reply later than `late_max_ms`; and, without
 a timeout before, a *second* (duplicate) reply within `late_max_ms`, which cannot be told from the reply to the next

@@ -285,7 +285,9 @@ class Owner:
             unit.breaker = unit.breaker.failed(now_s, unit.policy, random.random())  # noqa: S311 - not a secret
         health.breaker = unit.breaker.state(now_s)
         if fault is not None and health.breaker is BreakerState.CLOSED:
-            unit.due_s = min(unit.due_s, now_s + RETRY_S)
+            # Nobody can be asked before the line is opened again.
+            again_s = now_s + RETRY_S if fault.asked else max(now_s + RETRY_S, self.line.reopen_s)
+            unit.due_s = min(unit.due_s, again_s)
 
     def answered(self, unit: _Unit, now_s: float) -> None:
         if all(u.breaker.until_s is not None for u in self.units):  # the whole bus was silent and is back

@@ -52,7 +52,7 @@ TableName = Literal["coil", "discrete", "holding", "input"]
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
 class StateFile(_Model):

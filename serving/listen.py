@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
+import socket
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -52,8 +53,19 @@ class Limits:
 
 
 @asynccontextmanager
-async def serving(app: web.Application, host: str, port: int, limits: Limits | None = None) -> AsyncIterator[int]:
+async def serving(
+    app: web.Application,
+    host: str | None = None,
+    port: int = 0,
+    limits: Limits | None = None,
+    *,
+    sock: socket.socket | None = None,
+) -> AsyncIterator[int]:
     """Serve `app` for the length of the block; gives the port (0 takes a free one).
+
+    Args:
+        host, port: where to listen; or
+        sock: bound already, closed at the end.
 
     Raises:
         OSError: the address cannot be listened on.
@@ -66,7 +78,11 @@ async def serving(app: web.Application, host: str, port: int, limits: Limits | N
     try:
         assert runner.server is not None
         guard = _Guard(runner.server, limits, most)
-        listener = await asyncio.get_running_loop().create_server(guard.door, host, port, backlog=_BACKLOG)
+        loop = asyncio.get_running_loop()
+        if sock is not None:
+            listener = await loop.create_server(guard.door, sock=sock, backlog=_BACKLOG)
+        else:
+            listener = await loop.create_server(guard.door, host, port, backlog=_BACKLOG)
         try:
             yield listener.sockets[0].getsockname()[1]
         finally:

@@ -2,7 +2,7 @@
 
 Readings wait in memory for up to `flush_s`, which is all that a power cut can lose, then in `tail` rows until 2,000
 of them or 15 minutes make a segment. Segments are numbered at sealing, without gaps, and chained like the batches that
-carry them (wire.batch_chain): batch n of the history stream is segment n, byte for byte.
+carry them (streams.batch_chain): batch n of the history stream is segment n, byte for byte.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from ..words import Reading, mono_s, utc_text
 from .columns import DamagedError, Sample, compress, decompress, pack, readings, thin, unpack
 from .sqlite import Schema, Writer, connect_for_reading
-from .wire import HISTORY, batch_chain, stream_genesis
+from .streams import HISTORY, batch_chain, stream_genesis
 
 if TYPE_CHECKING:
     from sqlite_utils import Database

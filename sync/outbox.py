@@ -16,7 +16,8 @@ from ..words import mono_s
 from .columns import compress
 from .history import History
 from .journal import Journal, genesis_chain
-from .wire import HISTORY, JOURNAL, JournalPayload, batch_chain, stream_genesis
+from .streams import HISTORY, JOURNAL, batch_chain, stream_genesis
+from .wire import JournalPayload
 
 MAX_RECORDS = 500
 MAX_RECORD_BYTES = 256 * 1024

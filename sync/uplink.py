@@ -16,7 +16,7 @@ import secrets
 import sqlite3
 import ssl
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
@@ -26,24 +26,14 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from yarl import URL
 
 from ..errors import ConfigError, PermanentError, RefusedError, TransientError
-from ..words import mono_s, utc_text
+from ..words import mono_s
 from .history import History
 from .journal import Journal
+from .link_state import UplinkHealth
 from .outbox import Batch, HistoryOutbox, JournalOutbox, Outbox
 from .sqlite import StoreError
-from .wire import (
-    CONTENT_TYPE,
-    JOURNAL,
-    Cursor,
-    Message,
-    SyncReply,
-    batch_path,
-    bytes_text,
-    content_digest,
-    sign,
-    stream_genesis,
-    sync_path,
-)
+from .streams import JOURNAL, stream_genesis
+from .wire import CONTENT_TYPE, Cursor, Message, SyncReply, batch_path, bytes_text, content_digest, sign, sync_path
 
 log = logging.getLogger(__name__)
 
@@ -108,67 +98,6 @@ def _is_loopback(host: str) -> bool:
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return host == "localhost"
-
-
-def _utc_now() -> str:
-    return utc_text(int(time.time() * 1000))
-
-
-@dataclass(slots=True, kw_only=True)
-class UplinkHealth:
-    """What pages and the status topic show. Changed by the uplink alone.
-
-    Attributes:
-        state: `up`, `down`, or `off` when the site has no uplink.
-        since: UTC text of the last change of `state`.
-        backlog_records, backlog_segments: committed here, not yet acknowledged by the cloud.
-        last_ok: UTC text of the last good answer.
-        last_error: what is wrong now, "" when nothing is; names the stream.
-        clock_offset_s: cloud's clock minus ours, as far as signing needed it.
-        beat_s: monotonic seconds; the loops turned then.
-        errors, reasons: stream to what is wrong with it now, in full and as a word.
-    """
-
-    state: str = "off"
-    since: str = field(default_factory=_utc_now)
-    backlog_records: int = 0
-    backlog_segments: int = 0
-    last_ok: str | None = None
-    last_error: str = ""
-    clock_offset_s: float = 0.0
-    beat_s: float = field(default_factory=mono_s)
-    errors: dict[str, str] = field(default_factory=dict)
-    reasons: dict[str, str] = field(default_factory=dict)
-
-    def started(self) -> None:
-        """There is an uplink; whether it works is not known yet."""
-        self.errors[JOURNAL] = "not connected yet"
-        self._settle("down")
-
-    def succeeded(self, stream: str) -> None:
-        """A request of `stream` was answered well."""
-        self.last_ok = _utc_now()
-        self.errors.pop(stream, None)
-        if self.reasons.pop(stream, None) is not None:
-            log.warning("uplink %s: the cloud accepts again", stream)
-        self._settle("up" if JOURNAL not in self.errors else self.state)
-
-    def failed(self, stream: str, reason: str, error: str) -> None:
-        """A request of `stream` failed; logged when the reason changes."""
-        if self.reasons.get(stream) != reason:
-            log.warning("uplink %s: %s", stream, error)
-        self.errors[stream], self.reasons[stream] = error, reason
-        self._settle("down" if stream == JOURNAL else self.state)
-
-    def _settle(self, state: str) -> None:
-        self.last_error = "; ".join(f"{stream}: {error}" for stream, error in sorted(self.errors.items()))
-        if state != self.state:
-            self.state, self.since = state, _utc_now()
-
-    def to_json(self) -> dict[str, Any]:
-        """Fields of the status page."""
-        names = ("state", "since", "backlog_records", "backlog_segments", "last_ok", "last_error", "clock_offset_s")
-        return {name: getattr(self, name) for name in names}
 
 
 async def run_uplink(

@@ -26,10 +26,6 @@ from .columns import MAX_PACKED_BYTES, DamagedError, pack_msgpack, unpack_msgpac
 from .journal import Record, next_chain
 from .keys import key_id
 
-JOURNAL = "journal"
-HISTORY = "history"
-STREAMS = (JOURNAL, HISTORY)
-
 CONTENT_TYPE = "application/vnd.sitewarden.batch+zstd"
 MAX_PAYLOAD_BYTES = MAX_PACKED_BYTES
 """A journal batch ends at 256 KiB and one record; the largest is an alarm with all who are told: some 100 KiB."""
@@ -118,21 +114,6 @@ class SyncReply:
 
 
 # --- chains and payloads -----------------------------------------------------------------------------------------
-
-
-def stream_genesis(gateway: str, stream: str, epoch: str) -> bytes:
-    """The chain value before batch 1."""
-    return hashlib.sha256(f"sitewarden stream v1\0{gateway}\0{stream}\0{epoch}".encode()).digest()
-
-
-def batch_chain(previous: bytes, number: int, payload: bytes) -> bytes:
-    """The chain value of batch `number` with the uncompressed `payload`."""
-    return link(previous, number, hashlib.sha256(payload).digest())
-
-
-def link(previous: bytes, number: int, digest: bytes) -> bytes:
-    """`batch_chain` when only the SHA-256 of the payload is at hand."""
-    return hashlib.sha256(previous + number.to_bytes(8, "big") + digest).digest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

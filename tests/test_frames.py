@@ -82,6 +82,9 @@ def test_rtu_gate(buffer: bytes, passed: bytes) -> None:
         (TCP_EXCEPTION, TCP_EXCEPTION, False),
         (TCP_EARLIER + TCP_REPLY, TCP_REPLY, False),
         (TCP_EARLIER, b"", False),
+        (TCP_REPLY + TCP_EARLIER, TCP_REPLY, False),
+        (TCP_REPLY[:-1] + TCP_EARLIER, b"", True),  # cut short, and filled up with what comes next
+        (TCP_REPLY[:-2] + TCP_EXCEPTION, b"", True),
         (TCP_REPLY[:-1], b"", False),
         (TCP_REPLY[:3] + b"\1" + TCP_REPLY[4:], b"", True),  # protocol id
         (TCP_REPLY[:5] + b"\1" + TCP_REPLY[6:], b"", True),  # length

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sitewarden.sync import columns
 from sitewarden.sync.columns import DamagedError, compress, decompress, pack, readings, thin, unpack
 from sitewarden.sync.history import History
-from sitewarden.sync.wire import batch_chain, stream_genesis
+from sitewarden.sync.streams import batch_chain, stream_genesis
 from sitewarden.words import ClockState, Instant, Quality, Reading
 
 T0 = 1_600_000_000_000

@@ -32,12 +32,13 @@ from sitewarden.cloud.store import Store
 from sitewarden.errors import ConfigError
 from sitewarden.serving.people import ROLES, Person
 from sitewarden.serving.secrets import Secrets
-from sitewarden.sync import wire
+from sitewarden.sync import streams, wire
 from sitewarden.sync.columns import compress, decompress, pack_msgpack
 from sitewarden.sync.history import History
 from sitewarden.sync.journal import Draft, Journal, genesis_chain, next_chain, verify_rows
 from sitewarden.sync.keys import public_key_text
-from sitewarden.sync.uplink import UplinkHealth, UplinkOptions, run_uplink
+from sitewarden.sync.link_state import UplinkHealth
+from sitewarden.sync.uplink import UplinkOptions, run_uplink
 from sitewarden.words import Quality, Reading, now
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -502,7 +503,7 @@ async def test_another_batch_under_a_taken_or_the_next_number_is_a_fork(tmp_path
         other = compress(b"something else")
         before = dump(data)
         for n in (1, 2, 3):
-            chain = wire.batch_chain(bytes(32), n, b"something else")
+            chain = streams.batch_chain(bytes(32), n, b"something else")
             status, answer = await ask(port, "PUT", wire.batch_path("gw1", "history", epoch, n), other, chain=chain)
             assert (status, answer["error"]["reason"], answer["ack"]) == (409, "fork", 2)
         assert dump(data) == before
@@ -516,7 +517,7 @@ async def test_a_poison_batch_goes_to_quarantine_and_the_next_flows(tmp_path: Pa
     async with cloud(data) as port, edge(tmp_path / "edge") as site:
         await site.say(6)
         records = await site.journal.raw(0, 10)
-        epoch, chain = site.journal.epoch, wire.stream_genesis("gw1", "journal", site.journal.epoch)
+        epoch, chain = site.journal.epoch, streams.stream_genesis("gw1", "journal", site.journal.epoch)
         first = genesis_chain("gw1", epoch)
         parts = [
             journal_batch(site, records[:2], first),
@@ -525,7 +526,7 @@ async def test_a_poison_batch_goes_to_quarantine_and_the_next_flows(tmp_path: Pa
             journal_batch(site, records[5:], records[4][2]),
         ]
         for n, payload in enumerate(parts, 1):
-            chain = wire.batch_chain(chain, n, payload)
+            chain = streams.batch_chain(chain, n, payload)
             body = compress(payload)
             status, answer = await ask(port, "PUT", wire.batch_path("gw1", "journal", epoch, n), body, chain=chain)
             assert (status, answer["ack"], answer.get("quarantined", False)) == (200, n, n == 2)
@@ -553,11 +554,11 @@ async def test_content_that_cannot_be_unpacked_blocks_nothing(tmp_path: Path, st
         chain = b"\5" * 32
         with contextlib.suppress(Exception):
             payload = decompress(body)
-            chain = wire.batch_chain(wire.stream_genesis("gw1", stream, "aabbccdd"), 1, payload)
+            chain = streams.batch_chain(streams.stream_genesis("gw1", stream, "aabbccdd"), 1, payload)
         status, answer = await ask(port, "PUT", wire.batch_path("gw1", stream, "aabbccdd", 1), body, chain=chain)
         assert (status, answer["ack"], answer["quarantined"]) == (200, 1, True)
         assert rows(tmp_path, "SELECT body FROM quarantine") == [(body,)]
-        after = wire.batch_chain(chain, 2, b"\xc1")
+        after = streams.batch_chain(chain, 2, b"\xc1")
         path = wire.batch_path("gw1", stream, "aabbccdd", 2)
         assert (await ask(port, "PUT", path, compress(b"\xc1"), chain=after))[0] == 200
 
@@ -662,13 +663,13 @@ async def test_records_must_follow_the_ones_that_are_kept(tmp_path: Path) -> Non
     async with cloud(data) as port, edge(tmp_path / "edge") as site:
         await site.say(4)
         records = await site.journal.raw(0, 10)
-        chain = wire.stream_genesis("gw1", "journal", site.journal.epoch)
+        chain = streams.stream_genesis("gw1", "journal", site.journal.epoch)
         skipping = [
             journal_batch(site, records[:1], genesis_chain("gw1", site.journal.epoch)),
             journal_batch(site, records[2:3], records[1][2]),  # record 2 is missing
         ]
         for n, payload in enumerate(skipping, 1):
-            chain = wire.batch_chain(chain, n, payload)
+            chain = streams.batch_chain(chain, n, payload)
             path = wire.batch_path("gw1", "journal", site.journal.epoch, n)
             assert (await ask(port, "PUT", path, compress(payload), chain=chain))[0] == 200
         reasons = rows(data, "SELECT reason FROM quarantine")
@@ -684,10 +685,10 @@ async def test_rewritten_records_do_not_follow_what_is_kept(tmp_path: Path) -> N
         epoch, records = site.journal.epoch, await site.journal.raw(0, 10)
         forged = next_chain(genesis_chain("gw1", epoch), b"another past")
         last = (3, records[2][1], next_chain(forged, records[2][1]))
-        chain = wire.stream_genesis("gw1", "journal", epoch)
+        chain = streams.stream_genesis("gw1", "journal", epoch)
         parts = [journal_batch(site, records[:2], genesis_chain("gw1", epoch)), journal_batch(site, [last], forged)]
         for n, payload in enumerate(parts, 1):
-            chain = wire.batch_chain(chain, n, payload)
+            chain = streams.batch_chain(chain, n, payload)
             path = wire.batch_path("gw1", "journal", epoch, n)
             assert (await ask(port, "PUT", path, compress(payload), chain=chain))[0] == 200
         reasons = rows(data, "SELECT reason FROM quarantine")

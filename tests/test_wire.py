@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from hypothesis import given
 from hypothesis import strategies as st
 from sitewarden.errors import PermanentError, RefusedError
-from sitewarden.sync import wire
+from sitewarden.sync import streams, wire
 from sitewarden.sync.columns import DamagedError, pack_msgpack, unpack_msgpack
 from sitewarden.sync.journal import canonical, genesis_chain, next_chain
 from sitewarden.sync.keys import key_id, load_or_create_key, parse_public_key, public_key_text
@@ -174,11 +174,11 @@ def test_odd_answers_are_refused(data: object) -> None:
 
 
 def test_the_batch_chain_is_what_the_document_says() -> None:
-    first = wire.batch_chain(bytes(32), 1, b"payload")
+    first = streams.batch_chain(bytes(32), 1, b"payload")
     assert first == hashlib.sha256(bytes(32) + b"\0\0\0\0\0\0\0\1" + hashlib.sha256(b"payload").digest()).digest()
-    assert wire.batch_chain(first, 2, b"payload") != wire.batch_chain(first, 3, b"payload")
+    assert streams.batch_chain(first, 2, b"payload") != streams.batch_chain(first, 3, b"payload")
     geneses = {
-        wire.stream_genesis(*ids) for ids in [("a", "b", "c"), ("a", "c", "b"), ("ab", "c", ""), ("a", "bc", "")]
+        streams.stream_genesis(*ids) for ids in [("a", "b", "c"), ("a", "c", "b"), ("ab", "c", ""), ("a", "bc", "")]
     }
     assert len(geneses) == 4
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from ..models import ChannelTable
-from .webhook import Webhook
+
+if TYPE_CHECKING:
+    from .webhook import Webhook
 
 _CLOSE_S = 5.0
 
@@ -32,6 +35,8 @@ class Channels:
 
     async def change(self, tables: Iterable[ChannelTable]) -> None:
         """Open what is new, close what is gone. A message that is under way on a changed channel ends as it began."""
+        from .webhook import Webhook  # an HTTP client: not before the first poll
+
         wanted = {table.id: table for table in tables}
         for name, table in wanted.items():
             if name in self.live:
