@@ -49,12 +49,21 @@ TABLE = StateTable(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Broker:
-    """Where the broker is. `url`: mqtt://host:port or mqtts://host:port; `timeout_s` for each of its answers."""
+    """Where the broker is. `url`: mqtt://host:port or mqtts://host:port; `timeout_s` for each of its answers.
+
+    Attributes:
+        version: of the protocol, `3.1.1` or `5`.
+        ca_file: certificates to trust instead of the system's, PEM. cert_file, key_file: of this client.
+    """
 
     url: str
     username: str = ""
     password: str = ""
     timeout_s: float = 10.0
+    version: str = "3.1.1"
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
 
     def client(self, identifier: str, will: aiomqtt.Will) -> aiomqtt.Client:
         """A client that is not connected yet."""
@@ -67,10 +76,22 @@ class Broker:
             password=self.password or None,
             identifier=identifier,
             will=will,
-            tls_context=ssl.create_default_context() if secure else None,
+            protocol=aiomqtt.ProtocolVersion.V5 if self.version == "5" else aiomqtt.ProtocolVersion.V311,
+            tls_context=self._tls() if secure else None,
             timeout=self.timeout_s,
             keepalive=20,
         )
+
+    def _tls(self) -> ssl.SSLContext:
+        """Raises MqttError when a file cannot be used: the link is tried again, and says why."""
+        try:
+            context = ssl.create_default_context(cafile=self.ca_file or None)
+            if self.cert_file:
+                context.load_cert_chain(self.cert_file, self.key_file or None)
+        except (OSError, ValueError) as error:
+            names = ", ".join(name for name in (self.ca_file, self.cert_file, self.key_file) if name)
+            raise aiomqtt.MqttError(f"TLS: the files cannot be used: {error}; check {names}") from error
+        return context
 
 
 @dataclass(slots=True)

@@ -180,8 +180,17 @@ class Running:
 
 def broker_of(site: Site) -> Broker:
     """Where the dashboards' broker is. The site has an [mqtt] table."""
-    assert site.mqtt is not None
-    return Broker(url=site.mqtt.url, username=site.mqtt.username, password=site.mqtt_password)
+    mqtt, folder = site.mqtt, site.path.parent
+    assert mqtt is not None
+    return Broker(
+        url=mqtt.url,
+        username=mqtt.username,
+        password=site.mqtt_password,
+        version=mqtt.version,
+        ca_file=str(folder / mqtt.ca_file) if mqtt.ca_file else "",
+        cert_file=str(folder / mqtt.cert_file) if mqtt.cert_file else "",
+        key_file=str(folder / mqtt.key_file) if mqtt.key_file else "",
+    )
 
 
 def site_names(site: Site) -> dict[str, Any]:

@@ -66,6 +66,7 @@ class Peer:
         resyncs: reads of a different length; the one that is known to be answered comes first.
         missed_resyncs: resynchronizing reads in a row that were not answered.
         open_resyncs: bytes of the replies to those of the last FORGET_S, and when they were asked for.
+        owed: how many of them may still be answered by an exception.
         is_guest: no unit of ours, asked by a person: its silence says nothing about the line.
         is_hopeless: nobody expects an answer: it is asked to see whether it is back.
         quiet_s: until then a late reply of its own may come, although the line went on.
@@ -77,6 +78,7 @@ class Peer:
     health: UnitHealth
     missed_resyncs: int = 0
     open_resyncs: dict[int, float] = field(default_factory=dict)
+    owed: int = 0
     is_guest: bool = False
     is_hopeless: bool = False
     quiet_s: float = 0.0
@@ -95,7 +97,19 @@ class Peer:
     def missed_resync(self, read: Request, now_s: float) -> None:
         """Its reply may still come."""
         self.missed_resyncs += 1
+        self.owed += 1
         self.open_resyncs[read.reply_size] = now_s
+
+    def answers_owed(self) -> bool:
+        """Whether an exception that has just come may be the answer to an earlier resynchronizing read.
+
+        One more than were missed is proof, and so is any when the missed ones are long ago.
+        """
+        self.missed_resyncs += 1
+        if not self.open_resyncs or self.owed <= 0:
+            return False
+        self.owed -= 1
+        return True
 
 
 class Line:
@@ -128,7 +142,7 @@ class Line:
         if (gap_s := self.link.last_byte_s + self.gap_s - mono_s()) > 0:
             await asyncio.sleep(gap_s)
         self.last_asked = peer
-        asked_s = mono_s()
+        asked_s = self.health.beat_s = mono_s()
         try:
             pdu = await self.link.call(request, peer.timeout_s)
         except ReplyError as fault:
@@ -150,11 +164,14 @@ class Line:
         try:
             await self.ask(peer, read)
         except ReplyError as fault:
-            if not fault.code or peer.open_resyncs:  # exceptions are all alike: this one may answer an earlier read
+            if not fault.code:
                 peer.missed_resync(read, mono_s())
                 raise
+            if peer.answers_owed():  # exceptions are all alike: this one may answer an earlier read
+                raise
         peer.resyncs = (read, *(r for r in peer.resyncs if r is not read))
-        peer.missed_resyncs = 0
+        peer.missed_resyncs = peer.owed = 0
+        peer.open_resyncs.clear()
         peer.needs_resync = False
         peer.health.resyncs += 1
 

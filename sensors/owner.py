@@ -35,6 +35,7 @@ RETRY_S = 1.0  # a unit that has just failed is asked again so soon, if its poll
 GATEWAY_EXCEPTIONS = (10, 11)  # gateway path unavailable, gateway target failed to respond: as slow as silence
 WRITE_TRIES = 2
 GUEST_TIMEOUT_S = 1.0
+GUEST_MOST_S = 5.0  # nobody else is asked meanwhile
 # One waking of the processor serves many: the polls of all buses begin on a grid, and those of one TCP bus come by the
 # ten; a serial line, on which a poll takes long, has them spread evenly.
 GRID_S = 0.1
@@ -240,13 +241,13 @@ class Owner:
         line, peer = self.line, unit.peer
         peer.is_hopeless = unit.breaker.until_s is not None
         try:
-            if not line.is_ready:
-                await line.ready()
-            if peer.needs_resync:
-                await line.resync(peer)
             for request, _, _ in unit.reads:
                 if self.writes:
                     await self.serve(self.writes)
+                if not line.is_ready:  # at first, and after a write that went wrong
+                    await line.ready()
+                if peer.needs_resync:
+                    await line.resync(peer)
                 try:
                     answers.append(request.words(await line.ask(peer, request)))
                 except ReplyError as refused:
@@ -309,6 +310,11 @@ class Owner:
             RefusedError: `no_such_output`, `no_such_state`: nothing was sent.
             ReplyError: not confirmed; `not_taken` when it reads back otherwise.
         """
+        self._output(device, output, state)
+        return await self._submit(self.writes, lambda: self._write(device, output, state))
+
+    def _output(self, device: str, output: str, state: str) -> tuple[_Unit, Output, int]:
+        """What is meant, as the units are now. Raises RefusedError."""
         unit = next((u for u in self.units if u.spec.device == device), None)
         found = next((o for o in unit.spec.outputs if o.name == output), None) if unit else None
         if unit is None or found is None:
@@ -317,7 +323,7 @@ class Owner:
         if state not in states:
             known = ", ".join(states)
             raise RefusedError("no_such_state", f"{device}.{output} can be {known} (got {state!r})")
-        return await self._submit(self.writes, lambda: self._write(unit, found, states[state]))
+        return unit, found, states[state]
 
     async def _submit(self, queue: deque[_Errand], run: Callable[[], Awaitable[Answer]]) -> Answer:
         errand = _Errand(run, asyncio.get_running_loop().create_future())
@@ -333,7 +339,7 @@ class Owner:
         try:
             answer = await errand.run()
         except BaseException as error:
-            known = isinstance(error, ReplyError)
+            known = isinstance(error, ReplyError | RefusedError)
             if not errand.answer.done():
                 ended = ReplyError("driver_error", f"bus {self.spec.id}: {type(error).__name__}: {error}")
                 errand.answer.set_exception(error if known else ended)
@@ -349,7 +355,7 @@ class Owner:
         if unit is None:
             return await self._ask(self._guest(unit_id, block, timeout_s), request)
         peer, usual_s = unit.peer, unit.peer.timeout_s
-        peer.timeout_s = timeout_s or usual_s
+        peer.timeout_s = min(timeout_s or usual_s, max(usual_s, GUEST_MOST_S))
         try:
             return await self._ask(peer, request)
         finally:
@@ -362,7 +368,8 @@ class Owner:
         peer = self.guest_peers.setdefault(  # at most 256
             unit_id, Peer(timeout_s=0.0, resyncs=(), needs_resync=False, health=health, is_guest=True)
         )
-        peer.timeout_s, peer.resyncs = timeout_s or GUEST_TIMEOUT_S, _resyncs(unit_id, (block,))
+        peer.timeout_s = min(timeout_s or GUEST_TIMEOUT_S, GUEST_MOST_S)
+        peer.resyncs = _resyncs(unit_id, (block,))
         return peer
 
     async def _ask(self, peer: Peer, request: Request) -> Answer:
@@ -379,9 +386,9 @@ class Owner:
             raise self.broken(peer, error) from error
         return Answer(words=request.words(pdu), reply_ms=(self.line.link.last_byte_s - asked_s) * 1000)
 
-    async def _write(self, unit: _Unit, output: Output, raw: int) -> Answer:
+    async def _write(self, device: str, name: str, state: str) -> Answer:
         """A write is the same however often it is made, so one that is not confirmed is made again."""
-        what = f"{unit.spec.device}.{output.name}"
+        unit, output, raw = self._output(device, name, state)  # the units may have changed while it waited
         self.line.reopen_s = 0.0  # a siren does not wait for the back-off
         for tries_left in reversed(range(WRITE_TRIES)):
             try:
@@ -396,7 +403,8 @@ class Owner:
             if answer.words[0] == raw:
                 return answer
             if not tries_left:
-                raise ReplyError("not_taken", f"{what}: {raw} was written, {answer.words[0]} reads back", asked=True)
+                what = f"{device}.{name}: {raw} was written, {answer.words[0]} reads back"
+                raise ReplyError("not_taken", what, asked=True)
         raise AssertionError("unreachable")
 
     def close(self) -> None:
@@ -434,7 +442,12 @@ class Owner:
         same_phase = old.spec.poll_s == spec.poll_s
         unit = _unit(self.spec, spec, self.health.units[spec.device], old.due_s if same_phase else due_s)
         if old.spec.unit_id == spec.unit_id:
-            unit.peer.needs_resync, unit.breaker, unit.trusted = old.peer.needs_resync, old.breaker, old.trusted
+            unit.breaker, unit.trusted = old.breaker, old.trusted
+            peer, before = unit.peer, old.peer
+            peer.needs_resync, peer.missed_resyncs = before.needs_resync, before.missed_resyncs
+            peer.open_resyncs, peer.quiet_s = before.open_resyncs, before.quiet_s
+            if unit.blocks == old.blocks and old.spec.device == spec.device:
+                unit.reads = old.reads  # a heartbeat that stands still is not forgotten
         return unit
 
 

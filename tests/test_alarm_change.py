@@ -215,6 +215,15 @@ def test_more_patience_lets_a_stale_alarm_return():
     assert plant.tick(600) == ["closed NORM superseded_unacked", "raised UNACK condition"]
 
 
+def test_patience_that_was_taken_out_holds_no_delay():
+    slow = high(replace(HIHI, on_delay_s=20.0))
+    plant = Plant(slow, stale(5.0))
+    plant.see(1, 50.0)
+    assert plant.change(2, slow) == []
+    assert plant.see(3, 90.0) == []
+    assert [line for s in range(4, 40) for line in plant.tick(s)] != [], "one value above the limit, then silence"
+
+
 def test_an_alarm_from_before_the_start_stays_unseen():
     rule = high(HI)
     stored = Alarm(id=HIGH, state=State.UNACK, kind=Kind.HI, active=Kind.HI, occurrence=4, required_acks=("keeper",))

@@ -15,7 +15,7 @@ from sitewarden.sensors.breaker import BreakerState
 from sitewarden.sensors.buses import BusHealth, BusKind, BusSpec, ReplyError, UnitSpec
 from sitewarden.sensors.frames import crc16
 from sitewarden.sensors.modbus import Bus, guest_link
-from sitewarden.sensors.registers import Block, Output, Register, Table, ValueType
+from sitewarden.sensors.registers import Block, Heartbeat, Output, Register, Table, ValueType
 from sitewarden.words import Quality, Reading, mono_s
 
 BOUND_S = 20.0
@@ -42,6 +42,7 @@ class Plant:
 
     Attributes:
         silent: units that do not answer. silent_next: so many requests are not answered.
+        late: reads of these addresses are answered so many seconds later. only: reads that are not refused.
         stubborn: writes are confirmed and not done.
     """
 
@@ -51,6 +52,8 @@ class Plant:
     written: dict[tuple[int, int], int] = field(default_factory=dict)
     silent: set[int] = field(default_factory=set)
     silent_next: int = 0
+    late: dict[int, float] = field(default_factory=dict)
+    only: set[tuple[int, int]] = field(default_factory=set)
     stubborn: bool = False
     refused: set[int] = field(default_factory=set)
     delay_s: float = 0.0
@@ -69,6 +72,11 @@ class Plant:
                     continue
                 if self.delay_s:
                     await asyncio.sleep(self.delay_s)
+                if address in self.late and function == 3:
+                    reply = bytes((unit,)) + self._answer(unit, function, address, value, body)
+                    frame = self._seal(head, reply)
+                    asyncio.get_running_loop().call_later(self.late[address], writer.write, frame)
+                    continue
                 reply = bytes((unit,)) + self._answer(unit, function, address, value, body)
                 writer.write(self._seal(head, reply))
         writer.close()
@@ -90,7 +98,7 @@ class Plant:
         return head[:4] + len(reply).to_bytes(2, "big") + reply
 
     def _answer(self, unit: int, function: int, address: int, value: int, body: bytes) -> bytes:
-        if address in self.refused:
+        if address in self.refused or (self.only and (address, value) not in self.only):
             return bytes((function | 0x80, 2))
         if function in (5, 6, 15, 16):
             raw = {5: int(value == 0xFF00), 6: value, 15: body[-1] & 1, 16: int.from_bytes(body[-2:], "big")}[function]
@@ -235,6 +243,72 @@ async def test_a_write_that_was_not_confirmed_is_made_again() -> None:
         peer.silent_next = 1
         assert (await run.bus.write("area.u1", "siren", "on")).words == (1,)
         assert [a.function for a in peer.asked if a.function != 3] == [5, 5, 1]
+
+
+@pytest.mark.parametrize("delay_s", [0.45, 0.6])
+async def test_late_reply_to_a_write_is_no_value(delay_s: float) -> None:
+    """A lamp of the device is switched between two blocks of its poll, and the read-back comes too late."""
+    many = replace(unit(1, poll_s=0.3, outputs=(replace(LAMP, multiple=False),)), max_count=1)
+    many = replace(many, registers=unit(1, count=12).registers)
+    async with plant(rtu=True) as peer:
+        spec = replace(spec_of(peer, many), timeout_ms=400, late_max_ms=900)
+        async with running(spec) as run:
+            for _ in range(3):
+                health = run.health.units["area.u1"]
+                seen = health.good
+                await run.until(lambda seen=seen, health=health: health.good > seen)
+                asked = len(peer.asked)
+                await run.until(lambda asked=asked: len(peer.asked) > asked + 2)  # in the middle of a poll
+                peer.late[LAMP.address] = delay_s
+                with pytest.raises(ReplyError):
+                    await run.bus.write("area.u1", "lamp", "red")
+                peer.late.clear()
+            seen = run.health.good
+            await run.until(lambda: run.health.good > seen)
+            wrong = [r for r in run.readings if r.value is not None and r.value != 1000 + int(r.point[-2:])]
+            assert wrong == []
+
+
+async def test_a_write_whose_output_was_taken_out_meanwhile_is_not_sent() -> None:
+    async with plant() as peer, running(spec_of(peer, unit(1, outputs=(SIREN,)))) as run:
+        await run.until(lambda: run.health.good >= 1)
+        run.bus.change(spec_of(peer, unit(1)))
+        with pytest.raises(RefusedError) as refused:
+            await run.bus.write("area.u1", "siren", "on")
+        assert refused.value.reason == "no_such_output"
+        assert {a.function for a in peer.asked} == {3}
+
+
+async def test_a_unit_that_refuses_every_other_read_comes_back_after_a_silence() -> None:
+    """One register, an exception for anything else; it was off when the first resynchronizing reads were made."""
+    async with plant(rtu=True) as peer:
+        peer.silent, peer.only = {1}, {(10, 1)}
+        async with running(replace(spec_of(peer, unit(1, count=1)), timeout_ms=200, late_max_ms=250)) as run:
+            health = run.health.units["area.u1"]
+            await run.until(lambda: health.timeouts >= 2)
+            peer.silent.clear()
+            await run.until(lambda: health.good >= 2)
+
+
+async def test_a_slow_poll_and_a_patient_guest_do_not_stop_the_heartbeat() -> None:
+    slow = replace(unit(1, poll_s=60.0, count=30), max_count=1)
+    async with plant() as peer, running(spec_of(peer, slow)) as run:
+        peer.delay_s = 0.1
+        beats = set[float]()
+        await run.until(lambda: beats.add(run.health.beat_s) or run.health.good == 1)
+        assert len(beats) > 10
+
+
+async def test_a_device_that_stands_still_is_not_forgotten_by_a_change() -> None:
+    beat = Heartbeat(address=40, frozen_s=0.3)
+    registers = tuple(replace(register, heartbeat=beat) for register in unit(1, count=1).registers)
+    frozen = replace(unit(1, poll_s=0.05), registers=registers, max_gap=100)
+    async with plant() as peer, running(spec_of(peer, frozen)) as run:
+        await run.until(lambda: bool(run.readings) and run.readings[-1].why == "frozen")
+        seen = len(run.readings)
+        run.bus.change(spec_of(peer, replace(frozen, poll_s=0.06)))
+        await run.until(lambda: len(run.readings) > seen + 4)
+        assert {r.why for r in run.readings[seen:]} == {"frozen"}
 
 
 async def test_commands_do_not_wait_for_the_next_poll(monkeypatch: pytest.MonkeyPatch) -> None:

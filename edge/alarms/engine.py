@@ -197,12 +197,12 @@ class Engine:
         watched = self._points.get(rule.point)
         if watched is None:
             seen = before or _Watched(last_s=now_s)
-            watched = _Watched(last=seen.last, last_s=seen.last_s, asked_s=seen.asked_s, stale_s=seen.stale_s)
+            watched = _Watched(last=seen.last, last_s=seen.last_s, asked_s=seen.asked_s)
             self._points[rule.point] = watched
         watched.rules.append(live)
         watched.narrow(rule)
         if rule.side is Side.STALE:
-            if rule.levels[0].limit < watched.stale_s and not watched.is_stale(now_s) and before is not None:
+            if before is not None and rule.levels[0].limit < before.stale_s and not before.is_stale(now_s):
                 watched.asked_s = now_s
             watched.stale_s = rule.levels[0].limit
 
