@@ -3,4 +3,4 @@
 The repository root is this package; each folder is one noun of the house (docs/architecture.md).
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

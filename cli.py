@@ -32,6 +32,12 @@ class _Group(click.Group):
         except SitewardenError as error:
             click.echo(f"sitewarden: {error}", err=True)
             sys.exit(1)
+        except OSError as error:
+            if not error.filename or not error.strerror:
+                raise
+            hint = "is the folder there, and may this user use it? On a real machine: sudo -u sitewarden ..."
+            click.echo(f"sitewarden: {os.fsdecode(error.filename)}: {error.strerror} ({hint})", err=True)
+            sys.exit(1)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -99,6 +105,8 @@ def output(output: str | None, state: str | None, data: Path | None) -> None:
         listed = [one for one in answer["outputs"] if output in (None, one["id"])]
         if output is not None and not listed:
             raise PermanentError(f"there is no output {output!r}", hint="without a name every output is listed")
+        if not listed:
+            click.echo("This site has no outputs: a device has some when its profile lists them (docs/devices.md).")
         for one in listed:
             now = one["state"] or ("not known" if one["tried"] is None else f"not known: {one['why']}")
             click.echo(f"{one['id']}: {now} ({' | '.join(one['states'])}) {one['name_en']}")

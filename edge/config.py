@@ -147,7 +147,7 @@ def _read(path: Path) -> bytes:
         with path.open("rb") as file:
             data = file.read(_MOST_BYTES + 1)
     except FileNotFoundError:
-        raise ConfigError(str(path), ["file: is missing: copy config/site.toml and edit it"]) from None
+        raise ConfigError(str(path), ["file: is missing (a first one: copy config/site.toml and edit it)"]) from None
     except IsADirectoryError:
         raise ConfigError(str(path), ["file: is a folder: name the file in it, such as site.toml"]) from None
     except OSError as error:

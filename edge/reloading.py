@@ -78,6 +78,11 @@ class Runs(Protocol):
 Apply = Callable[[Site, Changes, Draft], Awaitable[None]]
 
 
+def _summary(changes: Changes) -> str:
+    later = [f"{key}: from the next start on" for key in changes.needs_restart]
+    return "; ".join((*changes.lines, *later)) or "only comments"
+
+
 class Reloader:
     """Reads the file again when asked. `run` must be awaited in a task.
 
@@ -177,7 +182,7 @@ class Reloader:
             "by": request.by,
         }
         await self._apply(new, changes, Draft(kind="config.applied", at=now(), actor=request.actor, body=body))
-        _log.info("%s: revision %s applied: %s", self._path, new.revision, "; ".join(changes.lines) or "only comments")
+        _log.info("%s: revision %s applied: %s", self._path, new.revision, _summary(changes))
         return outcome
 
     def _read(self, old: Site) -> tuple[Site, Changes]:

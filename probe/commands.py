@@ -6,6 +6,7 @@ import functools
 import io
 import json
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -148,6 +149,9 @@ def scan(**given: Any) -> None:
     target, tr = target_of(given), translated(given["lang"])
     if given["write"] is not None and given["write"].exists():
         raise PermanentError(f"{given['write']}: exists already", hint="name a new file, then copy the lines over")
+    if given["write"] is not None and not os.access(given["write"].absolute().parent, os.W_OK):
+        hint = "name a file in a folder that is there and that you may write to"
+        raise PermanentError(f"{given['write']}: cannot be written", hint=hint)
     job, named = _scan_job(target, given, tr)
 
     def open_at(setting: Setting | None) -> AbstractAsyncContextManager[Wire]:
@@ -239,7 +243,11 @@ def _tell(job: Scan, target: Target, given: dict[str, Any], tr: Say) -> None:
         place = _place(job, target, given["area"])
         lines = snippet(job.spec, result.units, place, advice)
     if given["write"] is not None and lines:
-        given["write"].write_text(lines + "\n", "utf-8")
+        try:
+            given["write"].write_text(lines + "\n", "utf-8")
+        except OSError:
+            click.echo(lines)  # a scan takes minutes
+            raise
         job.bar.say(tr("written", given["write"]))
     if given["as_json"]:
         click.echo(json.dumps(scan_json(result, advice, lines), ensure_ascii=False, indent=2))

@@ -13,16 +13,19 @@ from .mqtt_link import ANSWER_S, Connection
 
 logger = logging.getLogger(__name__)
 
-FENCE_S = 300.0  # the marker must be back by then, or QUIET_S must show that nothing waits
-REFUSED_S = 10.0  # the same when the broker has refused the marker
-QUIET_S = 2.0  # a broker that owes us nothing and sends nothing for so long has lost the marker
+FENCE_S = 300.0  # the marker must be back by then
+REFUSED_S = 10.0  # what waits may take so long when the broker has refused the marker
+QUIET_S = 2.0  # a broker that owes us nothing and sends nothing for so long has lost the marker, or the line stalls
+RETRY_S = 3600.0  # after so long a broker that refused or lost the marker is tried again
 STORE_S = 1.0  # the oldest message waits at most so long for its acknowledgement
 REMEMBERED = 2048  # more than any broker lets be unacknowledged
 WINDOW = 20  # messages that a broker lets be unacknowledged, until more were seen: mosquitto's limit
 
 
 class Fence:
-    """The marker that is published behind the backlog.
+    """The marker that is published behind the backlog. Once raised it is lowered by the marker alone: silence proves
+    nothing, a line that stalls is as silent as an empty queue. A marker that stays away is published once more; when
+    that one is acknowledged and stays away too, the connection is dropped and the session begins anew, empty.
 
     Args:
         client_id: of the session.
@@ -30,27 +33,38 @@ class Fence:
 
     Attributes:
         is_up: what comes is backlog.
-        useless: the broker refuses or loses the marker; clean sessions from now on.
+        begins_anew: the broker must forget the session before it is used again.
     """
 
     def __init__(self, client_id: str, name: str) -> None:
         self.topic = f"sw/v1/_/marker/{client_id}"  # `_` is no site; gateways may use sw/v1/#
         self.is_up = False
-        self.useless = False
+        self.begins_anew = False
         self._name = name
+        self._gave_up_s: float | None = None
+        self._losses = 0
         self._began_s = 0.0
+        self._again = False
         self._acknowledged_s: float | None = None
         self._token = b""
         self._mid = 0
 
+    def is_useless(self, now_s: float) -> bool:
+        """Whether the broker has refused the marker, or lost it in two sessions, within RETRY_S: clean ones then."""
+        return self._gave_up_s is not None and now_s - self._gave_up_s < RETRY_S
+
     def raise_behind(self, connection: Connection, *, refused: bool) -> None:
         """Publish it: in every session, so that a broker that loses it is known before it matters."""
-        self._began_s = mono_s()
+        self._began_s, self._gave_up_s, self._again = mono_s(), None, False
         if refused:
             self._give_up("its subscription is refused")
         else:
             self._token = secrets.token_hex(8).encode()
-            self._mid = connection.publish(self.topic, self._token, 1)
+            self._publish(connection)
+
+    def _publish(self, connection: Connection) -> None:
+        self._acknowledged_s = None
+        self._mid = connection.publish(self.topic, self._token, 1)
 
     def returns(self, payload: bytes) -> bool:
         """Whether this is the marker of this connection and ends the backlog; older ones may still be on their way."""
@@ -58,6 +72,7 @@ class Fence:
             return False
         was_up = self.is_up
         self.lower()
+        self._losses = 0
         return was_up
 
     def lower(self) -> None:
@@ -72,33 +87,39 @@ class Fence:
             now_s: monotonic seconds.
             quiet_s: so long nothing has come although the broker owes us nothing.
         """
-        why = self._trouble(connection, now_s) if self._token and not self.useless else ""
-        if why:
-            self._give_up(why)
-        if not self.is_up:
-            return
-        quiet = min(quiet_s, now_s - self._began_s) > QUIET_S
-        if quiet and (self.useless or self._acknowledged_s is not None):
-            if not self.useless:
-                self._give_up("it does not come back")
-            self.lower()
-        elif now_s - self._began_s > (REFUSED_S if self.useless else FENCE_S):
-            self.useless = True
-            connection.drop("old messages cannot be told from new ones without the marker; the session begins anew")
+        if self._gave_up_s is None and self._token:
+            self._look(connection, now_s, quiet_s)
+        elif self.is_up:  # refused: what waits goes to the history while it comes
+            waited_s = now_s - self._began_s
+            if min(quiet_s, waited_s) > QUIET_S or waited_s > REFUSED_S:
+                self._begin_anew(connection)
 
-    def _trouble(self, connection: Connection, now_s: float) -> str:
-        """Why it will not come back; "" while it may."""
+    def _look(self, connection: Connection, now_s: float, quiet_s: float) -> None:
         answer = connection.published.get(self._mid)
         if answer:
-            return answer
+            self._give_up(answer)
+            return
         if answer is not None and self._acknowledged_s is None:
             self._acknowledged_s = now_s
-        empty = not self.is_up  # a new session: nothing is before it
-        late = self._acknowledged_s is not None and now_s - self._acknowledged_s > ANSWER_S
-        return "it does not come back" if empty and late else ""
+        since_s = 0.0 if self._acknowledged_s is None else now_s - self._acknowledged_s
+        # in a new session nothing is before it
+        is_away = min(quiet_s, since_s) > QUIET_S if self.is_up else since_s > ANSWER_S
+        if is_away and not self._again:
+            self._again = True
+            self._publish(connection)  # its PUBACK shows that the line is alive
+        elif is_away or (self.is_up and now_s - self._began_s > FENCE_S):
+            self._losses += 1
+            if self._losses > 1 or not self.is_up:
+                self._give_up("it does not come back")
+            if self.is_up:
+                self._begin_anew(connection)
+
+    def _begin_anew(self, connection: Connection) -> None:
+        self.begins_anew = True
+        connection.drop("old messages cannot be told from new ones without the marker; the session begins anew")
 
     def _give_up(self, why: str) -> None:
-        self.useless = True
+        self._gave_up_s = mono_s()
         logger.warning(
             "%s: the marker %s: %s: what is published while the link is down will be lost; let this client publish and"
             " subscribe that topic",

@@ -130,6 +130,8 @@ class Connection:
             some = filters[at : at + _FILTERS]
             wanted: Any = [(name, SubscribeOptions(qos=1) if self._five else 1) for name in some]
             codes = await self._ask(self._client.subscribe(wanted))
+            if len(codes) != len(some):
+                raise LinkLostError(f"the broker answers {len(some)} subscriptions with {len(codes)} codes")
             refused += [name for name, code in zip(some, codes, strict=True) if code.is_failure]
         return refused
 
@@ -203,6 +205,8 @@ class Connection:
             self._end(f"the broker sent what cannot be read: {error}")
         except OSError as error:
             self._end(error.strerror or str(error))
+        except Exception as error:  # of the client: what it makes of a packet is not ours to foresee
+            self._end(f"the broker sent what cannot be read: {error!r}")
         finally:
             self._reading = False
         self._drained()
@@ -321,3 +325,12 @@ class Connection:
         self.published[mid] = str(code) if code.is_failure else ""
         if len(self.published) > 64:
             del self.published[next(iter(self.published))]
+
+
+async def forget_session(spec: LinkSpec) -> None:
+    """Let the broker forget what it keeps for us. Raises LinkLostError."""
+    connection = Connection(spec, clean=True, arrived=lambda *_: None, drained=lambda: None)
+    try:
+        await connection.open()
+    finally:
+        connection.close()

@@ -403,7 +403,9 @@ class Owner:
             if answer.words[0] == raw:
                 return answer
             if not tries_left:
-                what = f"{device}.{name}: {raw} was written, {answer.words[0]} reads back"
+                names = {value: word for word, value in output.states}
+                found = names.get(answer.words[0], str(answer.words[0]))
+                what = f"{state} was written, {found} reads back: check the device and its wiring"
                 raise ReplyError("not_taken", what, asked=True)
         raise AssertionError("unreachable")
 

@@ -247,7 +247,7 @@ def test_files_that_are_no_text_or_no_toml(folder: Path, data: bytes, problem: s
 
 def test_no_file_and_a_folder(folder: Path):
     assert check("none.toml").stderr == (
-        "none.toml: 1 problem(s)\n  file: is missing: copy config/site.toml and edit it\n"
+        "none.toml: 1 problem(s)\n  file: is missing (a first one: copy config/site.toml and edit it)\n"
     )
     Path("folder.toml").mkdir()
     result = check("folder.toml")
