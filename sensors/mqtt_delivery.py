@@ -87,6 +87,8 @@ class Fence:
             now_s: monotonic seconds.
             quiet_s: so long nothing has come although the broker owes us nothing.
         """
+        if self.begins_anew:
+            return  # it is dropped
         if self._gave_up_s is None and self._token:
             self._look(connection, now_s, quiet_s)
         elif self.is_up:  # refused: what waits goes to the history while it comes

@@ -7,8 +7,9 @@ delivered again because the acknowledgement was lost counts once.
 
 Backlog. What waited at the broker is old and must not be taken for fresh. When the broker has kept our session, a
 marker is published to a topic of our own that we subscribe with QoS 1: it queues up behind what waits, and everything
-that comes before it is `backlog`. A broker that refuses the marker, or loses it, gets clean sessions from then on: it
-keeps nothing for us, so there is nothing to mistake; what is published during an outage is then lost, and said so.
+that comes before it is `backlog`. A broker that loses it must forget the session, which begins anew; one that refuses
+the marker, or loses it again, gets clean sessions for a while: it keeps nothing for us, so there is nothing to mistake;
+what is published during an outage is then lost, and said so.
 
 Old readings (`delayed`: backlog, and what a device's own time shows to be old) go to `late`, the history alone. The
 alarms must not see them: the engine takes any reading as a sign of life, an uncertain value can clear an alarm, and
@@ -34,7 +35,8 @@ from ..errors import ConfigError
 from ..words import Instant, Quality, Reading, mono_s, now
 from .mqtt_delivery import Acks, Done, Fence
 from .mqtt_lanes import Lane, Lanes, Listed
-from .mqtt_link import Connection
+from .mqtt_link import Connection, forget_session
+from .mqtt_payloads import shorten
 from .mqtt_sources import check_devices
 from .mqtt_wire import LinkLostError, check_url
 from .mqtt_words import (
@@ -123,6 +125,7 @@ class MqttLink:
         self._connection: Connection | None = None
         self._wake = asyncio.Event()
         self._failed: asyncio.Future[NoReturn] | None = None
+        self._sink_error: Exception | None = None
         self._lost = False
         self._connected_before = False
         self._at_broker: set[str] = set()
@@ -189,7 +192,7 @@ class MqttLink:
             for lane in self._lanes:
                 lane.end_flood(at.mono_s)
             for one in self._listed.values():
-                self._hand_over(one, one.source.tick(at))
+                self._hand_over(one, self._ask(one, one.source.tick, at))
             if self._connection is not None and self.health.connected:
                 self._fence.watch(self._connection, at.mono_s, self._quiet_s(at.mono_s))
                 self.health.catching_up = self._fence.is_up
@@ -208,12 +211,22 @@ class MqttLink:
                 await self._session()
             except LinkLostError as error:
                 self._note_loss(error)
+            except Exception as error:
+                if error is self._sink_error:
+                    raise
+                logger.exception("%s: unexpected", self._name)
+                self._note_loss(error)
             attempt = 0 if mono_s() - began_s > RECONNECT_CAP_S else attempt + 1
             pause_s = min(RECONNECT_FIRST_S * 2 ** min(attempt - 1, 16), RECONNECT_CAP_S) if attempt else 0.1
             await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))  # noqa: S311 - not a secret
 
     async def _session(self) -> NoReturn:
-        clean = not self.spec.client_id or self._fence.useless
+        clean = not self.spec.client_id or self._fence.is_useless(mono_s())
+        if not clean and self._fence.begins_anew:
+            await forget_session(self.spec)
+            self._done.clear()
+            self._at_broker.clear()
+        self._fence.begins_anew = False
         connection = Connection(self.spec, clean=clean, arrived=self._arrived, drained=self._drained)
         self._fence.lower()
         if not clean:
@@ -242,15 +255,14 @@ class MqttLink:
         connection.lost.add_done_callback(lambda _: self._wake.set())
         self._refused = frozenset()
         asked: set[str] = set()
-        told: set[int] = set()
         while not connection.lost.done():
             self._wake.clear()
             await self._subscribe(connection, asked)
             lacking = {id(one) for one in self._lanes.listeners(self._refused)}
             for one in self._listed.values():
-                if id(one) not in lacking and id(one) not in told:
-                    told.add(id(one))
-                    self._hand_over(one, one.source.connected(now()))
+                if id(one) not in lacking and one.told_by is not connection:
+                    one.told_by = connection
+                    self._hand_over(one, self._ask(one, one.source.connected, now()))
             if not self.health.connected:
                 self._note_connection()
             await self._wake.wait()
@@ -292,12 +304,14 @@ class MqttLink:
         if lane is None or topic == self._fence.topic:
             lane = None
             self._take_other(topic, payload)
-        elif lane.enter(size, health):
-            lane, payload = None, b""
+        elif lane.enter(size, health, topic):
+            lane = None
         backlog = self._fence.is_up
         if lane is not None:
             health.backlog += backlog
-        elif not mid:
+        elif mid:
+            topic, payload = "", b""
+        else:
             return
         self._queue.append((lane, topic, payload, self._at, retained, backlog, dup, mid, self._connection))
         if len(self._queue) & 15 == 0 or size > LARGE_BYTES:
@@ -311,8 +325,9 @@ class MqttLink:
                 logger.info("%s: what waited at the broker is delivered", self._name)
             return
         self.health.strangers += 1
-        if topic and topic not in self._strangers and len(self._strangers) < STRANGERS and self._connection:
-            self._strangers.add(topic)
+        known = shorten(topic)
+        if topic and known not in self._strangers and len(self._strangers) < STRANGERS and self._connection:
+            self._strangers.add(known)
             self._connection.forget([topic])
 
     def _drained(self) -> None:
@@ -351,7 +366,7 @@ class MqttLink:
         lane, topic, payload, at, retained, backlog, dup, mid, connection = waiting
         handed = False
         if lane is not None:
-            lane.leave(len(payload), self.health)
+            lane.leave(len(payload), self.health, topic)
             mark = hash((topic, payload)) if mid else 0
             if dup and self._done.has(mid, mark):
                 handed = True  # perhaps not on the disk yet
@@ -372,16 +387,13 @@ class MqttLink:
     def _deliver(self, lane: Lane, arrival: Arrival) -> bool:
         """Whether somebody got readings."""
         handed = False
-        for one in lane.listed:
-            if not one.here:
+        for listed in lane.listed:
+            one = listed if listed.here else self._listed.get(listed.device.device)
+            if one is None:  # its device was taken away while it waited
+                listed.health.reject("gone")
+                self.health.strangers += 1
                 continue
-            try:
-                taken = one.source.take(arrival)
-            except Exception:
-                taken = Taken(reject="defect")
-                if not one.defect:
-                    logger.exception("mqtt device %s: a message could not be interpreted", one.device.device)
-                one.defect = True
+            taken = self._ask(one, one.source.take, arrival)
             if taken.reject:
                 one.health.reject(taken.reject)
             else:
@@ -389,6 +401,16 @@ class MqttLink:
                 one.health.backlog += arrival.backlog
             handed = self._hand_over(one, taken, arrival.at) or handed
         return handed
+
+    def _ask(self, one: Listed, what: Callable[..., Taken], *args: object) -> Taken:
+        """What a source makes of it; one that fails costs its message, and nobody else."""
+        try:
+            return what(*args)
+        except Exception:
+            if not one.defect:
+                logger.exception("mqtt device %s: a message could not be interpreted", one.device.device)
+            one.defect = True
+            return Taken(reject="defect")
 
     def _hand_over(self, one: Listed, taken: Taken, came: Instant | None = None) -> bool:
         """Readings to the sink, old ones to the history; whether there were any."""
@@ -409,14 +431,21 @@ class MqttLink:
             one.health.why = first.why if bad else ""
             if came is not None:
                 one.health.last_message_at = came
-            self._sink(readings)
+            self._give(self._sink, readings)
         return True
 
     def _hand_over_old(self, old: list[Reading]) -> None:
         if self._late is not None:
-            self._late(old)
+            self._give(self._late, old)
         else:
-            self._sink([msgspec.structs.replace(reading, quality=Quality.BAD) for reading in old])
+            self._give(self._sink, [msgspec.structs.replace(reading, quality=Quality.BAD) for reading in old])
+
+    def _give(self, sink: Sink, readings: list[Reading]) -> None:
+        try:
+            sink(readings)
+        except Exception as error:
+            self._sink_error = error
+            raise
 
     async def _store(self, stored: Callable[[], Awaitable[None]]) -> NoReturn:
         while True:
@@ -463,7 +492,7 @@ class MqttLink:
                 self._blame(one, "subscription_refused")
 
     def _blame(self, one: Listed, why: str) -> None:
-        self._hand_over(one, one.source.lost(why, now()))
+        self._hand_over(one, self._ask(one, one.source.lost, why, now()))
 
 
 def check_link(spec: LinkSpec, devices: Sequence[MqttDevice]) -> None:

@@ -11,12 +11,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ..words import mono_s
+from .mqtt_payloads import REMEMBERED_CHARS
 from .mqtt_sources import make_source, matches
 from .mqtt_words import MAX_PAYLOAD_BYTES, MqttDevice, MqttDeviceHealth, MqttHealth, Source
 
 logger = logging.getLogger(__name__)
 
-# A size is the payload and MESSAGE_BYTES for what Python needs around it.
+# A size is the payload, a long topic, and MESSAGE_BYTES for what Python needs around it.
 MESSAGE_BYTES = 1024
 WAITING_BYTES = 4 * 1024 * 1024
 TOPIC_BYTES = 512 * 1024
@@ -30,7 +31,8 @@ _TOPICS = 4096
 
 @dataclass(slots=True, kw_only=True)
 class Listed:
-    """A device behind the link. `here`: it was not taken away by a change."""
+    """A device behind the link. `here`: it was not taken away by a change; `told_by`: the connection that it has
+    heard of; kept, so that no later one can be taken for it."""
 
     device: MqttDevice
     source: Source
@@ -38,6 +40,7 @@ class Listed:
     filters: tuple[str, ...]
     here: bool = True
     defect: bool = False
+    told_by: object = None
 
     @classmethod
     def of(cls, device: MqttDevice, health: MqttHealth) -> Listed:
@@ -65,9 +68,9 @@ class Lane:
         """Half of its share is taken."""
         return 2 * self.waiting >= TOPIC_MESSAGES or 2 * self.waiting_bytes >= TOPIC_BYTES
 
-    def enter(self, payload_bytes: int, health: MqttHealth) -> str:
+    def enter(self, payload_bytes: int, health: MqttHealth, topic: str = "") -> str:
         """ "" when a message may wait, else why it is dropped: `too_large`, `flooded`."""
-        size = payload_bytes + MESSAGE_BYTES
+        size = _size(payload_bytes, topic)
         mine = self.waiting_bytes + size
         has_room = mine <= TOPIC_BYTES and health.waiting_bytes + size <= WAITING_BYTES
         if payload_bytes > MAX_PAYLOAD_BYTES:
@@ -81,11 +84,12 @@ class Lane:
             health.most_waiting_bytes = health.waiting_bytes
         return ""
 
-    def leave(self, payload_bytes: int, health: MqttHealth) -> None:
+    def leave(self, payload_bytes: int, health: MqttHealth, topic: str = "") -> None:
         """A message that waited is taken."""
+        size = _size(payload_bytes, topic)
         self.waiting -= 1
-        self.waiting_bytes -= payload_bytes + MESSAGE_BYTES
-        health.waiting_bytes -= payload_bytes + MESSAGE_BYTES
+        self.waiting_bytes -= size
+        health.waiting_bytes -= size
 
     def _drop(self, reason: str) -> str:
         for listed in self.listed:
@@ -103,6 +107,10 @@ class Lane:
         if self.drops >= FLOOD_DROPS:
             logger.info("mqtt topic %s: the flood is over; %d messages were dropped", self.name, self.drops)
         self.drops = 0
+
+
+def _size(payload_bytes: int, topic: str) -> int:
+    return payload_bytes + MESSAGE_BYTES + (4 * len(topic) if len(topic) > REMEMBERED_CHARS else 0)
 
 
 class Lanes:
@@ -135,7 +143,8 @@ class Lanes:
             lane = self._by_filters[fitting] = Lane(name=fitting[0], listed=tuple(listed.values()))
         if len(self._by_topic) >= _TOPICS:
             self._by_topic.clear()
-        self._by_topic[topic] = lane
+        if len(topic) <= REMEMBERED_CHARS:
+            self._by_topic[topic] = lane
         return lane
 
     def are_crowded(self, waiting_bytes: int, *, waits: bool) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -110,6 +111,19 @@ def filter_problem(name: str) -> str:
     if any("+" in level and level != "+" for level in levels):
         return "must have + only as a whole level"
     return ""
+
+
+REMEMBERED_CHARS = 512
+
+
+def shorten(text: str) -> str:
+    """A text as it is remembered: by itself, or a long one by its digest."""
+    return text if len(text) <= REMEMBERED_CHARS else digest(text.encode("utf-8", "surrogatepass")).hex()
+
+
+def digest(data: bytes) -> bytes:
+    """Sixteen bytes that stand for many."""
+    return hashlib.blake2b(data, digest_size=16).digest()
 
 
 # --- decoding ---
@@ -273,7 +287,9 @@ class DeviceClock:
     was sent. A message that is later than that by more than `max_skew_s` is old. An offset beyond `max_skew_s` that
     stays the same for `max_skew_s` is a wrong clock; one that does not stay (a burst of stored messages, each with
     another age) is taken for old messages, which is the safe side. A clock that is ahead is simply wrong, and is
-    believed again `max_skew_s` after it was set right.
+    believed again `max_skew_s` after it was set right. The last known offset is kept through an outage, as long as the
+    monotonic clock runs: what is later than that is old, whatever our wall clock is worth, until the offset has stayed
+    the same for ten minutes.
 
     Args:
         max_skew_s: what is allowed.
@@ -291,6 +307,8 @@ class DeviceClock:
         self._level = math.inf
         self._level_s = 0.0
         self._last_ms = 0
+        self._known: float | None = None  # the offset; outlives the window, as an outage does
+        self._boot = ""
 
     def judge(self, device_ms: int, at: Instant) -> str:
         """`FRESH`, `SKEWED` or `LATE`: what a message of now says of itself.
@@ -301,14 +319,18 @@ class DeviceClock:
                 accuse the device's.
         """
         offset, age_s = at.mono_s - device_ms / 1000, (at.utc_ms - device_ms) / 1000
-        least = self._note(offset, at.mono_s)
+        least = self._note(offset, at)
         self.backwards += device_ms < self._last_ms
         self._last_ms = device_ms
         synced = at.clock is ClockState.SYNCED
         steady = at.mono_s - self._level_s >= self.max_skew_s
         if offset - least > self.max_skew_s and steady and synced and abs(age_s) <= self.max_skew_s:
-            self._least.clear()  # it was ahead and is set right
-            least = self._note(offset, at.mono_s)
+            self._known = None  # it was ahead and is set right
+            least = self._note(offset, at)
+            if offset - least > self.max_skew_s:
+                self._least.clear()
+                self._known = None
+                least = self._note(offset, at)
         self.skew_s = age_s - (offset - least)
         if offset - least > self.max_skew_s:
             return LATE
@@ -316,8 +338,12 @@ class DeviceClock:
             return FRESH
         return SKEWED if self.skew_s < 0 or steady else LATE
 
-    def _note(self, offset: float, mono_s: float) -> float:
-        least = self._least
+    def _note(self, offset: float, at: Instant) -> float:
+        """The offset of the clock."""
+        least, mono_s = self._least, at.mono_s
+        if at.boot != self._boot:
+            self._boot, self._known = at.boot, None
+            least.clear()
         while least and least[-1][1] >= offset:
             least.pop()
         least.append((mono_s, offset))
@@ -325,7 +351,11 @@ class DeviceClock:
             least.popleft()
         if abs(offset - self._level) > self.max_skew_s / 2:
             self._level, self._level_s = offset, mono_s
-        return least[0][1]
+        found = least[0][1]
+        has_jumped = self._known is not None and found - self._known > self.max_skew_s
+        if self._known is None or not has_jumped or mono_s - self._level_s >= WINDOW_S:
+            self._known = found
+        return self._known
 
     def sampled(self, device_ms: int, at: Instant) -> Instant | None:
         """When an old message was measured, on our clocks; None when its time cannot be believed.
@@ -334,8 +364,8 @@ class DeviceClock:
         late by no more than `max_skew_s`, of a wall clock that can be believed.
         """
         age_s = (at.utc_ms - device_ms) / 1000
-        if self._least and self.skew_s is not None and abs(self.skew_s) <= self.max_skew_s:
-            age_s = at.mono_s - device_ms / 1000 - self._least[0][1]
+        if self._known is not None and self.skew_s is not None and abs(self.skew_s) <= self.max_skew_s:
+            age_s = at.mono_s - device_ms / 1000 - self._known
         elif at.clock is not ClockState.SYNCED:
             return None
         if not -self.max_skew_s <= age_s <= PLAUSIBLE_S:

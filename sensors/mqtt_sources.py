@@ -19,6 +19,7 @@ from ..words import Instant, Quality, Reading
 from .mqtt_payloads import (
     LATE,
     MISSING,
+    REMEMBERED_CHARS,
     SKEWED,
     DeviceClock,
     Meter,
@@ -28,10 +29,12 @@ from .mqtt_payloads import (
     compile_path,
     decode_json,
     decode_text,
+    digest,
     filter_problem,
     find,
     parse_time,
     read_number,
+    shorten,
 )
 from .mqtt_words import (
     DELAYED,
@@ -184,7 +187,8 @@ class JsonSource:
             route.main = device.topic in fitting
         if len(self._routes) >= _ROUTES:
             self._routes.clear()
-        self._routes[topic] = route
+        if len(topic) <= REMEMBERED_CHARS:
+            self._routes[topic] = route
         return route
 
     # --- values ---
@@ -271,6 +275,7 @@ class JsonSource:
     def _is_repeated(self, document: Any, device_ms: int | None, arrival: Arrival) -> bool:
         """Sent twice by the publisher: the same number, or the same time and content as the one before."""
         if self._same is not None and (number := as_word(find(document, self._same))):
+            number = shorten(number)
             if number in self._seen:
                 return True
             self._seen[number] = None
@@ -278,12 +283,13 @@ class JsonSource:
                 del self._seen[next(iter(self._seen))]
         if device_ms is None:
             return False
-        before = self._before.get(arrival.topic)
-        if before is not None and before == (device_ms, arrival.payload):
+        topic, content = shorten(arrival.topic), (device_ms, digest(arrival.payload))
+        before = self._before.get(topic)
+        if before == content:
             return True
         if before is None and len(self._before) >= _ROUTES:
             self._before.clear()
-        self._before[arrival.topic] = (device_ms, arrival.payload)
+        self._before[topic] = content
         return False
 
     # --- availability ---

@@ -20,6 +20,7 @@ from .mqtt_words import LinkSpec
 PORTS = {"mqtt": 1883, "mqtts": 8883}
 CONNECT_S = 10.0  # for one address of the broker, TLS included
 MOST_BYTES = 256 * 1024  # of a packet that is held
+OTHER_BYTES = 64 * 1024  # of a packet that is no PUBLISH
 PUBLISH = 3
 _HEADER = 70_000  # of a PUBLISH before its payload: a topic of 64 KiB, and properties that a broker does not send
 _BUFFER = 64 * 1024
@@ -65,6 +66,8 @@ class Wire:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._in = b""
+        self._more = bytearray()  # behind `_in`, until the packet at the head is whole
+        self._wanted = 0  # bytes in both by then
         self._at = 0
         self._end = 0
         self._skip = 0
@@ -78,17 +81,24 @@ class Wire:
             return False
         if not data:
             raise ConnectionResetError("the broker closed the connection")
+        more = isinstance(self._sock, ssl.SSLSocket) or len(data) == _BUFFER
         if self._skip:
             skipped = min(self._skip, len(data))
             data, self._skip = data[skipped:], self._skip - skipped
-        self._in = self._in[self._at :] + data if self._at < len(self._in) else data
-        self._at = self._end = 0
-        return isinstance(self._sock, ssl.SSLSocket) or len(data) == _BUFFER
+        if len(self._in) + len(self._more) + len(data) < self._wanted:
+            self._more += data
+        else:
+            if self._more:
+                data = b"".join((self._more, data))
+                self._more.clear()
+            self._in = self._in[self._at :] + data if self._at < len(self._in) else data
+            self._at = self._end = self._wanted = 0
+        return more
 
     def head(self) -> tuple[int, int, int]:
         """First byte of the next packet, where its rest begins, and how long that is; (0, 0, 0) while it is not whole.
 
-        Raises ValueError for a length that MQTT does not know.
+        Raises ValueError for a length that MQTT does not know, or that no packet but a PUBLISH needs.
         """
         data, at = self._in, self._at
         length, shift, begin = 0, 0, at + 1
@@ -103,8 +113,11 @@ class Wire:
             shift += 7
             if shift > 21:
                 raise ValueError("a packet longer than MQTT knows")
-        whole = len(data) - begin >= length
-        if not whole and (length <= MOST_BYTES or len(data) - begin < _HEADER or data[at] >> 4 != PUBLISH):
+        if length > OTHER_BYTES and data[at] >> 4 != PUBLISH:
+            raise ValueError(f"a packet of type {data[at] >> 4} with {length} bytes")
+        wanted = begin + (length if length <= MOST_BYTES else _HEADER)
+        if len(data) < wanted:
+            self._wanted = wanted
             return 0, 0, 0
         return data[at], begin, length
 
@@ -181,8 +194,9 @@ async def connect(spec: LinkSpec) -> socket.socket:
     context = tls_context(spec) if url.scheme == "mqtts" else None
     failures: list[str] = []
     for family, address in await _resolve(host, port):
-        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock = None
         try:
+            sock = socket.socket(family, socket.SOCK_STREAM)
             async with asyncio.timeout(CONNECT_S):
                 sock.setblocking(False)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -195,9 +209,11 @@ async def connect(spec: LinkSpec) -> socket.socket:
         except OSError as error:
             failures.append(f"{error.strerror or error} ({address[0]} port {address[1]})")
         except BaseException:
-            sock.close()
+            if sock is not None:
+                sock.close()
             raise
-        sock.close()
+        if sock is not None:
+            sock.close()
     raise LinkLostError("; ".join(dict.fromkeys(failures)) or f"{host} has no address")
 
 

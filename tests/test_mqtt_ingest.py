@@ -682,11 +682,63 @@ async def test_marker_lost_in_a_kept_session_is_noticed_in_the_silence(
         monkeypatch.setattr(mqtt_delivery.Fence, "returns", lambda *_: False)
         await broker.publish(TIMED.topic, *numbered(1, age_s=60))
         async with linked(broker.port, TIMED) as (_, watch):
-            await until(lambda: not watch.health.catching_up, "the silence")
+            health = watch.health
+            await until(lambda: health.reconnects == 1 and health.connected, "the session that begins anew")
+            await until(lambda: not health.catching_up, "an empty session")
             await broker.publish(TIMED.topic, *numbered(2))
             await until(lambda: watch.values == [2], lambda: str(watch.readings))
             assert watch.late_values == [1]
     assert "the marker" in caplog.text
+
+
+class _Line:
+    """What a fence needs of a connection."""
+
+    def __init__(self) -> None:
+        self.published: dict[int, str] = {}
+        self.tokens: list[bytes] = []
+        self.dropped = ""
+
+    def publish(self, _topic: str, token: bytes, _qos: int) -> int:
+        self.tokens.append(token)
+        return len(self.tokens)
+
+    def drop(self, why: str) -> None:
+        self.dropped = why
+
+
+def _fence(line: Any, *, refused: bool = False) -> mqtt_delivery.Fence:
+    fence = mqtt_delivery.Fence("c", "mqtt t")
+    fence.is_up = True
+    fence.raise_behind(line, refused=refused)
+    return fence
+
+
+def test_a_line_that_stalls_does_not_make_old_values_fresh() -> None:
+    line: Any = _Line()
+    fence, began_s = _fence(line), now().mono_s
+    line.published[1] = ""
+    for s in range(60):
+        fence.watch(line, began_s + s, s)
+    assert fence.is_up
+    assert not line.dropped
+    assert len(line.tokens) == 2, "it is asked again, and that stalls too"
+    assert fence.returns(line.tokens[0])
+    assert not fence.is_up
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_marker_that_is_lost_costs_the_session_and_never_lowers_the_fence(refused: bool) -> None:
+    line: Any = _Line()
+    fence, began_s = _fence(line, refused=refused), now().mono_s
+    line.published.update({1: "", 2: ""})
+    for s in range(10):
+        fence.watch(line, began_s + s, s)
+    assert fence.is_up
+    assert fence.begins_anew
+    assert "begins anew" in line.dropped
+    assert fence.is_useless(began_s + 10) == refused
+    assert not fence.is_useless(began_s + mqtt_delivery.RETRY_S + 60)
 
 
 # --- acknowledgements ---
@@ -910,3 +962,112 @@ async def test_refused_topic_spoils_its_device_alone() -> None:
             assert bad == [("a.w.n", "subscription_refused")]
             assert "refuses topic '#'; check its ACL" in watch.health.last_error
     assert broker.subscribed == [b"#", b"devices/n"]
+
+
+async def test_every_changed_device_hears_of_the_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[float] = []
+
+    def connected(source: JsonSource, _at: Any) -> Taken:
+        told.append(source.device.stale_s)
+        return Taken()
+
+    monkeypatch.setattr(JsonSource, "connected", connected)
+    async with running(tmp_path) as broker, linked(broker.port, TIMED) as (link, _):
+        for stale_s in range(100, 110):
+            link.change([replace(TIMED, stale_s=stale_s)])
+            await until(lambda n=stale_s: told[-1] == n, lambda: str(told))
+
+
+def test_a_message_that_waited_is_for_the_device_as_it_is_now() -> None:
+    watch = Watch(NEIGHBOUR)
+    link = MqttLink(LinkSpec(url="mqtt://127.0.0.1"), [NEIGHBOUR], watch.take, watch.health)
+    lane = link._lanes.find(NEIGHBOUR.topic)
+    assert lane is not None
+    arrival = Arrival(topic=NEIGHBOUR.topic, payload=b'{"n": 1}', at=now())
+    link.change([replace(NEIGHBOUR, stale_s=99)])
+    link._deliver(lane, arrival)
+    assert watch.values == [1]
+    old = watch.n
+    link.change([])
+    link._deliver(lane, arrival)
+    assert (watch.values, old.rejects, watch.health.strangers) == ([1], {"gone": 1}, 1)
+
+
+@pytest.mark.parametrize("fault", ["codes", "defect"])
+async def test_what_nobody_expects_is_a_loss(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = 0
+
+    async def subscribe(*_: Any) -> list[str]:
+        nonlocal tries
+        tries += 1
+        raise KeyError("defect")
+
+    async def answer(*_: Any) -> list[Any]:
+        nonlocal tries
+        tries += 1
+        return [None, None]
+
+    name, what = ("subscribe", subscribe) if fault == "defect" else ("_ask", answer)
+    monkeypatch.setattr(mqtt_link.Connection, name, what)
+
+    async def check(_: Scripted, watch: Watch) -> None:
+        await until(lambda: tries >= 2, "another try")
+        assert [r.why for r in watch.readings] == ["no_connection"]
+        assert fault in watch.health.last_error
+
+    await scripted(check=check)
+
+
+async def test_an_address_that_the_kernel_cannot_reach_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+
+    async def both(*_: Any) -> list[Any]:
+        return [(99, ("::1", port, 0, 0)), (socket.AF_INET, ("127.0.0.1", port))]
+
+    monkeypatch.setattr(mqtt_wire, "_resolve", both)
+    async with server:
+        (await mqtt_wire.connect(LinkSpec(url=f"mqtt://broker.example:{port}"))).close()
+
+
+def test_a_long_packet_that_is_no_message_is_refused_at_its_head() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        wire = mqtt_wire.Wire(ours)
+        theirs.send(b"\x90\x80\x80\x40")
+        wire.fill()
+        with pytest.raises(ValueError, match="type 9"):
+            wire.head()
+
+
+def test_a_packet_in_small_pieces_is_put_together_once() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        wire, sent = mqtt_wire.Wire(ours), packet(b"t", b"x" * 2000, 7)
+        first = begin = length = 0
+        for at in range(len(sent)):
+            theirs.send(sent[at : at + 1])
+            wire.fill()
+            first, begin, length = wire.head()
+            assert bool(begin) == (at == len(sent) - 1)
+            assert begin or len(wire._in) <= 3, "the pieces are copied again and again"
+        assert wire.publication(first, begin, length, False) == (b"t", b"x" * 2000, 7)
+
+
+def test_long_topics_are_not_remembered() -> None:
+    wild = replace(TIMED, topic="devices/#")
+    found, health = lanes(wild)
+    topic = "devices/" + "x" * 60_000
+    lane = lane_of(found, topic)
+    assert not found._by_topic
+    assert not lane.enter(10, health, topic)
+    assert health.waiting_bytes > 60_000
+    lane.leave(10, health, topic)
+    assert health.waiting_bytes == lane.waiting_bytes == 0
+    source = JsonSource(replace(wild, same_path="id"))
+    data = json.dumps({"n": 1, "ts": time.time(), "id": "y" * 50_000}).encode()
+    source.take(Arrival(topic=topic, payload=data, at=now()))
+    assert source._before
+    assert source._seen
+    assert len(repr((source._routes, source._before, source._seen))) < 1000

@@ -518,6 +518,14 @@ def test_moment_of_an_old_message(age_s: float, state: ClockState, sampled_s: fl
     assert sampled == wanted
 
 
+@pytest.mark.parametrize("state", [ClockState.SYNCED, ClockState.UNSYNCED])
+def test_stored_messages_after_an_outage_are_late_with_or_without_our_clock(state: ClockState) -> None:
+    clock = DeviceClock(30)
+    assert set(judge(clock, dict.fromkeys(range(0, 300, 10), 0.0), state)) == {FRESH}
+    assert set(judge(clock, {1500 + k: 1200 - 9 * k for k in range(120)}, state)) == {LATE}
+    assert judge(clock, {1700: 0.0}, state) == [FRESH]
+
+
 def test_moment_by_a_known_clock() -> None:
     clock = DeviceClock(30)
     judge(clock, {0: 5.0})  # five seconds behind
