@@ -34,6 +34,7 @@ RECONNECT_CAP_S = 30.0
 IDLE_S = 5.0  # a loop turns at least so often
 QUIET_S = 0.05  # no byte for so long: the line is drained
 DRAIN_MAX_S = 2.0
+RESYNC_TRIES = 3  # in one poll, as long as the answers prove nothing
 FORGET_S = 60.0  # a resynchronizing read that was missed so long ago is not answered any more
 SILENT_LIMIT = 3  # missed TCP replies in a row, from any unit, that suggest a dead connection
 
@@ -160,20 +161,23 @@ class Line:
     async def resync(self, peer: Peer) -> None:
         """One answered read of a different length proves that every earlier reply of the unit has passed."""
         await self.wait_until(peer.quiet_s)
-        read = peer.resync_read(mono_s())
-        try:
-            await self.ask(peer, read)
-        except ReplyError as fault:
-            if not fault.code:
-                peer.missed_resync(read, mono_s())
-                raise
-            if peer.answers_owed():  # exceptions are all alike: this one may answer an earlier read
-                raise
-        peer.resyncs = (read, *(r for r in peer.resyncs if r is not read))
-        peer.missed_resyncs = peer.owed = 0
-        peer.open_resyncs.clear()
-        peer.needs_resync = False
-        peer.health.resyncs += 1
+        for _ in range(RESYNC_TRIES):
+            read = peer.resync_read(mono_s())
+            try:
+                await self.ask(peer, read)
+            except ReplyError as fault:
+                if not fault.code:
+                    peer.missed_resync(read, mono_s())
+                    raise
+                if peer.answers_owed():  # exceptions are all alike: this one may answer an earlier read
+                    continue
+            peer.resyncs = (read, *(r for r in peer.resyncs if r is not read))
+            peer.missed_resyncs = peer.owed = 0
+            peer.open_resyncs.clear()
+            peer.needs_resync = False
+            peer.health.resyncs += 1
+            return
+        raise ReplyError("timeout", f"{self.spec.id}: its exceptions may still be the answers to earlier reads")
 
     def heard(self) -> None:
         self.silent = self.failed_opens = 0
