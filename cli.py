@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import io
 import logging
 import os
 import signal
@@ -15,6 +13,11 @@ from typing import Any
 import click
 
 from . import __version__
+from .asking import output, reload
+from .console.group import Group, problem_lines
+from .console.language import LANG, Say
+from .console.text import nearest
+from .console.words import phrases
 from .errors import ConfigError, PermanentError, SitewardenError
 from .probe.commands import probe
 
@@ -23,25 +26,9 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 _UMASK = 0o027  # the stores are for the service and its group alone, also where no unit says so
 
 
-class _Group(click.Group):
-    """Turns our own errors into one clear message and exit code 1; a traceback is for bugs."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except SitewardenError as error:
-            click.echo(f"sitewarden: {error}", err=True)
-            sys.exit(1)
-        except OSError as error:
-            if not error.filename or not error.strerror:
-                raise
-            hint = "is the folder there, and may this user use it? On a real machine: sudo -u sitewarden ..."
-            click.echo(f"sitewarden: {os.fsdecode(error.filename)}: {error.strerror} ({hint})", err=True)
-            sys.exit(1)
-
-
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="sitewarden")
+@LANG
 @click.option("-v", "--verbose", is_flag=True, help="Log more (to standard error).")
 def main(verbose: bool = False) -> None:
     """Sitewarden 岗哨: a safety gateway for small plants.
@@ -54,77 +41,26 @@ def main(verbose: bool = False) -> None:
         logging.getLogger(noisy).setLevel(logging.DEBUG if verbose else logging.CRITICAL)
 
 
-@main.command()
+@main.command(short_help="Run the gateway until SIGTERM or Ctrl-C.")
 @click.option("--config", type=FILE, required=True, help="site.toml of this gateway.")
 @click.option("--data", type=FOLDER, default=None, help="Folder of the stores [default: $STATE_DIRECTORY].")
 def edge(config: Path, data: Path | None) -> None:
     """Run the gateway daemon until SIGTERM or Ctrl-C."""
-    from .edge.app import run_edge
+    from .edge.site_reader import SiteReader
 
     os.umask(_UMASK)
-    _run(run_edge(config, _data(data), say=_say))
+    folder = _data(data)
+    reader = SiteReader(config, folder)  # at work while this process loads the rest
+    from .edge.app import run_edge
+
+    _run(run_edge(config, folder, reader=reader, say=_say))
 
 
-@main.command()
-@click.option("--data", type=FOLDER, default=None, help="Folder of the running gateway [default: $STATE_DIRECTORY].")
-def reload(data: Path | None) -> None:
-    """Let the running gateway apply its changed site.toml and people.csv: what stays the same goes on untouched.
-
-    A file with a mistake changes nothing: every problem is printed, exit code 1.
-    """
-    from .edge.control import ask_gateway
-
-    status, answer = asyncio.run(ask_gateway(_data(data), "POST", "/v1/reload", {}))
-    if "problems" in answer:
-        click.echo(f"refused, nothing was changed: {_count(len(answer['problems']), 'problem')}", err=True)
-        for problem in answer["problems"]:
-            click.echo(f"  {problem}", err=True)
-        sys.exit(1)
-    _check_answer(status, answer)
-    for line in answer["changes"]:
-        click.echo(line)
-    for key in answer["needs_restart"]:
-        click.echo(f"{key}: was changed, and counts from the next start on")
-    if not answer["changes"] and not answer["needs_restart"]:
-        click.echo("nothing was changed")
+main.add_command(reload)
+main.add_command(output)
 
 
-@main.command()
-@click.argument("output", required=False)
-@click.argument("state", required=False)
-@click.option("--data", type=FOLDER, default=None, help="Folder of the running gateway [default: $STATE_DIRECTORY].")
-def output(output: str | None, state: str | None, data: Path | None) -> None:
-    """List the outputs of the running gateway, or bring OUTPUT (area.device.output) into STATE and read it back.
-
-    A state that the device does not confirm: exit code 1.
-    """
-    from .edge.control import ask_gateway
-
-    if output is None or state is None:
-        answer = _check_answer(*asyncio.run(ask_gateway(_data(data), "GET", "/v1/outputs")))
-        listed = [one for one in answer["outputs"] if output in (None, one["id"])]
-        if output is not None and not listed:
-            raise PermanentError(f"there is no output {output!r}", hint="without a name every output is listed")
-        if not listed:
-            click.echo("This site has no outputs: a device has some when its profile lists them (docs/devices.md).")
-        for one in listed:
-            now = one["state"] or ("not known" if one["tried"] is None else f"not known: {one['why']}")
-            click.echo(f"{one['id']}: {now} ({' | '.join(one['states'])}) {one['name_en']}")
-        return
-    _check_answer(*asyncio.run(ask_gateway(_data(data), "POST", f"/v1/outputs/{output}", {"state": state})))
-    click.echo(f"{output}: {state}")
-
-
-def _check_answer(status: int, answer: Any) -> Any:
-    """Raises PermanentError when the gateway refused, or the device did not do it."""
-    error = answer.get("error")
-    if error is not None or status != 200:
-        known = error or {"message": f"HTTP {status}"}
-        raise PermanentError(known["message"], hint=known.get("hint", ""))
-    return answer
-
-
-@main.command()
+@main.command(short_help="Run the cloud service until SIGTERM or Ctrl-C.")
 @click.option("--config", type=FILE, required=True, help="cloud.toml of this service.")
 @click.option("--data", type=FOLDER, default=None, help="Folder of the stores [default: $STATE_DIRECTORY].")
 def cloud(config: Path, data: Path | None) -> None:
@@ -138,55 +74,59 @@ def cloud(config: Path, data: Path | None) -> None:
     _run(run_cloud(loaded, _data(data), ready=lambda port: _say(f"sitewarden cloud: {url}:{port}/")))
 
 
-@main.command()
+@main.command(short_help="Check a site.toml or cloud.toml offline.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--effective", is_flag=True, help="Print every delay, limit and unit as they will be used.")
+@LANG
 def check(file: Path, effective: bool) -> None:
-    """Check a site.toml or cloud.toml offline: every problem at once, exit code 1 when there is one.
+    """Check a site.toml or cloud.toml offline: every problem at once.
 
-    people.csv is checked with the file that names it.
+    people.csv is checked with the file that names it. A file whose name begins with cloud is read as a cloud.toml.
 
-    A file whose name begins with cloud is read as a cloud.toml.
+    Exit code 0: it is good. 1: it has a problem. 2: wrong usage.
     """
     from .edge.effective import describe
     from .edge.site import load_site
 
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # GBK has no ³
+    tr = phrases()
     try:
         if file.suffix.lower() == ".csv":
             raise ConfigError(str(file), ["file: is checked with the site.toml or cloud.toml that names it: name that"])
         if file.name.startswith("cloud"):
-            _check_cloud(file)
+            _check_cloud(file, tr)
             return
         site = load_site(file)
     except ConfigError as error:
-        click.echo(str(error), err=True)
+        for line in problem_lines(error, tr):
+            click.echo(line, err=True)
         sys.exit(1)
     for warning in site.warnings:
-        click.echo(f"warning: {warning}")
+        click.echo(tr("warning", warning))
     for line in describe(site) if effective else ():
         click.echo(line)
     devices = sum(len(bus.units) for bus in site.buses) + len(site.mqtt_devices)
-    name = click.format_filename(file)
-    counted = ((len(site.areas), "area"), (devices, "device"), (len(site.points), "point"))
-    click.echo(f"{name}: good: {', '.join(_count(n, one) for n, one in counted)}")
+    _say_good(file, tr, "good_site", (len(site.areas), "area"), (devices, "device"), (len(site.points), "point"))
 
 
-def _check_cloud(file: Path) -> None:
+def _check_cloud(file: Path, tr: Say) -> None:
     from .cloud.config import load_cloud_config
 
     config = load_cloud_config(file)
-    gateways, people = _count(len(config.gateway), "gateway"), _count(len(config.people), "person", "people")
-    click.echo(f"{file}: good: {gateways}, {people}")
+    _say_good(file, tr, "good_cloud", (len(config.gateway), "gateway"), (len(config.people), "person", "people"))
+
+
+def _say_good(file: Path, tr: Say, key: str, *counted: tuple[Any, ...]) -> None:
+    numbers = [one[0] if tr("lang") == "zh" else _count(*one) for one in counted]
+    click.echo(tr(key, click.format_filename(file), *numbers))
 
 
 def _count(n: int, one: str, more: str = "") -> str:
     return f"{n} {one if n == 1 else more or one + 's'}"
 
 
-@main.command()
+@main.command(short_help="Check the chain of a journal.db.")
 @click.argument("file", type=FILE)
+@LANG
 def verify(file: Path) -> None:
     """Check the chain of a journal.db: names the first record that was altered, removed or inserted.
 
@@ -194,20 +134,26 @@ def verify(file: Path) -> None:
     """
     from .sync.journal import verify_file
 
-    verdict = verify_file(file, lambda n: click.echo(f"\r{n} records", nl=False, err=True))
-    click.echo("\r", nl=False, err=True)
+    tr = phrases()
+    shows = sys.stderr.isatty()
+
+    def records(n: int) -> str:
+        return tr("record" if n == 1 else "records", n)
+
+    verdict = verify_file(file, lambda n: click.echo(f"\r{records(n)}", nl=False, err=True) if shows else None)
+    if shows:
+        click.echo("\r\x1b[K", nl=False, err=True)
+    where = (verdict.gateway, verdict.epoch)
     if verdict.bad_seq is not None:
-        click.echo(
-            f"{file}: NOT GOOD: {verdict.problem} ({_count(verdict.records, 'record')} before it good)", err=True
-        )
+        click.echo(tr("not_good", file, verdict.problem, records(verdict.records)), err=True)
         sys.exit(1)
     if not verdict.records:
-        click.echo(f"{file}: no records of gateway {verdict.gateway}, epoch {verdict.epoch}", err=True)
+        click.echo(tr("no_records", file, *where), err=True)
         sys.exit(1)
-    click.echo(f"{file}: good: {_count(verdict.records, 'record')} of gateway {verdict.gateway}, epoch {verdict.epoch}")
+    click.echo(tr("good_journal", file, records(verdict.records), *where))
 
 
-@main.command()
+@main.command(short_help="Print the gateway's public key; made on first use.")
 @click.option("--data", type=FOLDER, default=None, help="Folder of the stores [default: $STATE_DIRECTORY].")
 def key(data: Path | None) -> None:
     """Print the public key of this gateway; makes the key pair on first use."""
@@ -223,11 +169,12 @@ def pin() -> None:
     """PINs of the people who sign in."""
 
 
-@pin.command("set")
+@pin.command("set", short_help="Set somebody's PIN.")
 @click.argument("person")
 @click.option("--secrets", type=FILE, required=True, help="secrets.db in the data folder of edge or cloud.")
 @click.option("--people", type=FILE, default=None, help="people.csv; refuses a person who is not in it.")
 @click.option("--pin-stdin", is_flag=True, help="Read the PIN from standard input instead of asking.")
+@LANG
 def pin_set(person: str, secrets: Path, people: Path | None, pin_stdin: bool) -> None:
     """Set the PIN (4 to 12 digits) of a person of people.csv; ends that person's sessions.
 
@@ -235,11 +182,11 @@ def pin_set(person: str, secrets: Path, people: Path | None, pin_stdin: bool) ->
     """
     from .serving.secrets import Secrets
 
+    tr = phrases()
     if not secrets.parent.is_dir():
-        hint = "the daemon or `sitewarden key` makes it; check the path"
-        raise PermanentError(f"{secrets.parent}: there is no such folder", hint=hint)
+        raise PermanentError(tr("no_secrets", secrets.parent), hint=tr("no_secrets_hint"))
     if people is not None:
-        _require_person(person, people)
+        _require_person(person, people, tr)
     value = (
         sys.stdin.readline().strip() if pin_stdin else click.prompt("PIN", hide_input=True, confirmation_prompt=True)
     )
@@ -248,30 +195,47 @@ def pin_set(person: str, secrets: Path, people: Path | None, pin_stdin: bool) ->
         store.set_pin(person, value)
     finally:
         store.close()
-    click.echo(f"PIN of {person} set")
+    click.echo(tr("pin_set", person))
 
 
-def _require_person(person: str, file: Path) -> None:
-    from .edge.wording import suggest
+def _require_person(person: str, file: Path, tr: Say) -> None:
     from .serving.people import load_people
 
     people = load_people(file)
     if person not in people:
-        raise PermanentError(f"{file}: nobody has the id {person!r}{suggest(person, people)}", hint="no PIN was set")
+        close = nearest(person, people)
+        what = tr("nobody", file, person) + (tr("did_you_mean", close) if close else "")
+        raise PermanentError(what, hint=tr("no_pin_set"))
 
 
-@main.command()
+@main.command(short_help="Start a whole simulated plant here, or disturb it.")
 @click.option("--data", type=FOLDER, default=Path("var/demo"), show_default=True, help="Folder of the demo.")
 @click.option("--free-ports", is_flag=True, help="Take free ports everywhere.")
-@click.option("--broker", type=click.Choice(["auto", "mosquitto", "amqtt"]), default="auto", show_default=True)
-@click.option("--humid", type=float, is_flag=False, flag_value=82.0, default=None, help="Push the store's humidity.")
+@click.option("--fresh", is_flag=True, help="Write the configuration anew; an edited file is kept beside as *.edited.")
+@click.option(
+    "--broker",
+    type=click.Choice(["auto", "mosquitto", "amqtt"]),
+    default="auto",
+    show_default=True,
+    help="Which MQTT broker to start.",
+)
+@click.option(
+    "--humid",
+    type=float,
+    is_flag=False,
+    flag_value=82.0,
+    default=None,
+    help="Push the store's humidity to so many %RH (82).",
+)
 @click.option("--dry", is_flag=True, help="Release the humidity.")
 @click.option("--kill", "dead", multiple=True, metavar="DEVICE", help="A device stops answering.")
 @click.option("--late", multiple=True, metavar="DEVICE", help="A device answers late.")
 @click.option("--ok", multiple=True, metavar="DEVICE", help="A device works again.")
+@LANG
 def demo(
     data: Path,
     free_ports: bool,
+    fresh: bool,
     broker: str,
     humid: float | None,
     dry: bool,
@@ -279,7 +243,12 @@ def demo(
     late: tuple[str, ...],
     ok: tuple[str, ...],
 ) -> None:
-    """Start a whole plant on this machine; with --humid, --dry, --kill, --late or --ok: disturb the running one."""
+    """Start a whole plant on this machine; with --humid, --dry, --kill, --late or --ok: disturb the running one.
+
+    The configuration is written into the folder once and kept from then on: what you edit there stays.
+    """
+    import asyncio
+
     from .demo.push import PushOptions, push_demo
     from .demo.run import DemoOptions, run_demo
 
@@ -288,10 +257,10 @@ def demo(
         for line in asyncio.run(push_demo(options)):
             click.echo(line)
         return
-    _run(run_demo(DemoOptions(data=data, free_ports=free_ports, broker=broker, command=_called())))
+    _run(run_demo(DemoOptions(data=data, free_ports=free_ports, fresh=fresh, broker=broker, command=_called())))
 
 
-@main.command()
+@main.command(short_help="Run only the simulated plant.")
 @click.option("--config", type=FILE, default=None, help="JSON file with the options (ports, serial link, broker).")
 def plant(config: Path | None) -> None:
     """Run only the simulated plant: Modbus TCP, Modbus RTU on a pseudo-terminal, MQTT, and its control page."""
@@ -300,9 +269,9 @@ def plant(config: Path | None) -> None:
     _run(run_plant(load_plant_options(config) if config else PlantOptions()))
 
 
-@main.command()
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", type=click.IntRange(0, 65535), default=8092, show_default=True)
+@main.command(short_help="Run a chat robot's endpoint that shows its messages.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8092, show_default=True, help="Port; 0: a free one.")
 def receiver(host: str, port: int) -> None:
     """Run a chat robot's endpoint that shows what it was sent."""
     from .demo.receiver import ReceiverOptions, run_receiver
@@ -315,6 +284,7 @@ main.add_command(probe)
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
     """Run until SIGTERM or Ctrl-C, either of which cancels `work` and lets it close what it owns."""
+    import asyncio
 
     async def until_signal() -> None:
         task, told = asyncio.current_task(), asyncio.Event()
@@ -343,7 +313,7 @@ def _data(given: Path | None) -> Path:
         return given
     folder = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
     if not folder:
-        raise click.UsageError("--data is missing (systemd would give STATE_DIRECTORY)")
+        raise click.UsageError(phrases()("no_data"))
     return Path(folder)
 
 

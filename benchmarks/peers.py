@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sites import modbus_site
+
 REGISTERS = 10
 MQTT_DEVICES = 20
 
@@ -30,7 +32,7 @@ class Sitewarden:
     hint = ""
 
     def __init__(self, _cache: Path) -> None:
-        self.here = Path(__file__).resolve().parent
+        pass
 
     def installed(self) -> bool:
         return True
@@ -39,17 +41,8 @@ class Sitewarden:
         """Nothing to do."""
 
     def modbus(self, folder: Path, ports: Sequence[int], units: int, period_s: float, _upstream: int) -> Start:
-        shape = (
-            "--units",
-            str(units),
-            "--registers",
-            str(REGISTERS),
-            "--period",
-            str(period_s),
-            "--folder",
-            str(folder),
-        )
-        command = (sys.executable, str(self.here / "modbus_clients.py"), "edge", *shape, *map(str, ports))
+        site = modbus_site(folder, ports, units, REGISTERS, period_s)
+        command = (sys.executable, "-m", "sitewarden", "edge", "--config", str(site), "--data", str(folder / "data"))
         return Start(command=command, env={})
 
 

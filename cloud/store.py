@@ -15,13 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from sqlite_utils import Database
-from sqlite_utils.migrations import Migrations
-
 from ..errors import RefusedError
 from ..sync.columns import DamagedError
 from ..sync.journal import Record, canonical, genesis_chain
-from ..sync.sqlite import StoreError, Writer, connect_for_reading
+from ..sync.sqlite import Schema, StoreError, Writer, connect_for_reading
 from ..sync.streams import HISTORY, JOURNAL, link, stream_genesis
 from ..sync.wire import Cursor
 from .project import AlarmNow, GatewayNow, change_of
@@ -77,11 +74,7 @@ class OutOfStepError(RefusedError):
         self.ack = ack
 
 
-_migrations = Migrations("cloud")
-
-
-@_migrations()
-def m001_streams(db: Database) -> None:
+def m001_streams(db: sqlite3.Connection) -> None:
     """Streams, batches, records, what could not be used, and what follows from the records."""
     for statement in (
         """CREATE TABLE ack (gateway TEXT, stream TEXT, epoch TEXT, ack INTEGER NOT NULL, durable INTEGER NOT NULL,
@@ -102,12 +95,15 @@ def m001_streams(db: Database) -> None:
         db.execute(statement)
 
 
+_SCHEMA = Schema("cloud", (m001_streams,))
+
+
 class Store:
     """The cloud's only writer of `cloud.db`; requests that wait are committed together."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._writer = Writer(path, lambda connection: _migrations.apply(Database(connection)))
+        self._writer = Writer(path, _SCHEMA.apply)
         self._readers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cloud-read")
         self._reading: sqlite3.Connection | None = None
         self._broken = asyncio.Event()

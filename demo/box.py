@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ..console.text import pad, width
 from .config import DemoPerson
 
 _ROLES = {
@@ -19,17 +19,6 @@ _ROLES = {
     "it": "信息员",
     "admin": "管理员",
 }
-
-
-def width(text: str) -> int:
-    """Columns that a terminal gives to `text`: Chinese characters take two."""
-    wide = sum(1 for character in text if unicodedata.east_asian_width(character) in "WF")
-    return len(text) + wide - sum(1 for character in text if unicodedata.combining(character))
-
-
-def pad(text: str, columns: int) -> str:
-    """`text` filled up with spaces to `columns` of a terminal."""
-    return text + " " * max(0, columns - width(text))
 
 
 def box(lines: Sequence[str]) -> list[str]:
@@ -69,11 +58,14 @@ def summary_lines(
                 "",
                 *pages,
                 mqtt,
+                f"{pad('Configuration 配置', 24)}{data / 'site.toml'}  (your edits stay 修改会保留)",
+                f"{pad('Gateway folder 网关', 24)}{data / 'edge'}",
                 "",
                 pad("Person 人员", columns) + pad("Role 角色", role_columns) + "PIN",
                 *rows,
             ]
         ),
+        f"Apply an edited site.toml 应用修改:  {command} reload --data {data}",
         f"Push the humidity over its limit 让湿度超限:  {command} demo --humid{where}   (back 恢复: --dry)",
         "Ctrl-C stops everything 停止.",
     ]

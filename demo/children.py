@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from ..console.language import Say
 from ..errors import PermanentError
+from .words import phrases
 
 _PR_SET_PDEATHSIG = 1
 _AGAIN_S = (1.0, 2.0)
@@ -58,6 +60,7 @@ class Child:
         Raises:
             PermanentError: it ended at once or does not answer; the hint holds the end of its log.
         """
+        tr = phrases()
         with suppress(FileNotFoundError):
             self.spec.log.replace(self.spec.log.with_suffix(".log.1"))
         process = await self._spawn()
@@ -65,27 +68,28 @@ class Child:
             async with asyncio.timeout(self.spec.start_s):
                 while not await self.spec.healthy():
                     if process.returncode is not None:
-                        raise PermanentError(f"{self.spec.name} {_ending(process)} while starting", hint=self._tail())
+                        what = tr("ended_starting", self.spec.name, _ending(process, tr))
+                        raise PermanentError(what, hint=self._tail(tr))
                     await asyncio.sleep(0.1)
         except TimeoutError:
-            what = f"{self.spec.name} does not answer after {self.spec.start_s:.0f} s"
-            raise PermanentError(what, hint=self._tail()) from None
+            what = tr("silent_after", self.spec.name, f"{self.spec.start_s:.0f}")
+            raise PermanentError(what, hint=self._tail(tr)) from None
 
     async def watch(self) -> NoReturn:
         """Start it again whenever it ends, after 1 s at first and 2 s from then on, for ever."""
-        times = 0
+        times, tr = 0, phrases()
         while True:
             if self._process is not None:
                 await self._process.wait()
-                ending, times = _ending(self._process), times + 1
+                ending, times = _ending(self._process, tr), times + 1
                 pause_s = _AGAIN_S[min(times, len(_AGAIN_S)) - 1]
-                self._say(f"{self.spec.name} {ending}; starting it again in {pause_s:g} s (see {self.spec.log})")
+                self._say(tr("again", self.spec.name, ending, f"{pause_s:g}", self.spec.log))
                 self._changed()
                 await asyncio.sleep(pause_s)
             try:
                 await self._spawn()
             except OSError as error:
-                self._say(f"{self.spec.name} cannot be started: {error}")
+                self._say(tr("cannot_start", self.spec.name, error))
 
     async def stop(self, grace_s: float) -> None:
         """SIGTERM, then SIGKILL after `grace_s`."""
@@ -98,7 +102,7 @@ class Child:
             async with asyncio.timeout(grace_s):
                 await process.wait()
         except TimeoutError:
-            self._say(f"{self.spec.name} did not stop within {grace_s:.1f} s and was killed")
+            self._say(phrases()("was_killed", self.spec.name, f"{grace_s:.1f}"))
             with suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
@@ -110,9 +114,9 @@ class Child:
         self._changed()
         return self._process
 
-    def _tail(self) -> str:
+    def _tail(self, tr: Say) -> str:
         lines = self.spec.log.read_text("utf-8", errors="replace").splitlines()[-12:]
-        return f"the end of {self.spec.log}:\n  " + "\n  ".join(lines or ["(empty)"])
+        return f"{tr('end_of', self.spec.log)}\n  " + "\n  ".join(lines or [tr("empty")])
 
 
 async def spawn(command: Sequence[str], *, output: int, stdin: int = subprocess.DEVNULL) -> asyncio.subprocess.Process:
@@ -141,7 +145,7 @@ async def ask(command: Sequence[str], *, given: str = "", bound_s: float = 60.0)
             await process.wait()
     if process.returncode != 0:
         hint = complaint.decode(errors="replace").strip()[-2000:]
-        raise PermanentError(f"`{' '.join(command)}` {_ending(process)}", hint=hint)
+        raise PermanentError(f"`{' '.join(command)}` {_ending(process, phrases())}", hint=hint)
     return out.decode()
 
 
@@ -167,6 +171,6 @@ def _dying_with(parent: int) -> Callable[[], None] | None:
     return prepare
 
 
-def _ending(process: asyncio.subprocess.Process) -> str:
+def _ending(process: asyncio.subprocess.Process, tr: Say) -> str:
     code = process.returncode or 0
-    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+    return tr("killed_by", signal.Signals(-code).name) if code < 0 else tr("ended_with", code)

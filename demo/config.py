@@ -1,12 +1,12 @@
 """Fit the packaged configuration to this machine: free ports, the demo's wires, its broker and its keys. Pure but for
-`choose_ports`, `read_people` and the copying of the folder."""
+`choose_ports` and `read_people`."""
 
 from __future__ import annotations
 
 import csv
-import shutil
 import socket
-from collections.abc import Iterator, MutableMapping
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -62,18 +62,27 @@ def choose_ports(*, free: bool) -> Ports:
     return Ports(**chosen)
 
 
-def copy_folder(source: Path, target: Path) -> None:
-    """Copy what site.toml and cloud.toml refer to (people.csv, checklists) beside them."""
-    target.mkdir(parents=True, exist_ok=True)
-    for item in source.iterdir():
-        if item.is_dir():
-            if item.name != "__pycache__":
-                shutil.copytree(item, target / item.name, dirs_exist_ok=True)
-        elif item.suffix in (".csv", ".toml") and item.name not in ("site.toml", "cloud.toml"):
-            shutil.copyfile(item, target / item.name)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Addresses:
+    """What the demo writes into site.toml and cloud.toml."""
+
+    ports: Ports
+    serial: str
+    mqtt_username: str
+    mqtt_password_file: str
+    public_key: str
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Addresses:
+        """Inverse of `asdict`. Raises KeyError, TypeError."""
+        return cls(**{**stored, "ports": Ports(**stored["ports"])})
 
 
-def fit_site(text: str, *, ports: Ports, serial: Path, mqtt_username: str, mqtt_password_file: Path) -> str:
+Slots = Iterator[tuple[MutableMapping[str, Any], str, object]]
+"""A table, its key, and what the demo writes there."""
+
+
+def fit_site(text: str, addresses: Addresses, source: str = "site.toml") -> str:
     """site.toml with the demo's addresses; comments and everything else stay.
 
     Changes `[[bus]]` `plant_tcp` (host, port) and `rs485` (serial), `[mqtt]` (url, username, password_file),
@@ -82,34 +91,77 @@ def fit_site(text: str, *, ports: Ports, serial: Path, mqtt_username: str, mqtt_
     Raises:
         ConfigError: a table that the demo needs is missing.
     """
-    document = _parse(text, "site.toml")
-    problems: list[str] = []
-    tcp = _entry(document, "bus", "plant_tcp", problems)
-    tcp["host"], tcp["port"] = HOST, ports.modbus
-    _entry(document, "bus", "rs485", problems)["serial"] = str(serial)
-    mqtt = _table(document, "mqtt", problems)
-    mqtt["url"] = f"mqtt://{HOST}:{ports.mqtt}"
-    mqtt["username"], mqtt["password_file"] = mqtt_username, str(mqtt_password_file)
-    _table(document, "web", problems)["port"] = ports.edge
-    _table(document, "cloud", problems)["url"] = f"http://{HOST}:{ports.cloud}"
-    webhooks = [entry for entry in _entries(document, "channel") if entry.get("kind") == "webhook"]
-    for entry in webhooks:
-        entry["url"] = f"http://{HOST}:{ports.receiver}/robot/{entry.get('id', 'robot')}"
-    if not webhooks:
-        problems.append('channel: the demo needs a [[channel]] with kind = "webhook"')
-    return _text(document, "site.toml", problems)
+    return _fit(text, source, lambda document, problems: _site_slots(document, addresses, problems))
 
 
-def fit_cloud(text: str, *, ports: Ports, gateway: str, public_key: str) -> str:
+def fit_cloud(text: str, addresses: Addresses, gateway: str, source: str = "cloud.toml") -> str:
     """cloud.toml with the demo's port and the gateway's public key.
 
     Changes `[cloud].port` and the `public_key` of the `[[gateway]]` whose id is `gateway`. Raises ConfigError.
     """
-    document = _parse(text, "cloud.toml")
+    return _fit(text, source, lambda document, problems: _cloud_slots(document, addresses, gateway, problems))
+
+
+def refit_site(text: str, old: Addresses, new: Addresses, source: str) -> str:
+    """An edited site.toml for other addresses: changes those that are still the demo's own, and nothing else.
+
+    Raises:
+        ConfigError: it is no TOML.
+    """
+    return _refit(text, source, *(lambda d, one=one: _site_slots(d, one, []) for one in (old, new)))
+
+
+def refit_cloud(text: str, old: Addresses, new: Addresses, gateway: str, source: str) -> str:
+    """As `refit_site`, of a cloud.toml."""
+    return _refit(text, source, *(lambda d, one=one: _cloud_slots(d, one, gateway, []) for one in (old, new)))
+
+
+def _fit(text: str, source: str, slots: Callable[[tomlkit.TOMLDocument, list[str]], Slots]) -> str:
+    document = _parse(text, source)
     problems: list[str] = []
-    _table(document, "cloud", problems)["port"] = ports.cloud
-    _entry(document, "gateway", gateway, problems)["public_key"] = public_key
-    return _text(document, "cloud.toml", problems)
+    for table, key, value in slots(document, problems):
+        table[key] = value
+    if problems:
+        raise ConfigError(source, problems)
+    return tomlkit.dumps(document)
+
+
+def _refit(text: str, source: str, *slots: Callable[[tomlkit.TOMLDocument], Slots]) -> str:
+    document = _parse(text, source)
+    for (table, key, old), (_, _, new) in zip(*(slot(document) for slot in slots), strict=True):
+        if old != new and table.get(key) == old:
+            table[key] = new
+    return tomlkit.dumps(document)
+
+
+def _site_slots(document: tomlkit.TOMLDocument, addresses: Addresses, problems: list[str]) -> Slots:
+    ports = addresses.ports
+    tcp = _entry(document, "bus", "plant_tcp", problems)
+    yield tcp, "host", HOST
+    yield tcp, "port", ports.modbus
+    yield _entry(document, "bus", "rs485", problems), "serial", addresses.serial
+    mqtt = _table(document, "mqtt", problems)
+    yield mqtt, "url", f"mqtt://{HOST}:{ports.mqtt}"
+    yield mqtt, "username", addresses.mqtt_username
+    yield mqtt, "password_file", addresses.mqtt_password_file
+    yield _table(document, "web", problems), "port", ports.edge
+    yield _table(document, "cloud", problems), "url", f"http://{HOST}:{ports.cloud}"
+    webhooks = [entry for entry in _entries(document, "channel") if entry.get("kind") == "webhook"]
+    for entry in webhooks:
+        yield entry, "url", f"http://{HOST}:{ports.receiver}/robot/{entry.get('id', 'robot')}"
+    if not webhooks:
+        problems.append('channel: the demo needs a [[channel]] with kind = "webhook"')
+
+
+def _cloud_slots(document: tomlkit.TOMLDocument, addresses: Addresses, gateway: str, problems: list[str]) -> Slots:
+    yield _table(document, "cloud", problems), "port", addresses.ports.cloud
+    yield _entry(document, "gateway", gateway, problems), "public_key", addresses.public_key
+
+
+def port_in(text: str, table: str, otherwise: int) -> int:
+    """The port that `[table]` of a file names, which a person may have changed."""
+    port = _table(_parse(text, table), table, []).get("port", otherwise)
+    return port if isinstance(port, int) else otherwise
 
 
 def gateway_id(site_text: str) -> str:
@@ -158,7 +210,12 @@ def _rows(file: Path) -> list[dict[str, str]]:
 
 def _parse(text: str, source: str) -> tomlkit.TOMLDocument:
     try:
+        tomllib.loads(text)  # its errors have words of ours
         return tomlkit.parse(text)
+    except tomllib.TOMLDecodeError as error:
+        from ..wording import say_toml
+
+        raise ConfigError(source, [say_toml(error)]) from error
     except TOMLKitError as error:
         raise ConfigError(source, [str(error)]) from error
 
@@ -182,9 +239,3 @@ def _table(document: MutableMapping[str, Any], name: str, problems: list[str]) -
         return table
     problems.append(f"{name}: the demo needs the table [{name}]")
     return {}
-
-
-def _text(document: tomlkit.TOMLDocument, source: str, problems: list[str]) -> str:
-    if problems:
-        raise ConfigError(source, problems)
-    return tomlkit.dumps(document)

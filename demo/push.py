@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
+from ..console.language import Say
+from ..console.text import nearest
 from ..errors import PermanentError, TransientError
+from .words import phrases
 
 HUMID = 82.0
 HUMIDITY = "aux_store.th1.humidity"
@@ -43,42 +47,50 @@ async def push_demo(options: PushOptions) -> list[str]:
         PermanentError: no demo runs in `data`, or the plant refuses (the message is the plant's).
         TransientError: the plant does not answer.
     """
-    plant = plant_address(options.data)
+    tr = phrases()
+    plant = plant_address(options.data, tr)
     calls: list[tuple[str, dict[str, object], str]] = []
     if options.humid is not None:
-        calls.append((f"points/{HUMIDITY}", {"value": options.humid}, f"{HUMIDITY} is held at {options.humid:g} %RH"))
+        said = tr("held", HUMIDITY, f"{options.humid:g}")
+        calls.append((f"points/{HUMIDITY}", {"value": options.humid}, said))
     if options.dry:
-        calls.append((f"points/{HUMIDITY}", {"value": None}, f"{HUMIDITY} is released"))
+        calls.append((f"points/{HUMIDITY}", {"value": None}, tr("released", HUMIDITY)))
     modes = {"ok": options.ok, "late": options.late, "dead": options.dead}
     for mode, devices in modes.items():
         extra: dict[str, object] = {"late_s": options.late_s} if mode == "late" else {}
-        calls += [(f"devices/{device}", {"mode": mode, **extra}, f"{device} is {mode}") for device in devices]
+        calls += [(f"devices/{device}", {"mode": mode, **extra}, tr(f"mode_{mode}", device)) for device in devices]
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session:
         for path, body, _ in calls:
-            await _post(session, f"{plant}api/{path}", body)
+            await _post(session, f"{plant}api/{path}", body, tr)
     return [line for _, _, line in calls]
 
 
-def plant_address(data: Path) -> str:
+def plant_address(data: Path, tr: Say) -> str:
     """The plant's page of the demo that runs in `data`. Raises PermanentError."""
-    hint = "start it with `sitewarden demo`, or name its folder with --data"
     try:
         state = json.loads((data / STATE_FILE).read_text("utf-8"))
         running, address = state["running"], state["addresses"]["plant"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PermanentError(f"no demo was started in {data}", hint=hint) from error
+        raise PermanentError(tr("not_started", data), hint=tr("start_hint")) from error
     if not running:
-        raise PermanentError(f"the demo in {data} is stopped", hint=hint)
+        raise PermanentError(tr("is_stopped", data), hint=tr("start_hint"))
     return str(address)
 
 
-async def _post(session: aiohttp.ClientSession, url: str, body: dict[str, object]) -> None:
+async def _post(session: aiohttp.ClientSession, url: str, body: dict[str, object], tr: Say) -> None:
     try:
         async with session.post(url, json=body) as response:
             answer: Any = await response.json()
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        hint = "is the demo still running?"
-        raise TransientError(f"the simulated plant does not answer at {url}: {error}", hint=hint) from error
+        raise TransientError(tr("plant_silent", url, error), hint=tr("plant_silent_hint")) from error
     if response.status != 200:
-        error = answer["error"]
-        raise PermanentError(error["message"], hint=error["hint"])
+        raise _refused(url, answer["error"], tr)
+
+
+def _refused(url: str, error: Mapping[str, str], tr: Say) -> PermanentError:
+    if error["reason"] != "no_such_device":
+        return PermanentError(error["message"], hint=error["hint"])
+    wrong, known = url.rpartition("/")[2], error["hint"].removeprefix("one of ")
+    close = nearest(wrong, known.split(", "))
+    meant = tr("did_you_mean", close) if close else ""
+    return PermanentError(tr("no_device", wrong) + meant, hint=tr("devices_here", known))

@@ -10,22 +10,39 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import aiomqtt
 
-from ..errors import PermanentError
+from ..console.language import Say
+from ..errors import ConfigError, PermanentError
 from .box import summary_lines
 from .broker import USERS, Broker, new_password, prepare_broker, write_private
 from .children import Child, ChildSpec, ask, stop_all
-from .config import HOST, DemoPerson, Ports, choose_ports, copy_folder, fit_cloud, fit_site, gateway_id, read_people
+from .config import (
+    HOST,
+    Addresses,
+    DemoPerson,
+    Ports,
+    choose_ports,
+    fit_cloud,
+    fit_site,
+    gateway_id,
+    port_in,
+    read_people,
+    refit_cloud,
+    refit_site,
+)
+from .keep import Fate, Fit, Note, plain_files, settle
 from .pins import new_pins, set_pins
 from .push import STATE_FILE
+from .words import phrases
 
 _CONFIG = Path(__file__).resolve().parent.parent / "config"
-Say = Callable[[str], None]
+Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +52,7 @@ class DemoOptions:
     Attributes:
         data: folder of everything that the demo writes; kept, so that the next start goes on.
         free_ports: take free ports everywhere, also where the default ones are free.
+        fresh: write the configuration anew, also where it was edited.
         broker: `auto` (mosquitto when installed), `mosquitto` or `amqtt`.
         config: folder with site.toml, cloud.toml and people.csv to start from.
         program: how to call sitewarden.
@@ -44,6 +62,7 @@ class DemoOptions:
 
     data: Path = Path("var/demo")
     free_ports: bool = False
+    fresh: bool = False
     broker: str = "auto"
     config: Path = _CONFIG
     program: tuple[str, ...] = (sys.executable, "-m", "sitewarden")
@@ -65,6 +84,8 @@ class _State:
     pins: dict[str, str] = field(default_factory=dict[str, str])
     pins_set: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
     mqtt_passwords: dict[str, str] = field(default_factory=dict[str, str])
+    notes: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
+    written: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def save(self) -> None:
         """Write the file, mode 0600."""
@@ -72,7 +93,7 @@ class _State:
         write_private(self.path, json.dumps(body, indent=2, ensure_ascii=False) + "\n")
 
 
-async def run_demo(options: DemoOptions, say: Say | None = None) -> None:
+async def run_demo(options: DemoOptions, say: Tell | None = None) -> None:
     """Start the demo, print where it is, and keep it running until SIGINT or SIGTERM; then stop it within ~5 s.
 
     Raises:
@@ -101,15 +122,16 @@ async def run_demo(options: DemoOptions, say: Say | None = None) -> None:
             loop.remove_signal_handler(number)
 
 
-async def _run(options: DemoOptions, say: Say) -> None:
+async def _run(options: DemoOptions, say: Tell) -> None:
     data = options.data.resolve()
     data.mkdir(parents=True, exist_ok=True)
     data.chmod(0o700)
-    with _only_one(data):
+    tr = phrases()
+    with _only_one(data, tr):
         state = _load(data / STATE_FILE)
         children: list[Child] = []
         try:
-            people = await _start(options, data, state, children, say)
+            people = await _start(options, data, state, children, say, tr)
             for line in summary_lines(
                 options.data, state.addresses, people, state.pins, state.mqtt_passwords, options.command
             ):
@@ -119,27 +141,30 @@ async def _run(options: DemoOptions, say: Say) -> None:
                     group.create_task(child.watch(), name=f"demo-{child.spec.name}")
         finally:
             if children:
-                say("stopping …")
+                say(tr("stopping"))
                 await stop_all(children)
-                say("stopped")
+                say(tr("all_stopped"))
             state.running, state.pids = False, {}
             state.save()
 
 
-async def _start(options: DemoOptions, data: Path, state: _State, children: list[Child], say: Say) -> list[DemoPerson]:
+async def _start(
+    options: DemoOptions, data: Path, state: _State, children: list[Child], say: Tell, tr: Say
+) -> list[DemoPerson]:
     """Prepare and start everything in order; `children` grows as they run."""
     ports = choose_ports(free=options.free_ports)
     state.mqtt_passwords = {user: state.mqtt_passwords.get(user) or new_password() for user in USERS}
     broker = prepare_broker(data / "broker", ports.mqtt, state.mqtt_passwords, kind=options.broker)
-    state.addresses, state.pid, state.broker = _addresses(ports, data), os.getpid(), broker.name
-    say(f"configuration for this machine in {options.data}")
-    await _configure(options, data, ports, broker)
+    state.pid, state.broker = os.getpid(), broker.name
+    say(tr("configured", options.data))
+    ports, edited = await _configure(options, data, ports, broker, state, say, tr)
+    state.addresses = _addresses(ports, data)
     people = read_people(data)
     state.pins = new_pins([person.id for person in people], state.pins)
     state.people = [asdict(person) for person in people]
     state.save()
     await set_pins(options.program, data, people, state.pins, state.pins_set)
-    say(f"PINs for {len(people)} people")
+    say(tr("pins", len(people)))
 
     async with AsyncExitStack() as stack:
         timeout = aiohttp.ClientTimeout(total=2)
@@ -152,22 +177,26 @@ async def _start(options: DemoOptions, data: Path, state: _State, children: list
 
             child = Child(spec, say, changed)
             children.append(child)
-            await child.start()
-            say(f"{spec.name:<9} runs (process {child.pid})")
+            try:
+                await child.start()
+            except PermanentError:
+                if edited and spec.name in ("edge", "cloud"):
+                    say(tr("mend_or_fresh"))
+                raise
+            say(tr("runs", f"{spec.name:<9}", child.pid))
     state.running = True
     state.save()
     return people
 
 
-async def _configure(options: DemoOptions, data: Path, ports: Ports, broker: Broker) -> None:
-    """Write site.toml, plant.json and cloud.toml into the data folder."""
-    copy_folder(options.config, data)
-    site = (options.config / "site.toml").read_text("utf-8")
-    password_file = broker.password_files["gateway"].resolve()
-    fitted = fit_site(
-        site, ports=ports, serial=data / "rs485", mqtt_username="gateway", mqtt_password_file=password_file
-    )
-    (data / "site.toml").write_text(fitted, "utf-8")
+async def _configure(
+    options: DemoOptions, data: Path, ports: Ports, broker: Broker, state: _State, say: Tell, tr: Say
+) -> tuple[Ports, bool]:
+    """Make site.toml, cloud.toml, plant.json and what they refer to ready.
+
+    Returns:
+        The ports that they name, and whether somebody edited one of them.
+    """
     plant = {
         "http_port": ports.plant,
         "modbus_port": ports.modbus,
@@ -183,9 +212,67 @@ async def _configure(options: DemoOptions, data: Path, ports: Ports, broker: Bro
     key = (await ask((*options.program, "key", "--data", str(data / "edge")))).split()
     if not key:
         raise PermanentError("`sitewarden key` printed no public key")
-    cloud = (options.config / "cloud.toml").read_text("utf-8")
-    fitted = fit_cloud(cloud, ports=ports, gateway=gateway_id(site), public_key=key[-1])
-    (data / "cloud.toml").write_text(fitted, "utf-8")
+    new = Addresses(
+        ports=ports,
+        serial=str(data / "rs485"),
+        mqtt_username="gateway",
+        mqtt_password_file=str(broker.password_files["gateway"].resolve()),
+        public_key=key[-1],
+    )
+    try:
+        edited = _settle_all(options, data, state, new, say, tr)
+    except ConfigError as error:
+        say(tr("mend_or_fresh"))
+        raise error
+    state.written = asdict(new)
+    state.save()
+    edge, cloud = ((data / name).read_text("utf-8") for name in ("site.toml", "cloud.toml"))
+    named = replace(ports, edge=port_in(edge, "web", Ports().edge), cloud=port_in(cloud, "cloud", Ports().cloud))
+    return named, edited
+
+
+def _settle_all(options: DemoOptions, data: Path, state: _State, new: Addresses, say: Tell, tr: Say) -> bool:
+    """Every file that a person may edit. Returns whether somebody edited one. Raises ConfigError."""
+    try:
+        old = Addresses.from_json(state.written)
+    except (KeyError, TypeError):
+        old = new
+    gateway = gateway_id((options.config / "site.toml").read_text("utf-8"))
+    site, cloud = str(options.data / "site.toml"), str(options.data / "cloud.toml")
+    fits: dict[str, tuple[Fit, Fit]] = {
+        "site.toml": (
+            lambda raw: fit_site(raw.decode(), new).encode(),
+            lambda raw: refit_site(_text(raw, site), old, new, site).encode(),
+        ),
+        "cloud.toml": (
+            lambda raw: fit_cloud(raw.decode(), new, gateway).encode(),
+            lambda raw: refit_cloud(_text(raw, cloud), old, new, gateway, cloud).encode(),
+        ),
+    }
+    names, edited = ["site.toml", "cloud.toml", *map(str, plain_files(options.config))], False
+    for name in names:
+        fit, refit = fits.get(name, (_as_it_is, _as_it_is))
+        note = Note(**state.notes[name]) if name in state.notes else None
+        example = options.config / name
+        done = settle(data / name, example.read_bytes(), note, fit=fit, refit=refit, fresh=options.fresh)
+        state.notes[name] = asdict(done.note)
+        state.save()  # whatever happens next, what was written here is known as ours
+        if done.fate is not Fate.WRITTEN:
+            about = done.spare.name if done.spare is not None else example
+            say(tr(f"file_{done.fate}", options.data / name, about))
+        edited = edited or done.fate in (Fate.KEPT, Fate.KEPT_OLD)
+    return edited
+
+
+def _as_it_is(raw: bytes) -> bytes:
+    return raw
+
+
+def _text(raw: bytes, source: str) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(source, [f"line {raw[: error.start].count(10) + 1}: must be UTF-8 text"]) from error
 
 
 def _specs(
@@ -248,13 +335,12 @@ async def _broker_answers(broker: Broker) -> bool:
 
 
 @contextmanager
-def _only_one(data: Path) -> Iterator[None]:
+def _only_one(data: Path, tr: Say) -> Iterator[None]:
     with (data / "demo.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            hint = "stop it with Ctrl-C in its terminal, or choose another folder with --data"
-            raise PermanentError(f"a demo already runs in {data}", hint=hint) from error
+            raise PermanentError(tr("already", data), hint=tr("already_hint")) from error
         yield
 
 
@@ -267,6 +353,8 @@ def _load(path: Path) -> _State:
             pins=dict(old["pins"]),
             pins_set=dict(old["pins_set"]),
             mqtt_passwords=dict(old["mqtt_passwords"]),
+            notes={name: dict(note) for name, note in old.get("notes", {}).items()},
+            written=dict(old.get("written", {})),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return _State(path=path)

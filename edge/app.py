@@ -37,12 +37,14 @@ from .dashboards import TABLE as MQTT_TABLE
 from .dashboards import DashboardHealth
 from .links import Links, check_links
 from .loops import Loops
+from .metas import OutputMeta
 from .outputs import TABLE as OUTPUT_TABLE
-from .outputs import OutputMeta, Outputs, Write
+from .outputs import Outputs, Write
 from .pipeline import Pipeline, PipelineHealth
 from .reloading import Reloader
 from .running import Current, Running, site_names
-from .site import Site, load_site
+from .site import Site
+from .site_reader import SiteReader
 from .status import Health, status_json
 from .supervision import ClockWatch, Notifier, feed_watchdog
 from .values import Values
@@ -51,22 +53,25 @@ from .wires import Wires
 _log = logging.getLogger(__name__)
 _CLOCK_EVERY_S = 5.0
 # Readings in a segment: columns of a few values neither pack well nor fast, so a site with many points has longer ones.
-_SEAL, _SEAL_EACH, _SEAL_MOST = 2_000, 10, 10_000
+_SEAL, _SEAL_EACH, _SEAL_MOST = 2_000, 40, 10_000
 
 
-async def run_edge(config: Path, data: Path, *, say: Callable[[str], None] = print) -> None:
+async def run_edge(
+    config: Path, data: Path, *, reader: SiteReader | None = None, say: Callable[[str], None] = print
+) -> None:
     """Run the gateway until it is cancelled; then commit what was decided and close.
 
     Args:
         config: site.toml.
         data: folder of the stores; made when missing. One daemon per folder.
+        reader: of that site.toml, when it has begun already.
         say: gets the line that tells where the pages are.
 
     Raises:
         ConfigError: before anything starts, with every problem.
         StoreError: the store failed; nothing uncommitted was announced.
     """
-    site = load_site(config, data)
+    site = await asyncio.to_thread((reader or SiteReader(config, data)).result)
     check_links(site)
     for warning in site.warnings:
         _log.warning("%s: %s", config, warning)
@@ -174,7 +179,8 @@ def _ingest(
     history: History,
 ) -> MqttLink:
     """Old readings go to the history alone: the rules would take them for signs of life."""
-    return MqttLink(spec, devices, sink, health, stored=history.flush, late=history.add)
+    late, full = history.add, history.is_behind
+    return MqttLink(spec, devices, sink, health, stored=history.flush, late=late, full=full)
 
 
 def _write(wires: Wires) -> Write:

@@ -45,9 +45,9 @@ def find_problems(document: Document, points: Mapping[str, Point]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def find_warnings(document: Document) -> list[str]:
-    """What works but will hurt."""
-    return [*_weak_buses(document), *_weak_links(document), *_idle(document)]
+def find_warnings(document: Document, points: Mapping[str, Point]) -> list[str]:
+    """What works but will hurt. Args: points: of every device, by id."""
+    return [*_weak_buses(document), *_weak_links(document), *_idle(document), *_unlimited(document, points)]
 
 
 # --- addresses and files ---
@@ -423,3 +423,27 @@ def _idle(document: Document) -> Iterator[str]:
     for i, channel in document.repeated["channel"]:
         if channel.id not in told:
             yield f"channel[{i}]: nobody is told through it: alerts.channels does not name it"
+
+
+def _unlimited(document: Document, points: Mapping[str, Point]) -> Iterator[str]:
+    """A gas that nobody is told of, however much of it there is."""
+    alarms = {alarm.point: (i, alarm) for i, alarm in document.repeated["alarm"]}
+    places = dict(_places(document))
+    for name, point in points.items():
+        i, alarm = alarms.get(name, (0, None))
+        if point.quantity != "gas" or (alarm and any((alarm.lolo, alarm.lo, alarm.hi, alarm.hihi))):
+            continue
+        path = f"alarm[{i}]" if alarm else places[name] if name in places else places[name.rpartition(".")[0]]
+        needed = "set hi, or lo for oxygen" if alarm else "add an [[alarm]] with hi, or lo for oxygen"
+        yield f"{path}: gas point {name} has no alarm limits, so no concentration raises an alarm: {needed}"
+
+
+def _places(document: Document) -> Iterator[tuple[str, str]]:
+    """Where a device, or a point that has a table of its own, stands, by id."""
+    for i, device in document.repeated["device"]:
+        yield f"{device.area}.{device.id}", f"device[{i}]"
+        for j, channel in enumerate(device.channel):
+            yield f"{device.area}.{device.id}.{channel.name}", f"device[{i}].channel[{j}]"
+    for i, device in document.repeated["mqtt_device"]:
+        for j, point in enumerate(device.point):
+            yield f"{device.area}.{device.id}.{point.name}", f"mqtt_device[{i}].point[{j}]"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,12 +17,9 @@ from pydantic import BaseModel, ValidationError
 from ..errors import ConfigError
 from ..sensors.profiles import Catalogue, open_catalogue
 from ..serving.people import EVERYWHERE, Person, load_people
+from ..toml_file import AS_UTF8, read_toml
 from .models import REPEATED, REQUIRED, SINGLE, AlarmTable, DeviceChannelTable, LevelTable, MqttPointTable
-from .wording import LIMITS, add_key, nearest, say_shape, say_toml, say_unknown_table, show, suggest
-
-_MOST_BYTES = 1 << 20
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
-_AS_UTF8 = "save the file as UTF-8"
+from .wording import LIMITS, add_key, nearest, say_shape, say_unknown_table, show, suggest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,15 +111,8 @@ def read_document(path: Path) -> tuple[Document, list[str]]:
     Raises:
         ConfigError: the file cannot be read, or is not TOML.
     """
-    data = _read(path)
-    text = _decode(path, data)
-    try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(str(path), [say_toml(error)]) from error
-    except (ValueError, RecursionError) as error:
-        what = "a number with too many digits" if isinstance(error, ValueError) else "too many lists in one another"
-        raise ConfigError(str(path), [f"file: holds {what}"]) from error
+    file = read_toml(path, example="site.toml", missing="a first one: copy config/site.toml and edit it")
+    raw = file.raw
     problems: list[str] = []
     single = {name: _single(name, raw, problems) for name in SINGLE}
     repeated = {name: _repeated(name, raw, problems) for name in REPEATED}
@@ -133,40 +122,13 @@ def read_document(path: Path) -> tuple[Document, list[str]]:
         single=single,
         repeated=repeated,
         parts={name: _parts(name, raw) for name in (*SINGLE, *REPEATED)},
-        text=text,
+        text=file.text,
         raw=raw,
         people=_people(path, single, raw, problems),
         catalogue=_catalogue(path, single, problems),
-        revision=hashlib.sha256(data).hexdigest()[:12],
+        revision=hashlib.sha256(file.data).hexdigest()[:12],
     )
     return document, problems
-
-
-def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            data = file.read(_MOST_BYTES + 1)
-    except FileNotFoundError:
-        raise ConfigError(str(path), ["file: is missing (a first one: copy config/site.toml and edit it)"]) from None
-    except IsADirectoryError:
-        raise ConfigError(str(path), ["file: is a folder: name the file in it, such as site.toml"]) from None
-    except OSError as error:
-        raise ConfigError(str(path), [f"file: cannot be read: {error.strerror}"]) from error
-    if len(data) > _MOST_BYTES:
-        raise ConfigError(str(path), [f"file: is no site.toml: it is larger than {_MOST_BYTES >> 10} KiB"])
-    return data
-
-
-def _decode(path: Path, data: bytes) -> str:
-    """UTF-8, with or without a byte order mark; editors of Windows write one."""
-    if data.startswith(_UTF16):
-        raise ConfigError(str(path), [f"line 1: must be UTF-8 text, not UTF-16: {_AS_UTF8}"])
-    try:
-        return data.decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        got = f"(got byte 0x{data[error.start]:02x})"
-        raise ConfigError(str(path), [f"line {line}: must be UTF-8 text: {_AS_UTF8} {got}"]) from error
 
 
 def _single(name: str, raw: Mapping[str, Any], problems: list[str]) -> Any:
@@ -316,7 +278,7 @@ def _people(
         return load_people(path.parent / name, judge)
     except ConfigError as error:
         if isinstance(error.__cause__, UnicodeDecodeError):
-            problems.append(f"{name}: must be UTF-8 text: {_AS_UTF8}; a spreadsheet calls it CSV UTF-8")
+            problems.append(f"{name}: must be UTF-8 text: {AS_UTF8}; a spreadsheet calls it CSV UTF-8")
             return None
         problems += [_people_problem(name, problem) for problem in error.problems]
     return _people_as_meant(path.parent / name, judge)

@@ -21,6 +21,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from ..console.gateways import LONGEST_PATH, SOCKET, short
 from ..errors import PermanentError, RefusedError, TransientError
 from ..sensors.buses import TCP_UNIT_IDS, BusSpec, ReplyError, UnitHealth, UnitSpec
 from ..sensors.registers import Block, Table
@@ -32,9 +33,6 @@ from .wires import Wires
 
 _log = logging.getLogger(__name__)
 
-SOCKET = "control.sock"
-LONGEST_PATH = 107
-"""Bytes of a Unix socket's path, without the zero that ends it (unix(7))."""
 _BODY_BYTES = 16 * 1024
 _READS_AT_ONCE = 8
 _MOST_MS = 5_000  # nobody else on the wire is asked meanwhile
@@ -138,7 +136,7 @@ class Control:
     async def _reload(self, request: web.Request) -> web.Response:
         await body(request, {})
         outcome = await self._reload_site(_console(request), "gateway")
-        return web.json_response(outcome.to_json(), status=422 if outcome.problems else 200)
+        return web.json_response(outcome.told(), status=422 if outcome.problems else 200)
 
     async def _list_outputs(self, _: web.Request) -> web.Response:
         return web.json_response({"outputs": await self._outputs.views()})
@@ -148,7 +146,7 @@ class Control:
         try:
             await self._outputs.set(request.match_info["output"], fields["state"], _console(request))
         except OutputError as error:
-            return _not_answered(error.why, error.message, error.code)
+            return _not_answered(error.why, error.message, error.code, hint=error.hint)
         return web.json_response({"state": fields["state"]})
 
 
@@ -188,9 +186,9 @@ def _number(fields: Mapping[str, Any], name: str, low: int, high: int) -> int:
     return value
 
 
-def _not_answered(why: str, message: str, code: int) -> web.Response:
+def _not_answered(why: str, message: str, code: int, *, hint: str = "") -> web.Response:
     """The request was right, and the wire did not give what it asked for."""
-    return web.json_response({"error": {"why": why, "message": message, "code": code}})
+    return web.json_response({"error": {"why": why, "message": message, "code": code, "hint": hint}})
 
 
 def _console(request: web.Request) -> str:
@@ -230,12 +228,12 @@ async def ask_gateway(data: Path, method: str, path: str, fields: Any = None) ->
         TransientError: it does not answer.
     """
     place = data / SOCKET
-    if len(os.fsencode(place)) > LONGEST_PATH:
+    if len(os.fsencode(short(place))) > LONGEST_PATH:
         hint = "name it by a shorter path, such as a relative one"
         raise PermanentError(f"{place}: the path of a socket may have {LONGEST_PATH} bytes", hint=hint)
     try:
         async with (
-            aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(place))) as session,
+            aiohttp.ClientSession(connector=aiohttp.UnixConnector(short(place))) as session,
             session.request(
                 method, f"http://gateway{path}", json=fields, timeout=aiohttp.ClientTimeout(total=2 * _ASK_S)
             ) as answer,

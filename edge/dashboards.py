@@ -22,9 +22,10 @@ from urllib.parse import urlsplit
 import aiomqtt
 
 from ..sync.journal import Journal, Record, StateTable
-from ..words import Instant, Point, mono_s, now, utc_text
+from ..words import Instant, mono_s, now, utc_text
 from .alarms.rules import Rule
 from .alarms.table import alarm_events_after, stored_alarms
+from .metas import PointMeta
 from .values import Values, reading_view
 
 _log = logging.getLogger(__name__)
@@ -109,34 +110,6 @@ class DashboardHealth:
             self.since = now()
             _log.log(logging.INFO if state == "up" else logging.WARNING, "broker %s %s", state, error)
         self.state, self.error = state, error
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PointMeta:
-    """What `…/meta` says of a point."""
-
-    point: Point
-    area: str
-    area_name: str
-    stale_s: float
-    limits: Mapping[str, float | None]
-
-    def to_json(self) -> dict[str, Any]:
-        """Payload of the meta topic."""
-        point = self.point
-        return {
-            "id": point.id,
-            "name": point.name,
-            "name_en": point.name_en,
-            "unit": point.unit,
-            "quantity": point.quantity,
-            "area": self.area,
-            "area_name": self.area_name,
-            "stale_s": self.stale_s,
-            "limits": dict(self.limits),
-            "low": point.low,
-            "high": point.high,
-        }
 
 
 class Dashboards:

@@ -1,26 +1,31 @@
-"""The configuration as it will be used: defaults filled in, every number with its unit. Pure."""
+"""The configuration as it will be used: defaults filled in, every number with its unit."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from ..sensors.buses import BusKind, BusSpec
-from ..sensors.mqtt_ingest import MqttDevice
+from ..sensors.mqtt_words import MqttDevice
 from ..words import Point
 from .alarms.rules import Kind, Level, Rule
+from .polled import Polled
 from .site import Site
 
 
 def describe(site: Site) -> Iterator[str]:
-    """One line for each thing that was decided: gateway, channels, buses, devices, alarms."""
+    """One line for each thing that was decided: gateway, channels, buses, devices, points, alarms.
+
+    Reads the profiles of the site once more.
+    """
     gateway = site.gateway
     kept = f"readings wait {gateway.flush_s:g} s in memory, trends are kept {gateway.keep_days} days"
     yield f"gateway {gateway.id}: {kept}"
     for channel in site.channels:
         used = "" if channel.id in site.alerts.channels else ", not in use"
         yield f"channel {channel.id}: {channel.kind}, answers within {channel.timeout_s:g} s{used}"
+    polled = Polled(site)
     for bus in site.buses:
-        yield from _bus(bus)
+        yield from _bus(bus, polled)
     points = {meta.point.id: meta.point for meta in site.points}
     for device in site.mqtt_devices:
         yield _mqtt_device(device, points)
@@ -28,7 +33,7 @@ def describe(site: Site) -> Iterator[str]:
         yield from _rule(rule)
 
 
-def _bus(bus: BusSpec) -> Iterator[str]:
+def _bus(bus: BusSpec, polled: Polled) -> Iterator[str]:
     serial = bus.kind is BusKind.RTU
     wire = f"{bus.serial} {bus.baud} baud 8{bus.parity}{bus.stopbits}" if serial else f"{bus.host}:{bus.port}"
     late = f", late replies until {bus.late_max_ms} ms" if bus.kind.is_rtu else ""
@@ -36,8 +41,9 @@ def _bus(bus: BusSpec) -> Iterator[str]:
     yield f"bus {bus.id}: {bus.kind} {wire}, timeout {bus.timeout_ms} ms{late}{silence}"
     for unit in bus.units:
         timeout_ms = bus.timeout_s(unit) * 1000
-        polled = f"polled every {unit.poll_s:g} s, timeout {timeout_ms:g} ms"
-        yield f"device {unit.device}: unit id {unit.unit_id} on bus {bus.id}, {polled}"
+        every = f"polled every {unit.poll_s:g} s, timeout {timeout_ms:g} ms"
+        yield f"device {unit.device}: unit id {unit.unit_id} on bus {bus.id}, {every}"
+        yield from polled.describe(unit)
 
 
 def _mqtt_device(device: MqttDevice, points: dict[str, Point]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
 
 from ..sensors.fitting import Channel, Problem, Setting, fit
@@ -17,14 +17,19 @@ def fit_device(document: Document, device: Part) -> tuple[Profile, tuple[Problem
     A key that is broken in shape counts as not given.
     """
     entry: DeviceTable = device.entry
-    setting = Setting(
+    channels = ((part.index, part.entry) for part in split_channels(device))
+    return fit(document.catalogue[entry.profile], setting_of(entry, channels))
+
+
+def setting_of(entry: DeviceTable, channels: Iterable[tuple[int, DeviceChannelTable]]) -> Setting:
+    """What a `[[device]]` says beyond its profile. Args: channels: its `[[device.channel]]` tables by index."""
+    return Setting(
         variant=entry.variant or "",
         gas=entry.gas or "",
         unit=entry.unit or "",
         only=tuple(entry.only) if entry.only else None,
-        channels=tuple(_channels(device)),
+        channels=tuple(_channels(channels)),
     )
-    return fit(document.catalogue[entry.profile], setting)
 
 
 def knows_its_points(document: Document, device: Part) -> bool:
@@ -36,13 +41,12 @@ def knows_its_points(document: Document, device: Part) -> bool:
     return not problems and not missing and device.broken.isdisjoint(("variant", "only", "channel"))
 
 
-def _channels(device: Part) -> Iterator[Channel]:
-    for part in split_channels(device):
-        entry: DeviceChannelTable = part.entry
+def _channels(channels: Iterable[tuple[int, DeviceChannelTable]]) -> Iterator[Channel]:
+    for index, entry in channels:
         if None in (entry.input, entry.name, entry.quantity, entry.low, entry.high):
             continue
         yield Channel(
-            index=part.index,
+            index=index,
             register=entry.input,
             name=entry.name,
             name_zh=entry.label or "",

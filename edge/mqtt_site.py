@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
 
-from ..sensors.mqtt_ingest import LinkSpec, MqttCredentials, MqttDevice, MqttPoint
 from ..sensors.mqtt_presets import expand
-from ..sensors.mqtt_words import OFFLINE, ONLINE
+from ..sensors.mqtt_words import OFFLINE, ONLINE, LinkSpec, MqttCredentials, MqttDevice, MqttPoint
 from .config import Document
 from .models import MqttDeviceTable, MqttPointTable
 

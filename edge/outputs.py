@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ..errors import RefusedError, TransientError
 from ..sensors.buses import Answer, ReplyError
 from ..sync.journal import Draft, Journal, Record, StateTable
 from ..words import now
+from .metas import OutputMeta
 
 _WAIT_S = 30.0
 
@@ -45,26 +46,6 @@ TABLE = StateTable(name="output", version=1, schema=SCHEMA, tables=("output_stat
 def stored_outputs(connection: sqlite3.Connection) -> dict[str, dict[str, Any]]:
     """By id: `state` as it was confirmed last (None when the last write was not), `tried`, `by`, `at`, `why`."""
     return {name: json.loads(data) for name, data in connection.execute("SELECT id, data FROM output_state")}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutputMeta:
-    """One output of the site.
-
-    Attributes:
-        id: `area.device.output`.
-        device: `area.device`, on `bus`.
-        states: names of what it can be, in the profile's order.
-    """
-
-    id: str
-    bus: str
-    area: str
-    device: str
-    output: str
-    name: str
-    name_en: str
-    states: tuple[str, ...]
 
 
 Write = Callable[[OutputMeta, str], Awaitable[Answer]]
@@ -163,11 +144,17 @@ class OutputError(TransientError):
 def _failed(name: str, error: ReplyError | RefusedError | TimeoutError) -> OutputError:
     match error:
         case ReplyError():
-            return OutputError(error.why, f"{name}: {error.message}", code=error.code)
+            return OutputError(error.why, _about(name, error.message), code=error.code)
         case RefusedError():  # the configuration changed meanwhile
-            return OutputError(error.reason, f"{name}: {error.message}")
+            return OutputError(error.reason, _about(name, error.message))
         case _:
             return OutputError("timeout", f"{name}: the bus did not come to it within {_WAIT_S:g} s")
+
+
+def _about(name: str, message: str) -> str:
+    """The message with the output's name before it, unless it begins with that or with the device's name."""
+    device = name.rpartition(".")[0]
+    return message if re.match(rf"{re.escape(device)}\b", message) else f"{name}: {message}"
 
 
 def _draft(kind: str, actor: str, body: dict[str, Any]) -> Draft:

@@ -10,12 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from pydantic import BaseModel
-
 from ..sensors.buses import BusSpec, UnitSpec
+from .alarms.rules import Rule
 from .links import links_of
-from .models import SINGLE
 from .site import Site
+from .tables import SINGLE, Table, changed
 
 NEEDS_RESTART: Mapping[str, tuple[str, ...]] = {
     "site": ("id",),
@@ -26,6 +25,19 @@ NEEDS_RESTART: Mapping[str, tuple[str, ...]] = {
 _SECRET = {("channel", "url")}
 _PRIVATE = ("name", "name_en", "phone")
 _ORDER = ("area", "bus", "device", "broker", "mqtt_device", "alarm", "channel")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Count:
+    """How many of a kind came, went, are different, and go on as they were."""
+
+    added: int = 0
+    removed: int = 0
+    changed: int = 0
+    untouched: int = 0
+
+
+NOTHING = Count()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +54,8 @@ class Changes:
         cloud: where headquarters is.
         renamed: the site has another name.
         revision: the file has other bytes.
+        devices: `changed` are also those whose wire or broker is another one, which are interrupted.
+        rules: of the alarms.
     """
 
     lines: tuple[str, ...] = ()
@@ -54,6 +68,8 @@ class Changes:
     cloud: bool = False
     renamed: bool = False
     revision: bool = False
+    devices: Count = NOTHING
+    rules: Count = NOTHING
 
     def __bool__(self) -> bool:
         """Whether there is anything to apply or to record. Nothing is applied that has no words."""
@@ -78,7 +94,28 @@ def diff(old: Site, new: Site) -> Changes:
         cloud=old.cloud != new.cloud,
         renamed=(old.site.name, old.site.name_en) != (new.site.name, new.site.name_en),
         revision=old.revision != new.revision,
+        devices=_count(_devices(old), _devices(kept)),
+        rules=_count(_rules(old), _rules(kept)),
     )
+
+
+def _count(old: Mapping[str, object], new: Mapping[str, object]) -> Count:
+    both = old.keys() & new.keys()
+    changed = sum(old[name] != new[name] for name in both)
+    added, removed = len(new.keys() - both), len(old.keys() - both)
+    return Count(added=added, removed=removed, changed=changed, untouched=len(both) - changed)
+
+
+def _devices(site: Site) -> dict[str, object]:
+    """Every device with everything that its readings hang on."""
+    wired = {unit.device: (unit, replace(bus, units=())) for bus in site.buses for unit in bus.units}
+    brokers = {device.device: (device, link) for link, devices in site.mqtt_links for device in devices}
+    tables = {f"{table.area}.{table.id}": table for name in ("device", "mqtt_device") for table in site.tables[name]}
+    return {name: (table, wired.get(name), brokers.get(name)) for name, table in tables.items()}
+
+
+def _rules(site: Site) -> dict[str, Rule]:
+    return {rule.id: replace(rule, revision="") for rule in site.rules}
 
 
 def keep_fixed(old: Site, new: Site) -> Site:
@@ -86,7 +123,7 @@ def keep_fixed(old: Site, new: Site) -> Site:
     kept = {}
     for name, keys in NEEDS_RESTART.items():
         running = getattr(old, name)
-        kept[name] = getattr(new, name).model_copy(update={key: getattr(running, key) for key in keys})
+        kept[name] = changed(getattr(new, name), {key: getattr(running, key) for key in keys})
     tables = {**new.tables, **{name: (table,) for name, table in kept.items()}}
     return replace(new, tables=tables, **kept)
 
@@ -112,7 +149,7 @@ def _meaning(site: Site) -> tuple[object, ...]:
     """What the site does, whatever the order and the comments of the file."""
     return (
         {meta.point.id: meta for meta in site.points},
-        {rule.id: replace(rule, revision="") for rule in site.rules},
+        _rules(site),
         {bus.id: replace(bus, units=()) for bus in site.buses},
         _units(site.buses),
         {device.device: device for device in site.mqtt_devices},
@@ -148,10 +185,9 @@ def _repeated(name: str, old: Sequence[Any], new: Sequence[Any]) -> Iterator[str
             yield f"{name} {_label(entry)}: added"
 
 
-def _fields(table: str, old: BaseModel, new: BaseModel) -> Iterator[str]:
-    for key in type(new).model_fields:
+def _fields(table: str, old: Table, new: Table) -> Iterator[str]:
+    for key, after in vars(new).items():
         before: Any = getattr(old, key, None)
-        after: Any = getattr(new, key)
         if before == after:
             continue
         if _is_tables(before) and _is_tables(after):
@@ -163,7 +199,7 @@ def _fields(table: str, old: BaseModel, new: BaseModel) -> Iterator[str]:
 
 
 def _is_tables(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(entry, BaseModel) and _key(entry) for entry in value)
+    return isinstance(value, list) and all(isinstance(entry, Table) and _key(entry) for entry in value)
 
 
 def _key(entry: Any) -> str:
@@ -188,8 +224,8 @@ def _show(value: Any) -> str:
             return ", ".join(map(_show, value))
         case dict():
             return "{" + ", ".join(f"{key} = {_show(inner)}" for key, inner in value.items()) + "}"
-        case BaseModel():
-            fields = {key: inner for key in type(value).model_fields if (inner := getattr(value, key)) is not None}
+        case Table():
+            fields = {key: inner for key, inner in vars(value).items() if inner is not None}
             if fields.keys() == {"limit"}:
                 return _show(fields["limit"])
             return "{" + ", ".join(f"{key} = {_show(inner)}" for key, inner in fields.items()) + "}"

@@ -12,7 +12,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -21,8 +21,9 @@ from ..serving.notify import Notifier
 from ..sync.journal import Draft
 from ..words import now
 from .links import check_links
-from .reload import Changes, diff
-from .site import Site, load_site
+from .reload import NOTHING, Changes, Count, diff
+from .site import Site
+from .site_reader import read_site
 
 _log = logging.getLogger(__name__)
 
@@ -38,19 +39,26 @@ class Outcome:
     """What became of a reload.
 
     Attributes:
+        file: that was read.
+        revision: that runs now.
+        is_new: the file has another revision than the one before.
         changes: in words; empty when nothing was different.
         needs_restart: keys that were changed, and count from the next start on.
         problems: of a refused file; nothing was changed then.
-        revision: that runs now.
+        devices, rules: how many came, went, are different, and go on as they were.
     """
 
+    file: Path
     revision: str
+    is_new: bool = False
     changes: tuple[str, ...] = ()
     needs_restart: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    devices: Count = NOTHING
+    rules: Count = NOTHING
 
     def to_json(self) -> dict[str, Any]:
-        """As the API and the control socket answer."""
+        """As the API answers."""
         if self.problems:
             return {"problems": list(self.problems)}
         return {
@@ -58,6 +66,13 @@ class Outcome:
             "needs_restart": list(self.needs_restart),
             "revision": self.revision,
         }
+
+    def told(self) -> dict[str, Any]:
+        """As the control socket answers: who may use it may know the machine's paths."""
+        about = {**self.to_json(), "file": str(self.file.resolve()), "revision": self.revision}
+        if self.problems:
+            return about
+        return {**about, "is_new": self.is_new, "devices": asdict(self.devices), "rules": asdict(self.rules)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +180,15 @@ class Reloader:
             _log.exception("%s: defect", self._path)
             return await self._refuse(request, (f"file: cannot be used: {type(error).__name__}: {error}",))
         self._refused = ("", ())
-        outcome = Outcome(revision=new.revision, changes=changes.lines, needs_restart=changes.needs_restart)
+        outcome = Outcome(
+            file=self._path,
+            revision=new.revision,
+            is_new=changes.revision,
+            changes=changes.lines,
+            needs_restart=changes.needs_restart,
+            devices=changes.devices,
+            rules=changes.rules,
+        )
         for warning in new.warnings if changes else ():
             _log.warning("%s: %s", self._path, warning)
         for key in changes.needs_restart:
@@ -186,8 +209,8 @@ class Reloader:
         return outcome
 
     def _read(self, old: Site) -> tuple[Site, Changes]:
-        """On a thread of its own: a large site takes a while, and the polls must not wait for it."""
-        new = load_site(self._path, self._data)
+        """On a thread of its own: the polls must not wait for it."""
+        new = read_site(self._path, self._data)
         check_links(new)
         return new, diff(old, new)
 
@@ -201,4 +224,4 @@ class Reloader:
             told = [_GOT.sub("", problem) for problem in problems[:_MOST_PROBLEMS]]
             body = {"problems": told, "more": max(0, len(problems) - len(told)), "revision": running, "by": request.by}
             await self._commit(Draft(kind="config.refused", at=now(), actor=request.actor, body=body))
-        return Outcome(revision=running, problems=problems)
+        return Outcome(file=self._path, revision=running, problems=problems)

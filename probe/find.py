@@ -13,12 +13,15 @@ import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ..console.language import Say
+from ..console.words import reason_text
 from ..sensors.buses import BusKind, BusSpec
-from ..sensors.identify import Answers, identify_reads, match
+from ..sensors.identify import Answers, Match, Reason, identify_reads, match, name_lookalikes
 from ..sensors.profile import Label, Profile
 from ..sensors.registers import Block, Register, Table, decode
 from ..words import Quality
 from .interpret import Advice, Tally
+from .words import ALL
 
 HELLO_FIRST_UNITS = range(1, 21)
 AUTO_BAUDS = (9600, 4800, 19200, 2400, 115200, 38400)
@@ -73,14 +76,14 @@ class Candidate:
         variant: of the profile; "" for the profile itself.
         score: 0..100, see `identify.Match`.
         bits: how unlikely it is that random words would decode as well; between equal scores it decides.
-        reasons: for a person, one line each.
+        reasons: the weightiest first.
     """
 
     profile: Profile
     variant: str
     score: int
     bits: float
-    reasons: tuple[str, ...]
+    reasons: tuple[Reason, ...]
     values: tuple[Value, ...]
 
 
@@ -107,14 +110,14 @@ def candidates(
     profiles: Collection[Profile], answers: Answers, *, unit_id: int, setting: Setting | None
 ) -> tuple[Candidate, ...]:
     """Profiles that fit by half or so, the best first."""
-    judged = (_judge(profile, answers, unit_id, setting) for profile in profiles)
+    found = name_lookalikes({profile.id: match(profile, answers, unit_id) for profile in profiles})
+    judged = (_judge(profile, found[profile.id], answers, unit_id, setting) for profile in profiles)
     return tuple(
         sorted((c for c in judged if c.score >= WORTH_SHOWING), key=lambda c: (-c.score, -c.bits, c.profile.id))
     )
 
 
-def _judge(profile: Profile, answers: Answers, unit_id: int, setting: Setting | None) -> Candidate:
-    found = match(profile, answers, unit_id)
+def _judge(profile: Profile, found: Match, answers: Answers, unit_id: int, setting: Setting | None) -> Candidate:
     mapped = next((v.profile for v in profile.variants if v.id == found.variant), profile)
     words = _words(answers)
     values: list[Value] = []
@@ -221,27 +224,30 @@ def main_setting(units: Sequence[FoundUnit]) -> Setting | None:
     return max(dict.fromkeys(seen), key=seen.count, default=None)
 
 
-def snippet(spec: BusSpec, units: Sequence[FoundUnit], place: SnippetPlace, advice: Advice | None) -> str:
+def snippet(spec: BusSpec, units: Sequence[FoundUnit], place: SnippetPlace, advice: Advice | None, tr: Say) -> str:
     """Lines to append to a site.toml: one `[[bus]]`, and a `[[device]]` for each unit that is new and known."""
     setting = main_setting(units)
-    lines = [*_bus_lines(spec, place, setting, advice), ""] if place.with_bus else []
+    lines = [*_bus_lines(spec, place, setting, advice, tr), ""] if place.with_bus else []
     taken = set(place.taken)
     for unit in units:
         if unit.device:
-            lines += [f"# unit {unit.unit_id} is {unit.device} already", ""]
+            lines += [f"# {tr('unit_is', unit.unit_id, unit.device)}", ""]
         elif spec.kind is BusKind.RTU and unit.setting != setting:
-            lines += [f"# unit {unit.unit_id} answers at {unit.setting}: set it to {setting} first", ""]
+            lines += [f"# {tr('unit_elsewhere', unit.unit_id, unit.setting, setting)}", ""]
         elif unit.candidates is None:
-            lines += [f"# unit {unit.unit_id} answers; it was not asked what it is", ""]
+            lines += [f"# {tr('unit_not_asked', unit.unit_id)}", ""]
         elif unit.best is None:
             look = f"sitewarden probe read --unit {unit.unit_id} --holding 0"
-            lines += [f"# unit {unit.unit_id} answers, but fits no profile: look at it with `{look}`", ""]
+            near = ", ".join(f"{c.profile.id} {c.score} %" for c in unit.candidates[:4])
+            lines += [f"# {tr('unit_unknown', unit.unit_id, look)}{tr('nearest', near) if near else ''}", ""]
         else:
-            lines += [*_device_lines(unit, unit.best, place, taken), ""]
+            lines += [*_device_lines(unit, unit.best, place, taken, tr), ""]
     return "\n".join(lines)
 
 
-def _bus_lines(spec: BusSpec, place: SnippetPlace, setting: Setting | None, advice: Advice | None) -> list[str]:
+def _bus_lines(
+    spec: BusSpec, place: SnippetPlace, setting: Setting | None, advice: Advice | None, tr: Say
+) -> list[str]:
     lines = ["[[bus]]", f"id = {_text(place.bus)}", f"kind = {_text(spec.kind)}"]
     if spec.kind is BusKind.RTU and setting is not None:
         lines += [f"serial = {_text(spec.serial)}", f"baud = {setting.baud}", f"parity = {_text(setting.parity)}"]
@@ -254,7 +260,7 @@ def _bus_lines(spec: BusSpec, place: SnippetPlace, setting: Setting | None, advi
     lines.append(f"timeout_ms = {timeout_ms}")
     if spec.kind.is_rtu:
         late_ms = max(advice.late_max_ms or 0, _SAFE_LATE_MS, timeout_ms)
-        lines.append(f"late_max_ms = {late_ms}   # measure it: sitewarden probe watch --long")
+        lines.append(f"late_max_ms = {late_ms}   # {tr('measure_it')}")
     return lines
 
 
@@ -262,30 +268,34 @@ _LEAST_TIMEOUT_MS = 300  # a scan asks each unit a few times only
 _SAFE_LATE_MS = 1500  # the default of site.toml
 
 
-def _device_lines(unit: FoundUnit, best: Candidate, place: SnippetPlace, taken: set[str]) -> list[str]:
+def _device_lines(unit: FoundUnit, best: Candidate, place: SnippetPlace, taken: set[str], tr: Say) -> list[str]:
     name = base = f"{place.bus}_unit{unit.unit_id}"[:36]
     number = 2
     while name in taken:
         name, number = f"{base}_{number}", number + 1
     taken.add(name)
-    values = ", ".join(shown(v) for v in best.values if v.value is not None)
+    values = tr("comma").join(shown(v, tr) for v in best.values if v.value is not None)
     others = ", ".join(f"{c.profile.id} {c.score} %" for c in (unit.candidates or ())[:4] if c is not best)
     return [
         f"[[device]]   # {values}",
-        f"id = {_text(name)}   # name it after what it watches",
-        f"area = {_text(place.area)}   # where it hangs",
+        f"id = {_text(name)}   # {tr('name_it')}",
+        f"area = {_text(place.area)}   # {tr('where_it_hangs')}",
         f"bus = {_text(place.bus)}",
         f"unit_id = {unit.unit_id}",
-        f"profile = {_text(best.profile.id)}   # {best.score} %" + (f"; also possible: {others}" if others else ""),
+        f"profile = {_text(best.profile.id)}   # {best.score} %" + (tr("also_possible", others) if others else ""),
         *([f"variant = {_text(best.variant)}"] if best.variant else []),
         f"poll_s = {min(POLL_S, best.profile.longest_poll_s)}",
     ]
 
 
-def shown(value: Value) -> str:
+def shown(value: Value, tr: Say) -> str:
     """`湿度 humidity 58.3 %RH`, or why there is no value."""
     label = value.label
-    number = value.why if value.value is None else f"{value.value:.{label.decimals}f} {label.unit}".rstrip()
+    number = (
+        f"({reason_text(value.why, tr, ALL)})"
+        if value.value is None
+        else f"{value.value:.{label.decimals}f} {label.unit}".rstrip()
+    )
     return f"{label.name_zh} {label.name_en} {number}"
 
 

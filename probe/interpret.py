@@ -16,7 +16,7 @@ HUGE = 1e9
 TINY = 1e-6
 GATEWAY_EXCEPTIONS = (10, 11)  # a TCP gateway says so for a unit that is not there; no unit has answered
 
-# --- addresses ---
+# --- addresses: a ValueError's arguments are a phrase of the probe and what it is about ---
 
 _DIGITS = {"0": Table.COIL, "1": Table.DISCRETE, "3": Table.INPUT, "4": Table.HOLDING}
 
@@ -26,9 +26,9 @@ def parse_address(text: str) -> int:
     try:
         address = int(text, 0) if text.lower().startswith("0x") else int(text)
     except ValueError:
-        raise ValueError(f"an address is 0..65535 or 0x0000..0xFFFF (got {text!r})") from None
+        raise ValueError("bad_address", text) from None
     if not 0 <= address < ADDRESSES:
-        raise ValueError(f"an address is 0..65535 or 0x0000..0xFFFF (got {text!r})")
+        raise ValueError("bad_address", text)
     return address
 
 
@@ -38,8 +38,7 @@ def parse_register(text: str) -> tuple[Table, int]:
     table = _DIGITS.get(text[:1])
     number = int(text[1:]) if text.isascii() and text.isdigit() and len(text) in (5, 6) else 0
     if table is None or not 1 <= number <= ADDRESSES:
-        wanted = "a register number has 5 or 6 digits: 4xxxx holding, 3xxxx input, 1xxxx discrete, 0xxxx coil, from 1"
-        raise ValueError(f"{wanted} (got {text!r})")
+        raise ValueError("bad_register", text)
     return table, number - 1
 
 
@@ -49,10 +48,10 @@ def parse_ranges(text: str, low: int, high: int) -> tuple[int, ...]:
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise ValueError(f"numbers and ranges such as 1-20,245 (got {text!r})")
+            raise ValueError("bad_ranges", text)
         numbers = range(int(first), int(last if dash else first) + 1)
         if not numbers or numbers[0] < low or numbers[-1] > high:
-            raise ValueError(f"numbers {low}..{high}, the smaller first (got {part.strip()!r})")
+            raise ValueError("range_outside", low, high, part.strip())
         found.update(dict.fromkeys(numbers))
     return tuple(found)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import stat
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -14,15 +13,14 @@ from typing import Any
 
 import aiohttp
 
+from ..console.gateways import short
+from ..console.language import Say
 from ..errors import PermanentError, TransientError
 from ..sensors.buses import Answer, BusKind, BusSpec, ReplyError
 from ..sensors.registers import Block
 from .run import Guest
 
-CONTROL = "control.sock"
 PATIENCE_S = 180.0  # the gateway serves a guest between its polls; on a bus full of dead units that takes a while
-SERVICE_DATA = Path("/var/lib/sitewarden")
-DEMO_DATA = Path("var/demo")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,23 +41,17 @@ class Wire:
 # --- the running gateway ---
 
 
-def control_sockets(data: Path | None, environment: Mapping[str, str]) -> tuple[Path, ...]:
-    """Where a running gateway may be reached: in `data` (also a demo's) or, without it, in the usual places."""
-    state = environment.get("STATE_DIRECTORY", "").split(":")[0]
-    folders = [data] if data is not None else [*([Path(state)] if state else []), SERVICE_DATA, DEMO_DATA]
-    return tuple(inner / CONTROL for folder in folders for inner in (folder, folder / "edge"))
-
-
 class Control:
     """One gateway's control socket, as its guests see it. `async with` opens it."""
 
-    def __init__(self, socket: Path) -> None:
+    def __init__(self, socket: Path, tr: Say) -> None:
         self.socket = socket
+        self._tr = tr
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Control:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.UnixConnector(path=_short(self.socket)), timeout=aiohttp.ClientTimeout(total=PATIENCE_S)
+            connector=aiohttp.UnixConnector(path=short(self.socket)), timeout=aiohttp.ClientTimeout(total=PATIENCE_S)
         )
         return self
 
@@ -81,20 +73,15 @@ class Control:
             async with self._session.request(method, f"http://gateway{path}", json=body) as response:
                 found = await response.json(content_type=None)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            what = f"{self.socket}: the gateway does not answer: {error or type(error).__name__}"
-            raise TransientError(what, hint="is it running?") from error
+            what = self._tr("gateway_silent", self.socket, str(error) or type(error).__name__)
+            raise TransientError(what, hint=self._tr("gateway_silent_hint")) from error
         if not isinstance(found, dict) or (response.status != 200 and "error" not in found):
-            raise PermanentError(f"{self.socket}: {path}: the gateway answers {response.status}")
+            raise PermanentError(self._tr("gateway_said", self.socket, f"{path}: HTTP {response.status}"))
         if response.status != 200:
             refused = found["error"]
-            raise PermanentError(f"{self.socket}: {refused.get('message') or refused.get('reason') or response.status}")
+            what = refused.get("message") or refused.get("reason") or response.status
+            raise PermanentError(self._tr("gateway_said", self.socket, what), hint=refused.get("hint", ""))
         return found
-
-
-def _short(path: Path) -> str:
-    """The shorter of its absolute and relative names: a socket's may have 107 bytes (unix(7))."""
-    absolute = path.resolve()
-    return min(str(absolute), os.path.relpath(absolute), key=len)
 
 
 class DaemonGuest:
@@ -137,36 +124,26 @@ def same_place(one: BusSpec, other: BusSpec) -> bool:
     return (one.host, one.port) == (other.host, other.port)
 
 
-def is_live(socket: Path) -> bool:
-    """Whether a gateway may be behind it: the file is there, and we may know it."""
-    try:
-        return stat.S_ISSOCK(os.stat(socket).st_mode)  # noqa: PTH116 - Path.is_socket raises where we may not look
-    except OSError:
-        return False
-
-
-def check_folder(data: Path) -> None:
-    """Whether a gateway in this folder could be found at all. Raises PermanentError."""
-    if not data.is_dir():
-        raise PermanentError(f"{data}: there is no such folder", hint="name the --data folder of `sitewarden edge`")
-    if not os.access(data, os.X_OK):
-        hint = "run it as the gateway's user (sudo -u sitewarden) or as a member of its group"
-        raise PermanentError(f"{data}: may not be opened", hint=hint)
-
-
 @asynccontextmanager
-async def through_gateway(sockets: tuple[Path, ...], wanted: BusSpec | str) -> AsyncIterator[Wire | None]:
+async def through_gateway(
+    sockets: Iterable[Path], wanted: BusSpec | str, tr: Say, seen: list[str] | None = None
+) -> AsyncIterator[Wire | None]:
     """The bus of a running gateway that has this id or uses this wire; None when none does.
+
+    Args:
+        seen: gets the id of every bus that was there.
 
     Raises:
         TransientError, PermanentError: the gateway may not be asked, or failed; a socket that was left behind is none.
     """
     async with contextlib.AsyncExitStack() as stack:
-        for socket in filter(is_live, sockets):
-            control = await stack.enter_async_context(Control(socket))
-            entries = await _buses_or_none(control)
+        for socket in sockets:
+            control = await stack.enter_async_context(Control(socket, tr))
+            entries = await _buses_or_none(control, tr)
             for entry in entries or ():
                 spec = spec_of(entry)
+                if seen is not None:
+                    seen.append(spec.id)
                 if spec.id == wanted if isinstance(wanted, str) else same_place(spec, wanted):
                     devices = {int(unit["unit_id"]): str(unit["device"]) for unit in entry.get("units", ())}
                     guest = DaemonGuest(control, spec.id, spec.timeout_ms)
@@ -175,15 +152,14 @@ async def through_gateway(sockets: tuple[Path, ...], wanted: BusSpec | str) -> A
         yield None
 
 
-async def _buses_or_none(control: Control) -> list[dict[str, Any]] | None:
+async def _buses_or_none(control: Control, tr: Say) -> list[dict[str, Any]] | None:
     """None: nobody listens there any more."""
     try:
         return await control.buses()
     except TransientError as error:
         if isinstance(error.__cause__, aiohttp.ClientConnectorError):
             if isinstance(error.__cause__.os_error, PermissionError):
-                hint = "run it as the gateway's user (sudo -u sitewarden) or as a member of its group"
-                raise PermanentError(f"{control.socket}: may not be opened", hint=hint) from error
+                raise PermanentError(tr("may_not_open", control.socket), hint=tr("as_service_hint")) from error
             return None
         raise
 
@@ -192,7 +168,7 @@ async def _buses_or_none(control: Control) -> list[dict[str, Any]] | None:
 
 
 @asynccontextmanager
-async def alone(spec: BusSpec) -> AsyncIterator[Wire]:
+async def alone(spec: BusSpec, tr: Say) -> AsyncIterator[Wire]:
     """Open the wire ourselves.
 
     Raises:
@@ -201,55 +177,51 @@ async def alone(spec: BusSpec) -> AsyncIterator[Wire]:
     from ..sensors.modbus import guest_link
 
     if spec.kind is BusKind.RTU:
-        check_port(spec.serial)
+        check_port(spec.serial, tr)
     async with guest_link(replace(spec, units=())) as guest:
         yield Wire(spec=spec, guest=guest)
 
 
-def unreachable(spec: BusSpec, error: ReplyError) -> TransientError:
+def unreachable(spec: BusSpec, error: ReplyError, tr: Say) -> TransientError:
     """The same as `error`, `no_connection`, with what to do."""
     if spec.kind is BusKind.RTU:
-        return TransientError(str(error), hint="was the adapter pulled out?")
+        return TransientError(str(error), hint=tr("pulled_hint"))
     if isinstance(error.__cause__, ConnectionRefusedError):
-        what, hint = "the connection was refused", "nothing listens on this port: Modbus TCP is 502 by default"
+        what, hint = tr("connection_refused"), tr("connection_refused_hint")
     else:
-        what = str(error.__cause__ or error) or "no answer"
-        hint = "is the device on, the address right, and this machine in its network?"
-    return TransientError(f"{spec.host}:{spec.port}: {what}", hint=hint)
+        what, hint = str(error.__cause__ or error) or tr("no_host"), tr("no_host_hint")
+    return TransientError(f"{spec.host}:{spec.port}{tr('colon')}{what}", hint=hint)
 
 
-def check_port(path: str) -> None:
+def check_port(path: str, tr: Say) -> None:
     """Whether the serial port can be ours. Raises PermanentError that names who has it."""
     try:
         port = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
     except FileNotFoundError as error:
         ports = ", ".join(serial_ports())
-        hint = f"ports here: {ports}" if ports else "this machine has none: is the adapter plugged in?"
-        raise PermanentError(f"{path}: there is no such serial port", hint=hint) from error
+        hint = tr("ports_here", ports) if ports else tr("no_port_here")
+        raise PermanentError(tr("no_such_port", path), hint=hint) from error
     except PermissionError as error:
-        hint = "be in the group dialout (sudo usermod -aG dialout $USER, then sign in again)"
-        raise PermanentError(f"{path}: may not be opened", hint=hint) from error
+        raise PermanentError(tr("may_not_open", path), hint=tr("dialout_hint")) from error
     except OSError as error:
-        raise PermanentError(f"{path}: cannot be opened: {error.strerror}") from error
+        raise PermanentError(tr("cannot_open", path, error.strerror)) from error
     try:
         fcntl.flock(port, fcntl.LOCK_EX | fcntl.LOCK_NB)
         fcntl.flock(port, fcntl.LOCK_UN)
     except BlockingIOError as error:
-        hint = "if it is the gateway, pass its --data folder and the probe asks through it; else stop that program"
-        raise PermanentError(f"{path}: is in use by {_holder(port)}", hint=hint) from error
+        raise PermanentError(tr("in_use", path, _holder(port, tr)), hint=tr("in_use_hint")) from error
     finally:
         os.close(port)
 
 
-def _holder(port: int) -> str:
+def _holder(port: int, tr: Say) -> str:
     """Who has locked it, as far as /proc says."""
     status = os.fstat(port)
     place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     process = lock_holder(_lines(Path("/proc/locks")), place)
     if not process:
-        return "another process"
-    name = next(_lines(Path(f"/proc/{process}/comm")), "")
-    return f"process {process} {name}".rstrip()
+        return tr("another_process")
+    return tr("process", process, next(_lines(Path(f"/proc/{process}/comm")), "")).rstrip()
 
 
 def lock_holder(lines: Iterable[str], place: str) -> str:

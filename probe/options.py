@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,19 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..console.gateways import Found, Place, folders, look
+from ..console.language import LANG, Say, spoken
+from ..console.text import nearest
+from ..console.words import reason_text
 from ..errors import PermanentError, SitewardenError, TransientError
 
 if TYPE_CHECKING:
     from ..sensors.buses import BusSpec, ReplyError
     from .link import Wire
-    from .words import Say
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
 # --- options ---
 
-LANG = click.option("--lang", type=click.Choice(["zh", "en"]), default=None, help="Language [default: the locale's].")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -52,7 +53,7 @@ def wire_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--serial", metavar="DEVICE", help="RTU on a serial port, best /dev/serial/by-id/..."),
         click.option("--bus", metavar="ID", help="A bus of the running gateway, or of --config."),
         click.option("--config", type=FILE, default=None, help="site.toml: has --bus, and what there is already."),
-        click.option("--data", type=FOLDER, default=None, help="Data folder of the running gateway."),
+        click.option("--data", type=FOLDER, default=None, help="Folder of the running gateway, or of the demo."),
         LANG,
         JSON,
     )
@@ -86,8 +87,9 @@ def target_of(given: dict[str, Any]) -> Target:
     target = Target(**{name: given.pop(name) for name in names})
     named = [value for value in (target.tcp, target.rtu_tcp, target.serial, target.bus) if value is not None]
     if len(named) != 1:
-        _list_ports(translated(given["lang"]))
-        raise click.UsageError("name one wire: --tcp, --rtu-tcp, --serial or --bus")
+        tr = phrases()
+        _list_ports(tr)
+        raise click.UsageError(tr("name_one_wire"))
     return target
 
 
@@ -100,17 +102,24 @@ def _list_ports(tr: Say) -> None:
         click.echo(f"  {port}" if "by-id" in port else f"  {tr('not_lasting', port)}", err=True)
 
 
-def translated(lang: str | None) -> Say:
-    """The probe's phrases in `lang`, or in the locale's language."""
-    from .words import language, translator
+def phrases() -> Say:
+    """The probe's phrases in the language of the command that runs."""
+    from .words import translator
 
-    return translator(lang or language(os.environ))
+    return translator(spoken())
+
+
+def known(wrong: str, names: Iterable[str], tr: Say, phrase: str = "known") -> tuple[str, str]:
+    """What to say of a name that nobody has: `; did you mean …?` to be added, and the names that there are."""
+    names = list(names)
+    close = nearest(wrong, names)
+    return tr("did_you_mean", close) if close else "", tr(phrase, ", ".join(names) or tr("none"))
 
 
 # --- wires ---
 
 
-def named_wire(target: Target, line: dict[str, Any], timeout_ms: int) -> BusSpec | str:
+def named_wire(target: Target, line: dict[str, Any], timeout_ms: int, tr: Say) -> BusSpec | str:
     """The wire as it was named: a specification, or the id of a bus that only a running gateway knows.
 
     Args:
@@ -120,77 +129,104 @@ def named_wire(target: Target, line: dict[str, Any], timeout_ms: int) -> BusSpec
 
     given = {key: value for key, value in line.items() if value is not None}
     if given and target.serial is None:
-        raise click.UsageError(f"--{next(iter(given))} belongs to --serial")
+        raise click.UsageError(tr("belongs_to_serial", next(iter(given))))
 
     if target.bus is not None:
-        return target.bus if target.config is None else _configured(target.config, target.bus, target.data)
+        return target.bus if target.config is None else _configured(target.config, target.bus, target.data, tr)
     times = {"timeout_ms": timeout_ms, "late_max_ms": timeout_ms}
     common: dict[str, Any] = {"id": "probe", "units": (), **times}
     if target.serial is not None:
         return BusSpec(kind=BusKind.RTU, serial=target.serial, **common, **given)
     kind = BusKind.TCP if target.tcp is not None else BusKind.RTU_TCP
-    host, port = _split(target.tcp or target.rtu_tcp or "", needs_port=kind is BusKind.RTU_TCP)
+    host, port = _split(target.tcp or target.rtu_tcp or "", tr, needs_port=kind is BusKind.RTU_TCP)
     return BusSpec(kind=kind, host=host, port=port, **common)
 
 
-def _configured(config: Path, bus: str, data: Path | None) -> BusSpec:
+def _configured(config: Path, bus: str, data: Path | None, tr: Say) -> BusSpec:
     from ..edge.site import load_site
 
     site = load_site(config, data)
     found = next((spec for spec in site.buses if spec.id == bus), None)
     if found is None:
-        known = ", ".join(spec.id for spec in site.buses) or "none"
-        raise PermanentError(f"{config}: has no bus {bus!r} with devices", hint=f"known: {known}")
+        meant, hint = known(bus, (spec.id for spec in site.buses), tr, "buses_here")
+        raise PermanentError(tr("config_has_no_bus", config, bus) + meant, hint=hint)
     return found
 
 
-def _split(place: str, *, needs_port: bool) -> tuple[str, int]:
+def _split(place: str, tr: Say, *, needs_port: bool) -> tuple[str, int]:
     host, colon, port = place.rpartition(":") if not place.endswith("]") else (place, "", "")
     if not colon:
         host, port = place, "" if needs_port else "502"
     if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
-        wanted = "HOST:PORT" if needs_port else "HOST or HOST:PORT"
-        raise click.UsageError(f"a wire is {wanted} (got {place!r})")
+        raise click.UsageError(tr("wire_is", tr("host_port" if needs_port else "host_or_port"), place))
     return host.strip("[]"), int(port)
 
 
 @asynccontextmanager
 async def open_wire(target: Target, named: BusSpec | str, say: Callable[[str], None], tr: Say) -> AsyncIterator[Wire]:
     """The running gateway's wire, else ours; `say` tells which."""
-    from .link import alone, check_folder, control_sockets, is_live, through_gateway
+    from .link import alone, through_gateway
     from .text import place_of
 
-    sockets = control_sockets(target.data, os.environ)
-    if target.data is not None:
-        check_folder(target.data)
-        if not any(map(is_live, sockets)):
+    places = look(folders(target.data, target.config, os.environ))
+    live = [place.socket for place in places if place.found is Found.LIVE]
+    if target.data is not None and not live:
+        _check_folder(places[0], tr)
+        if not isinstance(named, str):
             say(tr("no_gateway", target.data))
-    async with through_gateway(sockets, named) as wire:
+    elif target.data is None:
+        for place in places:
+            if place.found is Found.CLOSED:
+                say(place.say(tr))
+    seen: list[str] = []
+    async with through_gateway(live, named, tr, seen) as wire:
         if wire is not None:
             say(tr("through", wire.socket, wire.spec.id, place_of(wire.spec)))
             yield wire
             return
     if isinstance(named, str):
-        hint = "start it, name its --data folder, or name the --config that the bus is in"
-        raise PermanentError(f"no running gateway has a bus {named!r}", hint=hint)
+        if not live:
+            lines = "\n".join(f"  {place.say(tr)}" for place in places)
+            raise PermanentError(tr("no_gateway_for_bus", named, lines), hint=tr("no_gateway_for_bus_hint"))
+        meant, hint = known(named, seen, tr, "buses_here")
+        raise PermanentError(tr("no_gateway_has_bus", named) + meant, hint=hint)
     say(tr("alone", place_of(named)))
-    async with alone(named) as wire:
+    async with alone(named, tr) as wire:
         yield wire
 
 
-def explained(error: ReplyError, spec: BusSpec, tr: Say) -> SitewardenError:
+def _check_folder(place: Place, tr: Say) -> None:
+    """Whether a gateway in the folder that was named could be found at all. Raises PermanentError."""
+    if place.found is Found.NO_FOLDER:
+        raise PermanentError(tr("no_folder", place.folder), hint=tr("no_folder_hint"))
+    if place.found is Found.CLOSED:
+        raise PermanentError(tr("may_not_open", place.folder), hint=tr("as_service_hint"))
+
+
+def explained(error: ReplyError, spec: BusSpec, unit_id: int, timeout_ms: int, tr: Say) -> SitewardenError:
     """A read that failed, with what to do."""
     from .link import unreachable
-    from .words import WORDS
+    from .words import ALL
 
-    if error.why == "no_connection":
-        return unreachable(spec, error)
+    match error.why:
+        case "no_connection":
+            return unreachable(spec, error, tr)
+        case "timeout":
+            what = tr("no_reply_within", timeout_ms)
+        case "bad_frame":
+            what = tr("not_the_reply", error.message.rpartition("but ")[2])
+        case "driver_error":
+            what = error.message
+        case _:
+            what = reason_text(error.why, tr)
     phrase = f"hint_{error.why}"
-    return TransientError(str(error), hint=tr(phrase) if phrase in WORDS else "")
+    return TransientError(tr("unit_said", unit_id, what), hint=tr(phrase) if phrase in ALL else "")
 
 
 def run_probe(work: Coroutine[Any, Any, None]) -> bool:
     """Run to the end. Returns whether Ctrl-C came before it. An error is raised by itself, out of any group."""
+    import asyncio
+
     try:
         asyncio.run(work)
     except KeyboardInterrupt:

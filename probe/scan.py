@@ -8,6 +8,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TextIO
 
+from ..console.language import Say
+from ..console.text import cut, pad
 from ..sensors.buses import BusKind, BusSpec, ReplyError
 from ..sensors.profile import Profile
 from ..words import mono_s
@@ -15,8 +17,7 @@ from .find import FoundUnit, ScanResult, Setting
 from .link import Wire, unreachable
 from .plan import wire_ms
 from .run import HELLO, identify, scan_units
-from .text import clock, pad, unit_lines, width
-from .words import Say
+from .text import clock, hello_text, unit_lines
 
 OpenWire = Callable[["Setting | None"], AbstractAsyncContextManager[Wire]]
 IDENTIFY_MS = 500
@@ -51,9 +52,7 @@ class Bar:
             return
         columns = shutil.get_terminal_size().columns - 1
         line = bar_line(self.done, self.total, mono_s() - self._start_s, self.text, self._tr)
-        while width(line) > columns:
-            line = line[:-1]
-        self._stream.write(f"\r{pad(line, columns)}")
+        self._stream.write(f"\r{pad(cut(line, columns), columns)}")
         self._stream.flush()
 
     def clear(self) -> None:
@@ -112,7 +111,7 @@ class Scan:
                     works = True
                 except ReplyError as error:
                     if not works or not wire.spec.serial:
-                        raise unreachable(wire.spec, error) from error
+                        raise unreachable(wire.spec, error, self.tr) from error
                     refused = error.message
             if refused:
                 self.bar.say(self.tr("not_possible", setting, refused))
@@ -149,7 +148,7 @@ class Scan:
                 self.bar.say(self.tr("garbled", asked.unit_id, where))
             if asked.unit is not None:
                 asked.unit.device = wire.devices.get(asked.unit_id, "")
-                self.bar.say(self.tr("found", asked.unit_id, asked.unit.hello))
+                self.bar.say(self.tr("found", asked.unit_id, hello_text(asked.unit.hello, self.tr)))
                 self.bar.total = len(self.units) * self._settings_left()
                 await self._identify(wire, asked.unit)
 

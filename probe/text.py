@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from ..console.language import Say
+from ..console.text import table
+from ..console.words import reason_text
 from ..sensors.buses import BusKind, BusSpec
 from ..sensors.profile import Label
 from ..sensors.registers import ONE_BY_ONE, Block, Register, compile_decoder
 from .find import Candidate, FoundUnit, ScanResult, Setting, Value, shown
+from .identify_words import reason_json, say_reason
 from .interpret import LETTERS, Advice, Tally, Wide, is_plausible, texts_of, wides_of, words_of
 from .plan import FULL_PCT, PlannedBus, PlannedRead, PlannedUnit, character_ms, quirks
 from .run import Round
-from .words import WORDS, Say
+from .words import ALL
 
 MANY_REPLIES = 100
-
-# --- columns ---
-
-
-def width(text: str) -> int:
-    """Columns that it takes in a terminal: two for a Chinese character."""
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text if not unicodedata.combining(c))
-
-
-def pad(text: str, columns: int, *, right: bool = False) -> str:
-    space = " " * max(0, columns - width(text))
-    return space + text if right else text + space
-
-
-def table(rows: Sequence[Sequence[str]], *, right: str = "", indent: int = 2) -> Iterator[str]:
-    """Lines with aligned columns; `right` has an `r` at the place of each column that is aligned right."""
-    widths = [max(width(cell) for cell in column) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (pad(c, w, right=right[i : i + 1] == "r") for i, (c, w) in enumerate(zip(row, widths, strict=True)))
-        yield (" " * indent + "  ".join(cells)).rstrip()
+OTHERS_REASONS = 4  # for a candidate that is not the best
 
 
 def clock(seconds: float) -> str:
@@ -56,14 +40,14 @@ def place_of(spec: BusSpec) -> str:
 def plan_lines(bus: PlannedBus, tr: Say, profiles: Mapping[str, str], only: str | None = None) -> Iterator[str]:
     """The plan of one bus. `profiles`: device to the id of its profile; `only`: print this device alone."""
     spec = bus.spec
-    yield f"{tr('bus')} {spec.id}: {place_of(spec)}"
+    yield f"{tr('bus')} {spec.id}{tr('colon')}{place_of(spec)}"
     for unit in bus.units:
         if only in (None, unit.unit.device):
             yield from _unit_lines(unit, tr, profiles)
     if spec.kind is BusKind.TCP:
         yield f"  {tr('tcp_load')}"
         return
-    yield f"  {tr('load')}: {bus.load_pct:.1f} % ({tr('load_note')}; {tr('room')} {max(0.0, bus.room_ms):.0f} ms)"
+    yield f"  {tr('load', f'{bus.load_pct:.1f}', f'{max(0.0, bus.room_ms):.0f}')}"
     if spec.kind is BusKind.RTU_TCP:
         yield f"  {tr('rtu_tcp_load', spec.baud)}"
     if bus.load_pct > FULL_PCT:
@@ -75,15 +59,16 @@ def _unit_lines(planned: PlannedUnit, tr: Say, profiles: Mapping[str, str]) -> I
     one_by_one = ("max_gap", ONE_BY_ONE)
     own = [tr("one_by_one") if quirk == one_by_one else f"{quirk[0]} {quirk[1]}" for quirk in quirks(unit)]
     profile = profiles.get(unit.device, "")
-    what = [f"{tr('unit')} {unit.unit_id}", profile, f"{tr('every')} {unit.poll_s:g} s", *own]
-    yield f"  {unit.device}: {', '.join(part for part in what if part)}"
+    what = [f"{tr('unit')} {unit.unit_id}", profile, tr("every", f"{unit.poll_s:g}"), *own]
+    yield f"  {unit.device}{tr('colon')}{tr('comma').join(part for part in what if part)}"
     keys = ("request", "address", "count", "bytes", "wanted", "along", "wire", "registers")
     yield from table([[tr(key) for key in keys], *map(_read_row, planned.reads)], right="lrrrrrrl", indent=4)
     for output in unit.outputs:
         states = ", ".join(f"{name} = {raw}" for name, raw in output.states)
-        yield f"    {tr('output')} {output.name}: {output.table} {output.address}: {states}"
+        colon = tr("colon")
+        yield f"    {tr('output')} {output.name}{colon}{output.table} {output.address}{colon}{states}"
     if planned.wire_ms:
-        yield f"    {tr('per_poll')}: {planned.wire_ms:.1f} ms, {planned.load_pct:.1f} %"
+        yield f"    {tr('per_poll', f'{planned.wire_ms:.1f}', f'{planned.load_pct:.1f}')}"
 
 
 def _read_row(read: PlannedRead) -> list[str]:
@@ -131,38 +116,47 @@ def plan_json(bus: PlannedBus, only: str | None = None) -> dict[str, object]:
 
 def unit_lines(unit: FoundUnit, tr: Say, *, most: int = 4) -> Iterator[str]:
     """One unit that was found: how it answers, what it may be and what it would measure now."""
-    setting = f", {unit.setting}" if unit.setting else ""
-    times = f", {tr('reply')} {unit.tally.at(0.5):.0f} ms" if unit.tally.times_ms else ""
-    yield f"{tr('unit')} {unit.unit_id}{setting}{times}"
+    setting = [str(unit.setting)] if unit.setting else []
+    times = [f"{tr('reply')} {unit.tally.at(0.5):.1f} ms"] if unit.tally.times_ms else []
+    yield tr("comma").join((f"{tr('unit')} {unit.unit_id}", *setting, *times))
     if unit.device:
         yield f"  {tr('owned', unit.device)}"
     if not unit.candidates and unit.candidates is not None:
-        yield f"  {tr('no_fit')}: {tr('no_fit_hint')} --unit {unit.unit_id} --holding 0"
+        yield f"  {tr('no_fit')}{tr('colon')}{tr('no_fit_hint')} --unit {unit.unit_id} --holding 0"
     for candidate in (unit.candidates or ())[:most]:
         yield from _candidate_lines(candidate, tr, is_best=candidate is unit.best)
 
 
 def _candidate_lines(candidate: Candidate, tr: Say, *, is_best: bool) -> Iterator[str]:
-    """The best one with its reasons, another on two lines."""
+    """The best one with all of its values and reasons, another with the weightiest."""
     profile = candidate.profile
-    variant = f" ({tr('variant')} {candidate.variant})" if candidate.variant else ""
+    variant = f"{tr('open')}{tr('variant')} {candidate.variant}{tr('close')}" if candidate.variant else ""
     mark = "*" if is_best else " "
     yield f"  {mark} {candidate.score:3d} %  {profile.id}{variant}  {profile.name} / {profile.name_en}"
     if not is_best:
-        yield "           " + ", ".join(shown(value) for value in candidate.values)
+        yield "           " + tr("comma").join(shown(value, tr) for value in candidate.values)
+    else:
+        yield from table([_value_cells(value, tr) for value in candidate.values], right="llr", indent=11)
+    telling = [reason for reason in candidate.reasons if reason.is_telling]  # plausible values stand above
+    for reason in telling if is_best else telling[:OTHERS_REASONS]:
+        yield f"           {say_reason(reason, tr)}"
+    if not is_best:
         return
-    yield from table([_value_cells(value) for value in candidate.values], right="llr", indent=11)
-    for reason in candidate.reasons:
-        if not reason.endswith("is plausible"):  # the values stand above
-            yield f"           {reason}"
-    if f"evidence_{profile.evidence}" in WORDS:
+    if f"evidence_{profile.evidence}" in ALL:
         yield f"           {tr(f'evidence_{profile.evidence}')}"
     if profile.incomplete:
-        yield f"           {tr('incomplete')}: {profile.incomplete}"
+        yield f"           {tr('incomplete')}{tr('colon')}{profile.incomplete}"
 
 
-def _value_cells(value: Value) -> list[str]:
-    number = f"({value.why})" if value.value is None else f"{value.value:.{value.label.decimals}f}"
+def hello_text(hello: str, tr: Say) -> str:
+    """How a unit answered the first request: a word, or the name of its refusal."""
+    return reason_text(hello, tr, ALL) if hello.startswith("exception_") else hello
+
+
+def _value_cells(value: Value, tr: Say) -> list[str]:
+    number = (
+        f"({reason_text(value.why, tr, ALL)})" if value.value is None else f"{value.value:.{value.label.decimals}f}"
+    )
     return [value.label.name_zh, value.label.name_en, number, value.label.unit if value.value is not None else ""]
 
 
@@ -191,7 +185,7 @@ def _unit_json(unit: FoundUnit) -> dict[str, object]:
                 "profile": c.profile.id,
                 "variant": c.variant or None,
                 "score": c.score,
-                "reasons": list(c.reasons),
+                "reasons": [reason_json(reason) for reason in c.reasons],
                 "values": [
                     {"name": v.label.name, "value": v.value, "unit": v.label.unit, "why": v.why} for v in c.values
                 ],
@@ -237,8 +231,8 @@ def word_lines(block: Block, raws: Sequence[int], tr: Say, dim: Callable[[str], 
     for words in (2, 4):
         yield from _wide_lines(list(wides_of(block.address, raws, words)), tr, dim)
     high, low = texts_of(raws)
-    yield f"  {tr('text_high')}: {high}"
-    yield f"  {tr('text_low')}: {low}"
+    yield f"  {tr('text_high')}{tr('colon')}{high}"
+    yield f"  {tr('text_low')}{tr('colon')}{low}"
 
 
 def _wide_lines(wides: Sequence[Wide], tr: Say, dim: Callable[[str], str]) -> Iterator[str]:
@@ -307,22 +301,25 @@ def words_json(block: Block, raws: Sequence[int]) -> dict[str, object]:
 
 def tally_line(tally: Tally, tr: Say) -> str:
     """Reply times and errors: `reply 0.5 ms (p50 0.5, p95 3.4, max 6.5), errors 0.0 %`."""
-    times = "–"
+    times, (opened, closed) = "–", (tr("open"), tr("close"))
     if tally.times_ms:
         shares = f"p50 {tally.at(0.5):.1f}, p95 {tally.at(0.95):.1f}, max {tally.max_ms:.1f}"
-        times = f"{tally.times_ms[-1]:.1f} ms ({shares})"
-    reasons = ", ".join(f"{why} {n}" for why, n in sorted(tally.failures.items()))
-    failed = f"{tr('errors')} {tally.error_pct:.1f} %" + (f" ({reasons})" if reasons else "")
-    return f"{tr('reply')} {times}, {failed}"
+        times = f"{tally.times_ms[-1]:.1f} ms{opened}{shares}{closed}"
+    reasons = tr("comma").join(f"{reason_text(why, tr, ALL)} × {n}" for why, n in sorted(tally.failures.items()))
+    failed = f"{tr('errors')} {tally.error_pct:.1f} %" + (f"{opened}{reasons}{closed}" if reasons else "")
+    return f"{tr('reply')} {times}{tr('comma')}{failed}"
 
 
 def summary_lines(tally: Tally, advice: Advice | None, waited_ms: int, tr: Say, *, is_rtu: bool) -> Iterator[str]:
     """The end of a watch: all counted, and what site.toml should say. Lateness matters on RTU alone."""
-    yield f"{tr('asked')} {tally.asked}, {tally_line(tally, tr)}"
+    yield f"{tr('asked')} {tally.asked}{tr('comma')}{tally_line(tally, tr)}"
     if advice is None:
+        for why, _ in tally.failures.most_common(1):
+            if f"hint_{why}" in ALL:
+                yield tr(f"hint_{why}")
         return
     late = f", late_max_ms = {advice.late_max_ms}" if is_rtu and advice.late_max_ms is not None else ""
-    yield f"{tr('advice')}: timeout_ms = {advice.timeout_ms}{late}"
+    yield f"{tr('advice')}{tr('colon')}timeout_ms = {advice.timeout_ms}{late}"
     if is_rtu and advice.late_max_ms is None:
         yield tr("no_late")
     if len(tally.times_ms) < MANY_REPLIES:
@@ -336,16 +333,17 @@ def round_text(one: Round, blocks: Sequence[Block], labels: Mapping[str, Label],
     parts: list[str] = []
     for block, answer in zip(blocks, one.answers, strict=True):
         if isinstance(answer, str):
-            parts.append(f"({answer})")
+            parts.append(f"({reason_text(answer, tr, ALL)})")
         elif not block.registers:
             parts.append(" ".join(map(str, answer)))
         for register, (value, why) in _decoded(block, answer):
             label = labels.get(register.name)
             if label is None:
-                parts.append(f"{register.name}: {why if value is None else f'{value:.7g}'}")
+                parts.append(f"{register.name}: {reason_text(why, tr, ALL) if value is None else f'{value:.7g}'}")
                 continue
             name = label.name_zh if tr("lang") == "zh" else label.name_en
-            parts.append(f"{name} {why if value is None else f'{value:.{label.decimals}f} {label.unit}'.rstrip()}")
+            shown_as = f"{value:.{label.decimals}f} {label.unit}".rstrip() if value is not None else ""
+            parts.append(f"{name} {shown_as or reason_text(why, tr, ALL)}")
     return "  ".join([f"{one.number}:", *parts])
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from ..console.language import Say, Words
+from ..console.language import translator as phrases_in
+from ..console.words import WORDS as COMMON
+from .error_words import ERRORS
+from .identify_words import REASONS
 
-Say = Callable[..., str]
-"""`say("found", 3, "answer")`: a phrase of `WORDS` with what it is about."""
-
-WORDS: Mapping[str, tuple[str, str]] = {
-    "lang": ("zh", "en"),
+WORDS: Words = {
     # plan
     "bus": ("总线", "bus"),
     "device": ("设备", "device"),
     "unit": ("站号", "unit"),
     "profile": ("型号", "profile"),
-    "every": ("每", "every"),
+    "every": ("每 {0} s", "every {0} s"),
     "request": ("请求", "request"),
     "address": ("地址", "address"),
     "count": ("数量", "count"),
@@ -25,10 +25,11 @@ WORDS: Mapping[str, tuple[str, str]] = {
     "registers": ("寄存器", "registers"),
     "one_by_one": ("逐个读取", "one by one"),
     "output": ("可写输出", "output that may be written,"),
-    "per_poll": ("每次轮询线时", "on the wire per poll"),
-    "load": ("总线负载", "load of the bus"),
-    "load_note": ("不含设备应答所需时间", "without the time that the devices take to answer"),
-    "room": ("每次请求设备最多可用", "each request may take a device at most"),
+    "per_poll": ("每次轮询线时：{0} ms，占 {1} %", "on the wire per poll: {0} ms, {1} %"),
+    "load": (
+        "总线负载：{0} %（不含设备应答所需时间：每次请求最多 {1} ms）",
+        "load of the bus: {0} % (without the time that devices take to answer: up to {1} ms each time)",
+    ),
     "too_full": (
         "警告：总线过满（超过 {0}%）：放慢轮询、提高波特率或分线",
         "warning: the bus is too full (more than {0} %): poll slower, raise the baud rate or split the bus",
@@ -39,7 +40,7 @@ WORDS: Mapping[str, tuple[str, str]] = {
         "as if the converter's serial side ran at {0} baud",
     ),
     # scan
-    "asking": ("询问 {0}：{1} 个站号，最多 {2}", "asking {0}: {1} units, at most {2}"),
+    "asking": ("询问 {0}：{1} 个站号，最多 {2}（分:秒）", "asking {0}: {1} units, at most {2} (min:s)"),
     "found": ("站号 {0} 有应答（{1}）", "unit {0} answers ({1})"),
     "left": ("剩余", "left"),
     "elapsed": ("已用", "elapsed"),
@@ -86,6 +87,21 @@ WORDS: Mapping[str, tuple[str, str]] = {
     "incomplete": ("不完整", "incomplete"),
     "snippet": ("可加入 site.toml 的内容：", "To be added to site.toml:"),
     "written": ("已写入 {0}", "written to {0}"),
+    "unit_is": ("站号 {0} 已是 {1}", "unit {0} is {1} already"),
+    "unit_elsewhere": (
+        "站号 {0} 在 {1} 下应答：先改为 {2}",
+        "unit {0} answers at {1}: set it to {2} first",
+    ),
+    "unit_not_asked": ("站号 {0} 有应答；尚未询问型号", "unit {0} answers; it was not asked what it is"),
+    "unit_unknown": (
+        "站号 {0} 有应答，但没有匹配的型号：用 `{1}` 查看",
+        "unit {0} answers, but fits no profile: look at it with `{1}`",
+    ),
+    "nearest": ("；最接近：{0}", "; nearest: {0}"),
+    "measure_it": ("请实测：sitewarden probe watch --long", "measure it: sitewarden probe watch --long"),
+    "name_it": ("按所监测的对象命名", "name it after what it watches"),
+    "where_it_hangs": ("安装区域", "where it hangs"),
+    "also_possible": ("；也可能是：{0}", "; also possible: {0}"),
     # read
     "read_of": ("站号 {0}，{1} {2}（0x{3:04X}）起 {4} 个", "unit {0}, {1} {2} (0x{3:04X}), {4} of them"),
     "reply": ("应答", "reply"),
@@ -107,7 +123,7 @@ WORDS: Mapping[str, tuple[str, str]] = {
     "advice": ("site.toml 建议", "for site.toml"),
     "few": (
         "只有 {0} 次应答：多测几分钟再采用",
-        "only {0} replies: let it run for some minutes before relying on this",
+        "replies so far: {0}; let it run for some minutes before relying on this",
     ),
     "no_late": (
         "有请求在时限内无应答：用 --long 测量应答最晚多久到达（late_max_ms）",
@@ -117,7 +133,7 @@ WORDS: Mapping[str, tuple[str, str]] = {
         "{0} 次请求在 {1} 秒内始终无应答",
         "{0} requests got no reply within {1} s at all",
     ),
-    # why a read failed (exceptions: Modbus Application Protocol v1.1b3 §7)
+    # what to do when a read failed
     "hint_timeout": (
         "站号对吗？sitewarden probe scan 可找出总线上的设备",
         "is the unit id right? `sitewarden probe scan` finds who is there",
@@ -126,6 +142,10 @@ WORDS: Mapping[str, tuple[str, str]] = {
         "多半是波特率或校验不对，或两台设备同一站号",
         "probably another baud rate or parity, or two devices with one unit id",
     ),
+    "hint_bus_noise": (
+        "检查 A/B 线、屏蔽和终端电阻；是否有别的主站在同一总线上？",
+        "check A and B, shield and termination; is there another master on the bus?",
+    ),
     "hint_exception_1": (
         "设备不支持该功能码：换一张表（--input / --holding）",
         "the device does not know this function: try another table, --input or --holding",
@@ -133,9 +153,15 @@ WORDS: Mapping[str, tuple[str, str]] = {
     "hint_exception_2": ("设备没有这个地址", "the device has no such address"),
     "hint_exception_3": ("设备不允许这个数量", "the device does not like the count"),
     "hint_exception_4": ("设备故障", "the device has failed"),
-    "hint_exception_6": ("设备忙", "the device is busy"),
-    "hint_exception_10": ("网关到不了该站", "the converter has no way to this unit"),
-    "hint_exception_11": ("转换器背后的设备无应答", "the unit behind the converter is silent"),
+    "hint_exception_6": ("设备忙：稍后再试", "the device is busy: try again"),
+    "hint_exception_10": (
+        "转换器（网关）没有通往该站号的线路：检查其站号路由和串口设置",
+        "the converter has no way to this unit: check its routing and its serial settings",
+    ),
+    "hint_exception_11": (
+        "转换器（网关）在，但它后面的设备没有应答：检查站号、供电、A/B 线和串口参数",
+        "the converter is there, but the unit behind it is silent: check unit id, power, A and B, baud and parity",
+    ),
     # wires
     "through": ("通过运行中的网关（{0}），总线 {1}：{2}", "through the running gateway ({0}), bus {1}: {2}"),
     "alone": ("独占打开：{0}", "alone: {0}"),
@@ -153,18 +179,9 @@ WORDS: Mapping[str, tuple[str, str]] = {
 }
 
 
+ALL: Words = {**COMMON, **ERRORS, **REASONS, **WORDS}
+
+
 def translator(lang: str) -> Say:
-    """In `zh` or `en`."""
-    column = 0 if lang == "zh" else 1
-
-    def tr(key: str, *inner: object) -> str:
-        text = WORDS[key][column]
-        return text.format(*inner) if inner else text
-
-    return tr
-
-
-def language(environment: Mapping[str, str]) -> str:
-    """`zh` where the locale is Chinese, else `en`."""
-    named = (environment.get(name, "") for name in ("LC_ALL", "LC_MESSAGES", "LANG"))
-    return "zh" if next((name for name in named if name), "").lower().startswith("zh") else "en"
+    """The probe's phrases in `zh` or `en`."""
+    return phrases_in(lang, ALL)

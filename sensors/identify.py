@@ -1,28 +1,64 @@
-"""Which kind of device answers: what to read, and how well the answers fit a profile and its variants. Pure."""
+"""Which kind of device answers: what to read, and how well the answers fit a profile and its variants. Pure.
+
+`evidence` says how much each check and each value tells; here they become a score.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from ..words import Quality
-from .decoding import decode, decode_text, lowest_bit
-from .layout import Block, Register, Table
+from .decoding import decode_text
+from .evidence import Found, Heard, Reason, Sign, heard, judge_check, judge_value, number_bits
+from .layout import Block
 from .profile import Check, Profile
 from .registers import plan
+
+__all__ = ["Answers", "Match", "Reason", "Sign", "identify_reads", "match", "name_lookalikes"]
 
 Answers = Mapping[Block, Sequence[int] | str]
 """The words (bits as 0/1) of each block of `identify_reads`, or the reason why there are none (`timeout` ...)."""
 
-# A number that could be a measurement proves little, a register that says who the device is proves much.
-EMPTY = 0.25  # of a value whose registers are all 0
-DUST = 1e-6  # floats below it come of words in the wrong order
-PLAIN_ONLY = 0.5  # most that numbers alone can score
-CONTRADICTED = 0.1  # what is left of a score when something decisive is not as it must be
-STRANGE = frozenset(
-    {"out_of_range", "unknown_state", "unknown_unit", "bad_decimals", "bad_bcd", "bad_digits", "not_a_number"}
+NUMBERS_ONLY = 0.5  # most that numbers alone can score
+ANSWERED = 0.55  # what is left of it when the numbers could be anything
+ENOUGH_NUMBERS = 10.0  # bits of numbers that need no more: one device in a thousand has such numbers by chance
+ENOUGH_CHECKS = 4.5  # bits of checks that need no more: a unit id has 4.6
+DIFFERENT = 0.6  # what is left of a score for each place that holds something else than it should
+UNREADABLE = 0.4  # ... when a value cannot be read: such a device could not be polled
+UNMEASURED = 0.6  # ... when every value is 0
+BABBLE = 0.3  # ... when the device has something else than 0 wherever it is asked
+CONTRADICTED = 0.1  # ... when something decisive is not as it must be
+BABBLE_SHARE = 0.35  # of the registers that no value or check of the profile is in
+BABBLE_LEAST = 30  # such registers must have been asked for, or nobody can tell
+
+_AGAINST = frozenset(
+    {
+        Sign.MUST_DIFFER,
+        Sign.REFUSED,
+        Sign.DIFFERS,
+        Sign.STRANGE,
+        Sign.DUST,
+        Sign.NO_ANSWER,
+        Sign.NO_LOOP,
+        Sign.BABBLE,
+    }
 )
+_RANK = {
+    sign: rank
+    for rank, signs in enumerate(
+        (
+            (Sign.MUST_DIFFER, Sign.REFUSED),
+            (Sign.NO_ANSWER,),
+            (Sign.DIFFERS,),
+            (Sign.STRANGE, Sign.DUST, Sign.NO_LOOP),
+            (Sign.FITS,),
+            (Sign.UNREAD,),
+            (Sign.IDLE, Sign.ZERO, Sign.SMALL),
+            (Sign.PLAUSIBLE,),
+        )
+    )
+    for sign in signs
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,12 +67,12 @@ class Match:
 
     Attributes:
         score: 0 (another device, or silent) .. 1. Numbers that merely look plausible make 0.5 at most.
-        reasons: for a person, one line each, first what decided.
+        reasons: what speaks against it, then for it, the weightiest first.
         variant: id of the variant that fits best, "" for the profile itself.
     """
 
     score: float
-    reasons: tuple[str, ...]
+    reasons: tuple[Reason, ...]
     variant: str
 
 
@@ -62,98 +98,118 @@ def match(profile: Profile, answers: Answers, unit_id: int | None = None) -> Mat
     Args:
         unit_id: that the device answers to; without it checks of the unit id are passed over.
     """
-    words = _known(answers)
+    said, babbles = heard(answers), _babbles(profile, answers)
     ways = [("", profile), *((v.id, v.profile) for v in profile.variants)]
-    judged = [(name, *_judge(one, words, unit_id)) for name, one in ways]
-    order = [(one.defaults.unit_id == unit_id, len(one.checks)) for _, one in ways]
-    (variant, score, reasons), _ = max(zip(judged, order, strict=True), key=lambda found: (found[0][1], *found[1]))
-    equal = [name or "none" for name, other, _ in judged if other == score and name != variant]
-    if equal and score > 0:
-        told = [f"{v.id}: {v.tell}" for v in profile.variants if v.id in (*equal, variant)]
-        reasons = (*reasons, f"fits variant {', '.join(equal)} as well ({'; '.join(told)})")
-    return Match(score=round(score, 3), reasons=(*reasons, *_texts(profile, words)), variant=variant)
+    judged = {name: _judge(one, said, unit_id, babbles=babbles) for name, one in ways}
+    order = {name: (one.defaults.unit_id == unit_id, len(one.checks)) for name, one in ways}
+    variant = max(judged, key=lambda name: (judged[name].fit, *order[name]))
+    best = judged[variant]
+    equal = [name for name, other in judged.items() if other.fit == best.fit and name != variant]
+    ties = _ties(profile, variant, equal) if best.score > 0 else ()
+    return Match(score=round(best.score, 3), reasons=(*best.reasons, *ties, *_texts(profile, said)), variant=variant)
 
 
-def _texts(profile: Profile, words: Mapping[tuple[Table, int], int]) -> Iterator[str]:
+def name_lookalikes(matches: Mapping[str, Match]) -> dict[str, Match]:
+    """Of several profiles, by id: each that nothing speaks against names those which fit exactly as well."""
+    alike: dict[int, list[str]] = {}
+    for name, found in matches.items():
+        if found.score > 0 and _AGAINST.isdisjoint(reason.sign for reason in found.reasons):
+            alike.setdefault(round(100 * found.score), []).append(name)
+    named = {name: ", ".join(n for n in group if n != name) for group in alike.values() for name in group}
+    return {
+        name: replace(found, reasons=(Reason(sign=Sign.PROFILE_TOO, name=others), *found.reasons))
+        if (others := named.get(name))
+        else found
+        for name, found in matches.items()
+    }
+
+
+def _ties(profile: Profile, variant: str, equal: Sequence[str]) -> Iterator[Reason]:
+    """The other variants that fit as well, with how to tell; of the profile itself with that of the one taken."""
+    tells = {v.id: (v.tell, v.tell_zh) for v in profile.variants}
+    for name in equal:
+        note, note_zh = tells.get(name) or tells[variant]
+        yield Reason(sign=Sign.VARIANT_TOO, name=name, note=note, note_zh=note_zh)
+
+
+def _texts(profile: Profile, said: Heard) -> Iterator[Reason]:
     for text in profile.texts:
-        found = _words(text.table, text.address, text.words, words)
+        found = said.read(text.table, text.address, text.words)
         if found is not None and (shown := decode_text(found, swapped=text.swapped)):
-            yield f"{text.name}: {shown}"
+            yield Reason(sign=Sign.TEXT, name=text.name, shown=shown)
 
 
 def _place(check: Check) -> Block:
     return Block(table=check.table, address=check.address, count=check.words)
 
 
-def _known(answers: Answers) -> dict[tuple[Table, int], int]:
-    return {
-        (block.table, block.address + i): word
-        for block, found in answers.items()
-        if not isinstance(found, str)
-        for i, word in enumerate(found)
-    }
+def _babbles(profile: Profile, answers: Answers) -> bool:
+    """Whether the device has something wherever it is asked, as simulators and some converters do."""
+    own = {b.address + i for b in identify_reads(profile) for i in range(b.count)}
+    words = heard(answers).words
+    held: dict[int, bool] = {}  # by address: the same registers in two tables are one
+    for block in (block for block in answers if not block.table.is_bits):
+        for address in set(range(block.address, block.address + block.count)) - own:
+            held[address] = held.get(address, False) or words.get((block.table, address), 0) != 0
+    return len(held) >= BABBLE_LEAST and sum(held.values()) >= BABBLE_SHARE * len(held)
 
 
-def _judge(
-    profile: Profile, words: Mapping[tuple[Table, int], int], unit_id: int | None
-) -> tuple[float, tuple[str, ...]]:
-    plain = [_value(register, words) for register in profile.registers]
-    if not any(answered for _, _, answered in plain):
-        return 0.0, ("no value could be read",)
-    telling = [_check(check, words, unit_id) for check in profile.checks if unit_id or not check.is_unit_id]
-    fits = sum(weight for weight, _, _ in plain) / len(plain)
-    score = PLAIN_ONLY * fits
-    if telling:
-        score += (1 - PLAIN_ONLY) * sum(right for right, _, _ in telling) / len(telling)
-    if any(decisive and not right for right, _, decisive in telling):
-        score *= CONTRADICTED
-    return score, (*(text for _, text, _ in telling), *(text for _, text, _ in plain))
+# --- one variant ---
 
 
-def _check(check: Check, words: Mapping[tuple[Table, int], int], unit_id: int | None) -> tuple[bool, str, bool]:
-    """(right, reason, decisive); a place that does not answer is wrong, but decides nothing."""
-    where = f"{check.table} 0x{check.address:04X}, {check.note}"
-    found = _words(check.table, check.address, check.words, words)
-    if found is None:
-        return False, f"{where}: no answer", False
-    if check.text:
-        shown = decode_text(found)
-        right = re.fullmatch(check.text, shown) is not None
-        return right, f"{where}: {shown!r} {_verdict(right)}", check.decisive
-    number = (found[0] & check.mask) >> lowest_bit(check.mask)
-    if check.is_unit_id:
-        right = number == unit_id
-    elif check.values:
-        right = number in check.values
-    else:
-        right = check.low is not None and check.high is not None and check.low <= number <= check.high
-    return right, f"{where}: {number} {_verdict(right)}", check.decisive
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Verdict:
+    """`fit`: how well it fits, whatever that proves, for a choice between variants; `score`: as `Match`."""
+
+    fit: float
+    score: float
+    reasons: tuple[Reason, ...]
 
 
-def _verdict(right: bool) -> str:
-    return "fits" if right else "does not fit"
+def _judge(profile: Profile, said: Heard, unit_id: int | None, *, babbles: bool) -> _Verdict:
+    values = _values(profile, said)
+    if all(found.sign is Sign.NO_ANSWER for found in values):
+        return _Verdict(fit=0.0, score=0.0, reasons=(Reason(sign=Sign.NOTHING_READ),))
+    numbers = number_bits(profile.registers)
+    asked = (check for check in profile.checks if unit_id is not None or not check.is_unit_id)
+    checks = [judge_check(check, said, unit_id, numbers) for check in asked]
+    telling = [found for found in checks if not found.is_number]
+    left = _left([*checks, *values], babbles=babbles)
+    fits = NUMBERS_ONLY * sum(found.weight for found in values) / len(values)
+    tells = (1 - NUMBERS_ONLY) * _share(telling)
+    ordered = sorted((*checks, *values), key=lambda one: (_RANK[one.sign], -one.bits))
+    first = (Reason(sign=Sign.BABBLE),) if babbles else ()
+    alone = () if telling else (Reason(sign=Sign.ONLY_NUMBERS),)
+    return _Verdict(
+        fit=left * (fits + tells),
+        score=left * (fits * _proof([*values, *checks]) + tells),
+        reasons=(*first, *(one.reason for one in ordered), *alone),
+    )
 
 
-def _value(register: Register, words: Mapping[tuple[Table, int], int]) -> tuple[float, str, bool]:
-    """(0..1, reason, answered) of one value."""
-    found = _words(register.table, register.first, register.end - register.first, words)
-    if found is None:
-        return 0.0, f"{register.name}: no answer", False
-    decoded = decode(register, found)
-    if decoded.quality is Quality.BAD and decoded.why in STRANGE:
-        return 0.0, f"{register.name}: {decoded.why}", True
-    if register.type.is_float and decoded.value is not None and 0 < abs(decoded.value) < DUST:
-        return 0.0, f"{register.name}: {decoded.value:g} is too small to be measured", True
-    shown = decoded.why if decoded.value is None else f"{decoded.value:g}"
-    if not any(found) and not register.table.is_bits:
-        return EMPTY, f"{register.name}: all registers are 0, which says little", True
-    return 1.0, f"{register.name}: {shown} is plausible", True
+def _values(profile: Profile, said: Heard) -> list[Found]:
+    pairs = zip(profile.registers, profile.labels, strict=True)
+    return [judge_value(r, said, is_loop=profile.takes_channels and label.unit == "mA") for r, label in pairs]
 
 
-def _words(table: Table, address: int, count: int, words: Mapping[tuple[Table, int], int]) -> list[int] | None:
-    found = [words.get((table, a)) for a in _span(address, count)]
-    return None if None in found else [word for word in found if word is not None]
+def _left(found: Sequence[Found], *, babbles: bool) -> float:
+    """What is left of a score with what speaks against it."""
+    signs = [one.sign for one in found]
+    left = DIFFERENT ** signs.count(Sign.DIFFERS)
+    left *= CONTRADICTED if Sign.MUST_DIFFER in signs or Sign.REFUSED in signs else 1.0
+    left *= UNREADABLE if Sign.NO_ANSWER in signs else 1.0
+    left *= UNMEASURED if all(one.sign is Sign.ZERO for one in found if one.reason.name) else 1.0
+    return left * (BABBLE if babbles else 1.0)
 
 
-def _span(address: int, count: int) -> Iterable[int]:
-    return range(address, address + count)
+def _proof(found: Sequence[Found]) -> float:
+    """`ANSWERED` .. 1: whether the numbers could be anything. Where checks say who it is, they need prove nothing."""
+    told = sum(one.bits for one in found if one.sign is Sign.FITS and not one.is_number)
+    numbers = sum(one.bits for one in found if one.sign is Sign.PLAUSIBLE or (one.sign is Sign.FITS and one.is_number))
+    return ANSWERED + (1 - ANSWERED) * min(1.0, max(numbers / ENOUGH_NUMBERS, told / ENOUGH_CHECKS))
+
+
+def _share(checks: Sequence[Found]) -> float:
+    """0..1: which part of what tells the device from others is right, and whether all of it together tells much."""
+    right = sum(found.bits for found in checks if found.sign is Sign.FITS)
+    return right / max(sum(found.bits for found in checks), ENOUGH_CHECKS)

@@ -198,6 +198,12 @@ class Register:
         """One past the highest address."""
         return max(self.address + self.type.words, *(a + 1 for a in self._companions()))
 
+    @property
+    def used(self) -> tuple[int, ...]:
+        """Addresses that decide what the value is; those between them are only read along."""
+        own = range(self.address, self.address + self.type.words)
+        return tuple(sorted({*own, *self._companions()}))
+
     def _companions(self) -> tuple[int, ...]:
         beat = self.heartbeat.address if self.heartbeat else None
         places = (self.address, self.decimals_at, self.unit_at, beat)

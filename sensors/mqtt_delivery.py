@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections import OrderedDict
+from collections import deque
 
 from ..words import mono_s
 from .mqtt_link import ANSWER_S, Connection
@@ -32,6 +32,7 @@ class Fence:
         name: of the link, for people.
 
     Attributes:
+        name: of the link.
         is_up: what comes is backlog.
         begins_anew: the broker must forget the session before it is used again.
     """
@@ -40,7 +41,7 @@ class Fence:
         self.topic = f"sw/v1/_/marker/{client_id}"  # `_` is no site; gateways may use sw/v1/#
         self.is_up = False
         self.begins_anew = False
-        self._name = name
+        self.name = name
         self._gave_up_s: float | None = None
         self._losses = 0
         self._began_s = 0.0
@@ -125,7 +126,7 @@ class Fence:
         logger.warning(
             "%s: the marker %s: %s: what is published while the link is down will be lost; let this client publish and"
             " subscribe that topic",
-            self._name,
+            self.name,
             self.topic,
             why,
         )
@@ -135,18 +136,15 @@ class Done:
     """Messages that were taken, by their number: what the broker delivers again is told by it and by its content."""
 
     def __init__(self) -> None:
-        self._marks: OrderedDict[int, int] = OrderedDict()
+        self._marks: deque[tuple[int, int]] = deque(maxlen=REMEMBERED)
 
     def note(self, mid: int, mark: int) -> None:
         """It is taken. `mark`: hash of topic and payload."""
-        self._marks[mid] = mark
-        self._marks.move_to_end(mid)
-        if len(self._marks) > REMEMBERED:
-            self._marks.popitem(last=False)
+        self._marks.append((mid, mark))
 
     def has(self, mid: int, mark: int) -> bool:
-        """Whether it was taken."""
-        return self._marks.get(mid) == mark
+        """Whether it was taken, and no other one with its number since."""
+        return next((noted for number, noted in reversed(self._marks) if number == mid), None) == mark
 
     def clear(self) -> None:
         """The numbers begin anew."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ..words import mono_s
 from .mqtt_payloads import REMEMBERED_CHARS
 from .mqtt_sources import make_source, matches
-from .mqtt_words import MAX_PAYLOAD_BYTES, MqttDevice, MqttDeviceHealth, MqttHealth, Source
+from .mqtt_words import MAX_PAYLOAD_BYTES, MqttDevice, MqttDeviceHealth, MqttHealth, Reject, Source
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,8 @@ RESERVED_BYTES = 8 * 1024  # of each subscription, also when the others have tak
 FLOOD_DROPS = 10  # so many drops, with no pause of FLOOD_PAUSE_S between them, are called a flood
 FLOOD_PAUSE_S = 10.0
 CROWD_BYTES = 1024 * 1024
-_TOPICS = 4096
+_FILLING_BYTES = min(TOPIC_MESSAGES * MESSAGE_BYTES, TOPIC_BYTES) // 2  # less cannot be half of a share
+_TOPICS, _TOPIC_CHARS = 4096, 256 * 1024  # remembered
 
 
 @dataclass(slots=True, kw_only=True)
@@ -68,9 +69,11 @@ class Lane:
         """Half of its share is taken."""
         return 2 * self.waiting >= TOPIC_MESSAGES or 2 * self.waiting_bytes >= TOPIC_BYTES
 
-    def enter(self, payload_bytes: int, health: MqttHealth, topic: str = "") -> str:
+    def enter(self, payload_bytes: int, health: MqttHealth, topic: str = "") -> Reject:
         """ "" when a message may wait, else why it is dropped: `too_large`, `flooded`."""
-        size = _size(payload_bytes, topic)
+        size = payload_bytes + MESSAGE_BYTES
+        if len(topic) > REMEMBERED_CHARS:
+            size += 4 * len(topic)
         mine = self.waiting_bytes + size
         has_room = mine <= TOPIC_BYTES and health.waiting_bytes + size <= WAITING_BYTES
         if payload_bytes > MAX_PAYLOAD_BYTES:
@@ -86,12 +89,14 @@ class Lane:
 
     def leave(self, payload_bytes: int, health: MqttHealth, topic: str = "") -> None:
         """A message that waited is taken."""
-        size = _size(payload_bytes, topic)
+        size = payload_bytes + MESSAGE_BYTES
+        if len(topic) > REMEMBERED_CHARS:
+            size += 4 * len(topic)
         self.waiting -= 1
         self.waiting_bytes -= size
         health.waiting_bytes -= size
 
-    def _drop(self, reason: str) -> str:
+    def _drop(self, reason: Reject) -> Reject:
         for listed in self.listed:
             listed.health.reject(reason)
         self.drops += 1
@@ -109,16 +114,13 @@ class Lane:
         self.drops = 0
 
 
-def _size(payload_bytes: int, topic: str) -> int:
-    return payload_bytes + MESSAGE_BYTES + (4 * len(topic) if len(topic) > REMEMBERED_CHARS else 0)
-
-
 class Lanes:
     """Which devices a topic is for. Made anew when the devices change."""
 
     def __init__(self, devices: Iterable[Listed]) -> None:
         self._devices = tuple(devices)
         self._by_topic: dict[str, Lane | None] = {}
+        self._chars = 0  # of its keys
         self._by_filters: dict[tuple[str, ...], Lane] = {}
         self._by_filter: dict[str, list[Listed]] = {}
         for listed in self._devices:
@@ -141,11 +143,16 @@ class Lanes:
         if lane is None and fitting:
             listed = {id(one): one for name in fitting for one in self._by_filter[name]}
             lane = self._by_filters[fitting] = Lane(name=fitting[0], listed=tuple(listed.values()))
-        if len(self._by_topic) >= _TOPICS:
-            self._by_topic.clear()
         if len(topic) <= REMEMBERED_CHARS:
-            self._by_topic[topic] = lane
+            self._remember(topic, lane)
         return lane
+
+    def _remember(self, topic: str, lane: Lane | None) -> None:
+        if len(self._by_topic) >= _TOPICS or self._chars + len(topic) > _TOPIC_CHARS:
+            self._by_topic.clear()
+            self._chars = 0
+        self._by_topic[topic] = lane
+        self._chars += len(topic)
 
     def are_crowded(self, waiting_bytes: int, *, waits: bool) -> bool:
         """Whether what comes must wait at the broker: all are too fast for us. One that floods the others is not
@@ -155,6 +162,8 @@ class Lanes:
             waiting_bytes: in all lanes.
             waits: nothing may overflow: it is backlog, and has an end.
         """
+        if waiting_bytes < _FILLING_BYTES:
+            return False
         lanes = self._by_filters.values()
         if not any(lane.is_filling for lane in lanes) and waiting_bytes < CROWD_BYTES:
             return False

@@ -125,7 +125,7 @@ class JsonSource:
     `status_<word>`, `offline` (said by the device or its Last Will, also when that was retained) and what the link
     says; uncertain for `clock_skew`, `no_time`, `delayed` and what the device says.
     A whole message is refused: `retained`, `too_large`, `not_utf8`, `not_json`, `duplicate_key`, `not_an_object`,
-    `not_a_number`, `other_port`, `no_points`, `unknown_availability`, `duplicate`.
+    `other_port`, `no_points`, `unknown_availability`, `duplicate`.
     """
 
     def __init__(self, device: MqttDevice, health: MqttDeviceHealth | None = None) -> None:
@@ -176,7 +176,7 @@ class JsonSource:
         try:
             return self._interpret(route, arrival)
         except RefusedPayloadError as refused:
-            return Taken(reject=str(refused))
+            return Taken(reject=refused.reason)
 
     def _find_route(self, topic: str) -> _Route:
         device = self.device
@@ -197,10 +197,10 @@ class JsonSource:
         document = self._decode(arrival.payload)
         if self._only is not None and as_word(find(document, self._only)) not in self.device.only:
             return Taken(reject="other_port")
-        device_ms = self._device_ms(document)
-        if self._is_repeated(document, device_ms, arrival):
+        device_ms = None if self._time is None else self._device_ms(document)
+        if (device_ms is not None or self._same is not None) and self._is_repeated(document, device_ms, arrival):
             return _DUPLICATE
-        verdict = self._judge(device_ms, arrival)
+        verdict = self._judge(device_ms, arrival) if self._time is not None or arrival.backlog else ""
         at, quality, why = arrival.at, Quality.GOOD, ""
         if verdict == LATE:
             sampled = self._clock.sampled(device_ms, at) if device_ms is not None else None
@@ -210,8 +210,9 @@ class JsonSource:
             quality, why = Quality.UNCERTAIN, verdict
         if route.main and self._status is not None and (fault := self._status_fault(document)):
             return Taken(readings=self._bad(route.points, DELAYED if why == DELAYED else fault, at))
-        readings = self._read(route, document, at, quality, why)
-        return Taken(readings=readings) if readings else Taken(reject="no_points")
+        read = self._read if self.device.shape == "json" else self._read_alone
+        readings = read(route.points, document, at, quality, why)
+        return Taken(readings=tuple(readings)) if readings else Taken(reject="no_points")
 
     def _decode(self, payload: bytes) -> Any:
         if self.device.shape == "number":
@@ -221,26 +222,39 @@ class JsonSource:
             raise RefusedPayloadError("not_an_object")
         return document
 
-    def _read(self, route: _Route, document: Any, at: Instant, quality: Quality, why: str) -> tuple[Reading, ...]:
+    def _read(
+        self, points: tuple[_Point, ...], document: Any, at: Instant, quality: Quality, why: str
+    ) -> list[Reading]:
+        """Of an object with several numbers; nearly every message."""
         readings: list[Reading] = []
-        shape, partial, keyed = self.device.shape, self.device.partial, type(document) is dict
-        for point in route.points:
+        keyed = type(document) is dict
+        for point in points:
+            found = document.get(point.key, MISSING) if point.key and keyed else find(document, point.steps)
+            value, fault = point.meter.measure(found)
+            if not fault:
+                readings.append(Reading(point=point.id, value=value, quality=quality, why=why, at=at))
+            elif fault != "missing" or not self.device.partial:
+                readings.append(_no_value(point, fault, why, at))
+        return readings
+
+    def _read_alone(
+        self, points: tuple[_Point, ...], document: Any, at: Instant, quality: Quality, why: str
+    ) -> list[Reading]:
+        """Of a topic for each number."""
+        readings: list[Reading] = []
+        for point in points:
             own, said = quality, why
-            if shape == "json":
-                found = document.get(point.key, MISSING) if point.key and keyed else find(document, point.steps)
-                value, fault = point.meter.measure(found)
-                if partial and fault == "missing":
-                    continue
-            elif shape == "number":
+            if self.device.shape == "number":
                 value, fault = _bare(point, document)
             else:
                 value, fault, judged, reason = _vuqt(point, document)
                 if judged is Quality.UNCERTAIN and quality is Quality.GOOD:
                     own, said = judged, reason
             if fault:
-                own, said = Quality.BAD, (why if why == DELAYED else fault)
-            readings.append(Reading(point=point.id, value=value, quality=own, why=said, at=at))
-        return tuple(readings)
+                readings.append(_no_value(point, fault, why, at))
+            else:
+                readings.append(Reading(point=point.id, value=value, quality=own, why=said, at=at))
+        return readings
 
     def _bad(self, points: tuple[_Point, ...], why: str, at: Instant) -> tuple[Reading, ...]:
         return tuple(Reading(point=p.id, value=None, quality=Quality.BAD, why=why, at=at) for p in points)
@@ -308,6 +322,11 @@ def _compile(device: MqttDevice, point: MqttPoint) -> _Point:
     words = {word.lower(): value for word, value in point.words}
     meter = Meter(scale=point.scale, low=point.low, high=point.high, text=point.text, words=words)
     return _Point(id=f"{device.device}.{point.name}", key=key, steps=steps, unit=point.unit, meter=meter)
+
+
+def _no_value(point: _Point, fault: str, why: str, at: Instant) -> Reading:
+    """What is wrong with an old value is no news."""
+    return Reading(point=point.id, value=None, quality=Quality.BAD, why=why if why == DELAYED else fault, at=at)
 
 
 def _bare(point: _Point, text: str) -> tuple[float | None, str]:

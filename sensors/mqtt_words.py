@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import msgspec
 
@@ -16,8 +16,30 @@ Sink = Callable[[list[Reading]], None]
 
 DELAYED = "delayed"
 """Why of a reading that is old: it waited at the broker or in the device. It is for the history alone."""
-DUPLICATE = "duplicate"
+DUPLICATE: Final = "duplicate"
 """Reject of a message that was taken before: it is no fault."""
+Reject = Literal[
+    "",
+    "retained",
+    "duplicate",
+    "too_large",
+    "flooded",
+    "not_utf8",
+    "not_json",
+    "duplicate_key",
+    "not_an_object",
+    "other_port",
+    "no_points",
+    "unknown_availability",
+    "wrong_topic",
+    "not_sparkplug",
+    "too_many_metrics",
+    "names_too_long",
+    "old_death",
+    "gone",
+    "defect",
+]
+"""Why a message is not taken, "" when it is; docs/configuration.md has them all."""
 MAX_PAYLOAD_BYTES = 64 * 1024
 
 
@@ -49,7 +71,7 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a message: readings, or why it was refused, and what must be published for it."""
 
     readings: tuple[Reading, ...] = ()
-    reject: str = ""
+    reject: Reject = ""
     publish: tuple[Outgoing, ...] = ()
 
 
@@ -207,23 +229,21 @@ class MqttDeviceHealth:
     device: str
     stale_s: float
     messages: int = 0
-    rejects: Counter[str] = field(default_factory=Counter)
+    rejects: Counter[Reject] = field(default_factory=Counter)
     duplicates: int = 0
     backlog: int = 0
     delayed: int = 0
     skew_s: float | None = None
     backwards: int = 0
-    last_reject: str = ""
     last_message_at: Instant | None = None
     why: str = ""
 
-    def reject(self, reason: str) -> None:
+    def reject(self, reason: Reject) -> None:
         """Count a message that was not taken."""
         if reason == DUPLICATE:
             self.duplicates += 1
             return
         self.rejects[reason] += 1
-        self.last_reject = reason
 
     def state(self, now_s: float) -> str:
         """`ok` or `fault`: refused, bad in every point, or silent for longer than `stale_s`."""

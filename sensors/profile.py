@@ -54,7 +54,7 @@ class Check:
         values: one of these. low, high: both, and the number lies within. is_unit_id: the unit id that it answers to.
         text: ASCII that fits this regular expression as a whole.
         decisive: another content means another device.
-        note: what it is, for people.
+        note, note_zh: what it is, for people.
     """
 
     table: Table
@@ -68,6 +68,7 @@ class Check:
     text: str = ""
     decisive: bool = False
     note: str = ""
+    note_zh: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,13 +76,14 @@ class Variant:
     """Another map, or other factory settings, that devices of the same name have.
 
     Attributes:
-        differs: from the profile itself. tell: how a person or a probe sees which one it is.
+        differs: from the profile itself. tell, tell_zh: how a person or a probe sees which one it is.
         profile: the whole profile, with the id of the profile that it is a variant of.
     """
 
     id: str
     differs: str
     tell: str
+    tell_zh: str
     profile: Profile
 
 

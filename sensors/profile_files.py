@@ -3,126 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from decimal import Decimal
-from fractions import Fraction
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Field
 
-from .gases import GASES, UNITS
-from .layout import (
-    ADDRESSES,
-    WORD,
-    Heartbeat,
-    Output,
-    Part,
-    Register,
-    Status,
-    Table,
-    Text,
-    ValueType,
-    WordOrder,
-)
-from .profile import Check, Defaults, Label, Profile, Variant, unit_factors
-from .registers import MAX_REGISTERS, ONE_BY_ONE, plan
+from ..wording import show
+from .layout import WORD, Output, Register, Table, Text, ValueType
+from .profile import Check, Defaults, Profile, Variant
+from .register_files import NAME, Address, Evidence, Mask, Model, Name, RegisterFile, TableName, Word, Words, unseen
+from .registers import MAX_REGISTERS, ONE_BY_ONE
 
-NAME = re.compile(r"[a-z0-9_]+")
+__all__ = ["NAME", "ProfileFile", "VariantFile"]
 
 
-def _number(value: object) -> Decimal:
-    if isinstance(value, bool) or not isinstance(value, int | Decimal):
-        raise ValueError(f"must be a number (got {value!r})")
-    return Decimal(value)
+class DefaultsFile(Model):
+    """The device as it leaves the factory."""
 
-
-def _listed(value: object) -> object:
-    """One `[registers.status]` table is a list of one."""
-    return [value] if isinstance(value, dict) else value
-
-
-Number = Annotated[Decimal, BeforeValidator(_number), Field(allow_inf_nan=False)]
-Address = Annotated[int, Field(ge=0, lt=ADDRESSES)]
-Word = Annotated[int, Field(ge=0, le=WORD)]
-Mask = Annotated[int, Field(ge=1, le=WORD)]
-Name = Annotated[str, Field(pattern=rf"^{NAME.pattern}$")]
-Why = Annotated[str, Field(pattern=r"^[a-z0-9_]*$")]
-Words = Annotated[str, Field(min_length=1)]
-TableName = Literal["coil", "discrete", "holding", "input"]
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
-
-
-class StateFile(_Model):
-    """One code, or with `to` all from `code` to it."""
-
-    code: Word
-    to: Word | None = None
-    why: Why
-    uncertain: bool = False
-
-
-class StatusFile(_Model):
-    """Either the states that are known, or `nonzero`: any bit under the mask means that."""
-
-    address: Address
-    mask: Mask = WORD
-    states: list[StateFile] = []
-    nonzero: Why = ""
-    other: Why = ""
-
-    @model_validator(mode="after")
-    def _check(self) -> StatusFile:
-        if bool(self.states) == bool(self.nonzero):
-            raise ValueError("states or nonzero must be given, one of them")
-        if self.nonzero and self.other:
-            raise ValueError("other belongs to states, not to nonzero")
-        return self
-
-    def build(self) -> Status:
-        if self.nonzero:
-            return Status(address=self.address, mask=self.mask, states=((0, ""),), other=self.nonzero)
-        return Status(
-            address=self.address,
-            mask=self.mask,
-            states=tuple((s.code, s.why) for s in self.states if s.to is None),
-            ranges=tuple((s.code, s.to, s.why) for s in self.states if s.to is not None),
-            other=self.other or "unknown_state",
-            uncertain=tuple(dict.fromkeys(s.why for s in self.states if s.uncertain)),
-        )
-
-
-class FactorFile(_Model):
-    """A unit code of the device: what its number is multiplied with, or of gases the unit."""
-
-    code: Word
-    factor: Number | None = None
-    unit: Words | None = None
-
-    @model_validator(mode="after")
-    def _check(self) -> FactorFile:
-        if (self.factor is None) == (self.unit is None):
-            raise ValueError("factor or unit must be given, one of them")
-        if self.unit is not None and self.unit not in UNITS:
-            raise ValueError(f"unit must be one of {', '.join(UNITS)} (got {self.unit!r})")
-        return self
-
-
-class PartFile(_Model):
-    address: Address
-    mask: Mask = WORD
-    times: Annotated[int, Field(ge=1)] = 1
-    most: Word | None = None
-
-
-class HeartbeatFile(_Model):
-    address: Address
-    frozen_s: Annotated[Number, Field(gt=0)]
-
-
-class DefaultsFile(_Model):
     unit_id: Annotated[int, Field(ge=1, le=247)] = 1
     baud: Literal[1200, 2400, 4800, 9600, 14400, 19200, 38400, 57600, 115200] = 9600
     parity: Literal["N", "E", "O"] = "N"
@@ -133,114 +30,9 @@ class DefaultsFile(_Model):
         return Defaults(unit_id=self.unit_id, baud=self.baud, parity=self.parity, stopbits=self.stopbits)
 
 
-class RegisterFile(_Model):
-    name: Name
-    name_zh: Words
-    name_en: Words
-    unit: str
-    quantity: Literal["temperature", "humidity", "pressure", "gas", "other"]
-    gas: str = ""
-    decimals: Annotated[int, Field(ge=0, le=6)]
-    evidence: Literal["", "read", "second_hand", "memory", "generic"] = ""
-    address: Address
-    table: TableName | None = None
-    type: Literal["bit", "u16", "i16", "u32", "i32", "u64", "i64", "f32", "f64", "bcd16", "bcd32", "parts"]
-    word_order: Literal["big", "little", "big_swapped", "little_swapped"] = "big"
-    mask: Annotated[int, Field(ge=1)] | None = None
-    negative_from: Annotated[int, Field(ge=1)] | None = None
-    parts: list[PartFile] = []
-    scale: Number = Decimal(1)
-    offset: Number = Decimal(0)
-    gain: Annotated[str, Field(pattern=r"^[1-9][0-9]*/[1-9][0-9]*$")] = "1/1"
-    low: Number | None = None
-    high: Number | None = None
-    sentinels: list[int] = []
-    decimals_at: Address | None = None
-    decimals_mask: Mask = WORD
-    unit_at: Address | None = None
-    unit_mask: Mask = WORD
-    unit_factors: list[FactorFile] = []
-    status: Annotated[list[StatusFile], BeforeValidator(_listed)] = []
-    heartbeat: HeartbeatFile | None = None
+class OutputFile(Model):
+    """A coil or a holding register that may be written."""
 
-    @model_validator(mode="after")
-    def _check(self) -> RegisterFile:
-        kind = ValueType(self.type)
-        if self.scale == 0:
-            raise ValueError("scale must not be 0")
-        if self.low is not None and self.high is not None and self.low >= self.high:
-            raise ValueError(f"low must be less than high (got {self.low} and {self.high})")
-        if (self.unit_at is None) != (not self.unit_factors):
-            raise ValueError("unit_at and unit_factors must be given together")
-        if self.mask is not None and (not kind.is_integer or self.mask >> (16 * kind.words)):
-            raise ValueError(f"mask must fit an integer type (got 0x{self.mask:X} of {self.type})")
-        if self.negative_from is not None and (not kind.is_integer or kind.is_signed):
-            raise ValueError(f"negative_from belongs to unsigned types (got {self.type})")
-        if (kind is ValueType.PARTS) != bool(self.parts):
-            raise ValueError("type parts and the list of parts must be given together")
-        if self.parts and self.address != min(part.address for part in self.parts):
-            raise ValueError(f"address must be the lowest of its parts (got {self.address})")
-        self._check_gas()
-        return self
-
-    def _check_gas(self) -> None:
-        by_unit = any(f.unit is not None for f in self.unit_factors)
-        if self.gas and self.gas not in GASES:
-            raise ValueError(f"gas must be one of {', '.join(GASES)} (got {self.gas!r})")
-        if (self.gas or by_unit) and (self.quantity != "gas" or self.unit not in UNITS):
-            raise ValueError(f"unit must be one of {', '.join(UNITS)}, and quantity gas (got {self.unit!r})")
-        if by_unit and any(f.unit is None for f in self.unit_factors):
-            raise ValueError("unit_factors must have either units or factors")
-
-    def _factors(self) -> tuple[tuple[int, Any], ...]:
-        codes = [(f.code, f.unit) for f in self.unit_factors if f.unit is not None]
-        plain = tuple((f.code, f.factor) for f in self.unit_factors if f.factor is not None)
-        return plain or unit_factors(codes, self.unit, self.gas)
-
-    def build(self, table: Table) -> Register:
-        return Register(
-            name=self.name,
-            table=table,
-            address=self.address,
-            type=ValueType(self.type),
-            word_order=WordOrder(self.word_order),
-            mask=self.mask,
-            negative_from=self.negative_from,
-            parts=tuple(Part(address=p.address, mask=p.mask, times=p.times, most=p.most) for p in self.parts),
-            scale=self.scale,
-            offset=self.offset,
-            gain=Fraction(self.gain),
-            low=None if self.low is None else float(self.low),
-            high=None if self.high is None else float(self.high),
-            sentinels=tuple(self.sentinels),
-            decimals_at=self.decimals_at,
-            decimals_mask=self.decimals_mask,
-            unit_at=self.unit_at,
-            unit_mask=self.unit_mask,
-            unit_factors=self._factors(),
-            status=tuple(s.build() for s in self.status),
-            heartbeat=self._heartbeat(),
-        )
-
-    def _heartbeat(self) -> Heartbeat | None:
-        beat = self.heartbeat
-        return None if beat is None else Heartbeat(address=beat.address, frozen_s=float(beat.frozen_s))
-
-    def label(self) -> Label:
-        return Label(
-            name=self.name,
-            name_zh=self.name_zh,
-            name_en=self.name_en,
-            unit=self.unit,
-            quantity=self.quantity,
-            decimals=self.decimals,
-            gas=self.gas,
-            unit_codes=tuple((f.code, f.unit) for f in self.unit_factors if f.unit is not None),
-            evidence=self.evidence,
-        )
-
-
-class OutputFile(_Model):
     name: Name
     name_zh: Words
     name_en: Words
@@ -249,11 +41,10 @@ class OutputFile(_Model):
     states: Annotated[dict[Name, Word], Field(min_length=1)]
     multiple: bool = False
 
-    @model_validator(mode="after")
-    def _check(self) -> OutputFile:
-        if self.table == "coil" and not set(self.states.values()) <= {0, 1}:
-            raise ValueError(f"states of a coil must be 0 or 1 (got {dict(self.states)})")
-        return self
+    def check(self) -> Iterator[tuple[str, str]]:
+        for state, raw in self.states.items():
+            if self.table == "coil" and raw > 1:
+                yield f"states.{state}", f"must be 0 or 1, as the output is a coil {show(raw)}"
 
     def build(self) -> Output:
         return Output(
@@ -267,7 +58,9 @@ class OutputFile(_Model):
         )
 
 
-class TextFile(_Model):
+class TextFile(Model):
+    """Letters in registers."""
+
     name: Name
     table: TableName | None = None
     address: Address
@@ -275,33 +68,39 @@ class TextFile(_Model):
     swapped: bool = False
 
 
-class CheckFile(_Model):
-    """Exactly one of values, low with high, `is`, text."""
+class CheckFile(Model):
+    """What one place of such a device holds: exactly one of values, low with high, `is`, text."""
 
     table: TableName | None = None
     address: Address
     words: Annotated[int, Field(ge=1, le=64)] = 1
     mask: Mask = WORD
-    values: list[Word] = []
+    values: list[Word] = Field(default_factory=list[Word])
     low: Word | None = None
     high: Word | None = None
-    is_: Annotated[Literal["", "unit_id"], Field(alias="is")] = ""
+    is_: Annotated[Literal["unit_id"] | None, Field(alias="is")] = None
     text: str = ""
     decisive: bool = False
     note: Words
+    note_zh: str = ""
 
-    @model_validator(mode="after")
-    def _check(self) -> CheckFile:
-        if (self.low is None) != (self.high is None):
-            raise ValueError("low and high must be given together")
-        ways = (bool(self.values), self.low is not None, bool(self.is_), bool(self.text))
+    def check(self) -> Iterator[tuple[str, str]]:
+        if self.low is None and self.high is not None:
+            yield "low", "is required beside high"
+        if self.high is None and self.low is not None:
+            yield "high", "is required beside low"
+        if self.low is not None and self.high is not None and self.low > self.high:
+            yield "low", f"must be at most high, {self.high} {show(self.low)}"
+        ways = (bool(self.values), self.low is not None or self.high is not None, bool(self.is_), bool(self.text))
         if sum(ways) != 1:
-            raise ValueError('exactly one of values, low and high, is = "unit_id", text must be given')
+            yield "", 'needs exactly one of values = [...], low with high, is = "unit_id", text'
+        numbers = [(f"values[{i}]", value) for i, value in enumerate(self.values)]
+        numbers += [(key, value) for key, value in (("low", self.low), ("high", self.high)) if value is not None]
+        yield from unseen(self.mask, numbers)
         try:
             re.compile(self.text)
         except re.error as error:
-            raise ValueError(f"text must be a regular expression: {error} (got {self.text!r})") from None
-        return self
+            yield "text", f"must be a regular expression: {error} {show(self.text)}"
 
     def build(self, table: Table) -> Check:
         return Check(
@@ -316,17 +115,18 @@ class CheckFile(_Model):
             text=self.text,
             decisive=self.decisive,
             note=self.note,
+            note_zh=self.note_zh or self.note,
         )
 
 
-class ProfileFile(_Model):
+class ProfileFile(Model):
     """A profile without its variants."""
 
     id: Name
     name: Words
     name_en: Words
     source: Words
-    evidence: Literal["read", "second_hand", "memory", "generic"] = "read"
+    evidence: Evidence = "read"
     incomplete: str = ""
     max_gap: Annotated[int, Field(ge=0, le=MAX_REGISTERS)] = 0
     max_count: Annotated[int, Field(ge=1, le=MAX_REGISTERS)] = MAX_REGISTERS
@@ -335,31 +135,36 @@ class ProfileFile(_Model):
     takes_channels: bool = False
     defaults: DefaultsFile = DefaultsFile()
     registers: Annotated[list[RegisterFile], Field(min_length=1)]
-    outputs: list[OutputFile] = []
-    texts: list[TextFile] = []
-    identify: list[CheckFile] = []
+    outputs: list[OutputFile] = Field(default_factory=list[OutputFile])
+    texts: list[TextFile] = Field(default_factory=list[TextFile])
+    identify: list[CheckFile] = Field(default_factory=list[CheckFile])
 
-    @model_validator(mode="after")
-    def _check(self) -> ProfileFile:
-        wrong: list[str] = []
+    def check(self) -> Iterator[tuple[str, str]]:
         for key, entries in (("registers", self.registers), ("outputs", self.outputs), ("texts", self.texts)):
             names = [entry.name for entry in entries]
-            repeated = sorted({n for n in names if names.count(n) > 1})
-            wrong += [f"{key}: name must be unique (got {n!r} again)" for n in repeated]
-        for index, register in enumerate(self._registers()):
-            if (register.type is ValueType.BIT) != register.table.is_bits:
-                wrong.append(f"registers[{index}].type: {register.type} does not fit table {register.table}")
+            for i, name in enumerate(names):
+                if name in names[:i]:
+                    yield f"{key}[{i}].name", f"must be unique: {key}[{names.index(name)}] has it too {show(name)}"
+        for i, register in enumerate(self._registers()):
+            yield from ((f"registers[{i}]{key}", text) for key, text in self._place(register))
         if self.one_by_one and self.max_gap:
-            wrong.append(f"max_gap: must be 0 beside one_by_one (got {self.max_gap})")
+            yield "max_gap", f"must be 0 beside one_by_one {show(self.max_gap)}"
         if self.takes_channels and not any(r.unit == "mA" for r in self.registers):
-            wrong.append("takes_channels: needs registers with the unit mA")
-        try:
-            plan(self._registers(), max_gap=self._gap(), max_count=self.max_count)
-        except ValueError as error:
-            wrong.append(f"registers: {error}")
-        if wrong:
-            raise ValueError("; ".join(wrong))
-        return self
+            yield "takes_channels", 'needs registers with unit = "mA": the currents (got true)'
+
+    def _place(self, register: Register) -> Iterator[tuple[str, str]]:
+        """Whether a request can bring it."""
+        is_bit, table = register.type is ValueType.BIT, register.table
+        if is_bit and not table.is_bits:
+            yield ".type", f"must be a number's type, such as u16, in table {table} {show(register.type.value)}"
+        if table.is_bits and not is_bit:
+            yield ".type", f'must be "bit" in table {table} {show(register.type.value)}'
+        first, last = register.first, register.end - 1
+        if last > WORD:
+            yield ".address", f"must leave room for {last - first + 1} words up to 65535 {show(register.address)}"
+        if last - first >= self.max_count:
+            span = f"{last - first + 1} addresses, {first} to {last}, for its value and what stands beside it"
+            yield "", f"must fit one request of at most {self.max_count} (max_count): it needs {span}"
 
     def _gap(self) -> int:
         return ONE_BY_ONE if self.one_by_one else self.max_gap
@@ -377,6 +182,7 @@ class ProfileFile(_Model):
         )
 
     def build(self, variants: tuple[Variant, ...] = ()) -> Profile:
+        """The profile, with its variants."""
         return Profile(
             id=self.id,
             name=self.name,
@@ -398,19 +204,20 @@ class ProfileFile(_Model):
         )
 
 
-class VariantFile(_Model):
+class VariantFile(Model):
     """What a variant changes: registers by name (only the keys that differ, `rename` to call one otherwise), `drop` of
     registers, other keys as a whole."""
 
     id: Name
     differs: Words
     tell: Words
+    tell_zh: str = ""
     source: Words | None = None
-    evidence: Literal["read", "second_hand", "memory", "generic"] | None = None
+    evidence: Evidence | None = None
     incomplete: str | None = None
-    defaults: dict[str, Any] = {}
-    registers: list[dict[str, Any]] = []
-    drop: list[Name] = []
+    defaults: dict[str, Any] = Field(default_factory=dict[str, Any])
+    registers: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
+    drop: list[Name] = Field(default_factory=list[Name])
     identify: list[dict[str, Any]] | None = None
 
     def merge(self, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -420,7 +227,7 @@ class VariantFile(_Model):
         known = [entry["name"] for entry in kept]
         merged = {**data, "defaults": {**data.get("defaults", {}), **self.defaults}}
         merged["registers"] = [_changed(entry, changes.get(entry["name"], {})) for entry in kept]
-        merged["registers"] += [entry for name, entry in changes.items() if name not in known]
+        merged["registers"] += [_changed(entry, {}) for name, entry in changes.items() if name not in known]
         whole = ("source", "evidence", "incomplete", "identify")
         return {**merged, **{key: getattr(self, key) for key in whole if getattr(self, key) is not None}}
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import functools
-import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from ..errors import ConfigError
+from ..toml_file import place, read_toml
+from ..wording import show
 from .profile import Check, Defaults, Label, Profile, Variant
 from .profile_files import NAME, ProfileFile, VariantFile
+from .profile_words import judge, judge_variants, whose
 
 __all__ = [
     "CATALOGUE",
@@ -67,24 +67,21 @@ def open_catalogue(folder: Path | None = None) -> tuple[Catalogue, list[str]]:
         folder: of the site's own profiles; None when it has none.
 
     Returns:
-        The catalogue and every problem of the site's files, each `file: path: what (got value)`.
+        The catalogue and every problem of the site's files, each `file: path: what (got value) [line 7]`.
     """
     if folder is None:
         return Catalogue(), []
     if not folder.is_dir():
         return Catalogue(), ["must be a folder with *.toml profiles"]
-    own, broken, problems = _read_folder(folder)
-    for name in sorted(set(own) & set(_shipped_ids())):
-        del own[name]
-        problems.append(f"{name}.toml: id: {name!r} is in the shipped catalogue already: give file and id another name")
-    return Catalogue(own, frozenset(broken)), problems
+    own, broken, problems = _read_folder(folder, taken=_shipped_ids())
+    return Catalogue(own, frozenset(broken) - set(_shipped_ids())), problems
 
 
 def load_catalogue(folder: Path | None = None) -> dict[str, Profile]:
     """Every profile of a folder (default: the one that is shipped), by id.
 
     Raises:
-        ConfigError: with every problem of every file, each `file: path: what (got value)`.
+        ConfigError: with every problem of every file, each `file: path: what (got value) [line 7]`.
     """
     folder = CATALOGUE if folder is None else folder
     if not folder.is_dir():
@@ -108,12 +105,12 @@ def _shipped(name: str) -> Profile:
     return profile
 
 
-def _read_folder(folder: Path) -> tuple[dict[str, Profile], list[str], list[str]]:
+def _read_folder(folder: Path, taken: Collection[str] = ()) -> tuple[dict[str, Profile], list[str], list[str]]:
     profiles: dict[str, Profile] = {}
     broken: list[str] = []
     problems: list[str] = []
     for path in sorted(folder.glob("*.toml")):
-        found, wrong = _load(path)
+        found, wrong = _load(path, taken)
         problems += [f"{path.name}: {text}" for text in wrong]
         if found is not None:
             profiles[found.id] = found
@@ -122,56 +119,33 @@ def _read_folder(folder: Path) -> tuple[dict[str, Profile], list[str], list[str]
     return profiles, broken, problems
 
 
-def _load(path: Path) -> tuple[Profile | None, list[str]]:
+def _load(path: Path, taken: Collection[str] = ()) -> tuple[Profile | None, list[str]]:
+    """The profile of a file, or its problems, each with the line that it stands on."""
+    if not NAME.fullmatch(path.stem):
+        wrong = f"its name must be lower-case letters, digits and _: it is the profile's id {show(path.name)}"
+        return None, [f"file: {wrong}"]
     try:
-        data = tomllib.loads(path.read_text("utf-8"), parse_float=Decimal)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        return None, [f"cannot be read: {error}"]
-    raw_variants = data.pop("variants", [])
-    model, problems = _validate(data)
-    if model is None:
-        return None, problems
-    if model.id != path.stem:
-        return None, [f"id: must be the file's name, {path.stem!r} (got {model.id!r})"]
-    variants, problems = _variants(raw_variants, data)
-    return (None, problems) if problems else (model.build(variants), [])
+        file = read_toml(path, example="my_head.toml", parse_float=Decimal)
+    except ConfigError as error:
+        return None, error.problems
+    data = {key: value for key, value in file.raw.items() if key != "variants"}
+    model, problems = judge(data)
+    problems += _name_problems(path.stem, data.get("id"), taken)
+    variants, wrong = judge_variants(file.raw.get("variants", []), data, problems)
+    problems += wrong
+    if problems or model is None:
+        return None, place(problems, file.text, lambda where: whose(where, file.raw))
+    return model.build(tuple(_variant(variant, whole) for variant, whole in variants)), []
 
 
-def _variants(raw: Any, data: Mapping[str, Any]) -> tuple[tuple[Variant, ...], list[str]]:
-    if not isinstance(raw, list):
-        return (), ["variants: must be a list of tables: begin each with [[variants]]"]
-    found: list[Variant] = []
-    problems: list[str] = []
-    for index, entry in enumerate(raw):
-        where = f"variants[{index}]"
-        try:
-            file = VariantFile.model_validate(entry)
-        except ValidationError as error:
-            problems += [_problem(e, where) for e in error.errors()]
-            continue
-        names = {register["name"] for register in data["registers"]}
-        problems += [f"{where}.drop: must name a register (got {n!r})" for n in file.drop if n not in names]
-        if any(file.id == other.id for other in found):
-            problems.append(f"{where}.id: must be unique (got {file.id!r} again)")
-        model, wrong = _validate(file.merge(data), where)
-        problems += wrong
-        if model is not None:
-            found.append(Variant(id=file.id, differs=file.differs, tell=file.tell, profile=model.build()))
-    return tuple(found), problems
+def _name_problems(stem: str, name: Any, taken: Collection[str]) -> Iterator[str]:
+    if isinstance(name, str) and NAME.fullmatch(name) and name != stem:
+        yield f'id: must be the name of the file, "{stem}" {show(name)}'
+    elif name in taken:
+        yield f"id: is in the shipped catalogue already: give file and id another name {show(name)}"
 
 
-def _validate(data: Mapping[str, Any], where: str = "") -> tuple[ProfileFile | None, list[str]]:
-    try:
-        return ProfileFile.model_validate(data), []
-    except ValidationError as error:
-        return None, [_problem(e, where) for e in error.errors()]
-
-
-def _problem(error: Any, where: str = "") -> str:
-    path = where + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"])
-    path = path.lstrip(".")
-    text = str(error["msg"]).removeprefix("Value error, ")
-    if error["type"] in {"missing", "value_error"} or isinstance(error["input"], dict):
-        return f"{path}: {text}" if path else text
-    got = float(error["input"]) if isinstance(error["input"], Decimal) else error["input"]
-    return f"{path}: {text} (got {got!r})"
+def _variant(file: VariantFile, whole: ProfileFile) -> Variant:
+    return Variant(
+        id=file.id, differs=file.differs, tell=file.tell, tell_zh=file.tell_zh or file.tell, profile=whole.build()
+    )

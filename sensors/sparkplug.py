@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from ..errors import ConfigError
 from ..words import Instant, Quality, Reading
@@ -32,6 +33,7 @@ from .mqtt_words import (
     MqttDeviceHealth,
     MqttPoint,
     Outgoing,
+    Reject,
     Taken,
 )
 from .sparkplug_payload import BD_SEQ, SEQ_COUNT, Birth, Metric, Payload, decode, encode_rebirth, number
@@ -143,7 +145,10 @@ class SparkplugSource:
     A point is bad, without a value, for `no_birth`, `offline`, `seq_gap`, `missing` in the birth, `alias_clash`,
     `quality_<word>`, `no_value`, `wrong_type` (also text, data sets, templates), `not_a_number`, `out_of_range` and
     what the link says; uncertain for `seq_gap`, `clock_skew` and `delayed` (for the history alone).
-    A message is refused: `retained`, `too_large`, `wrong_topic`, `not_sparkplug`, `duplicate`, `old_death`.
+    A message is refused: `retained`, `too_large`, `wrong_topic`, `not_sparkplug`, `duplicate`, `old_death`. What has
+    more metrics, or longer names, than MOST_METRICS and MOST_NAME_BYTES is refused too, `too_many_metrics` or
+    `names_too_long`: after such a birth every point is bad with that word, and such data counts as lost. Of the other
+    devices of the edge node nothing is kept, and of their messages no metric is looked at.
 
     Args:
         device: what to listen to.
@@ -169,6 +174,7 @@ class SparkplugSource:
         self._heard_s: dict[str, float] = {}
         self._linked = False
         self._wait_s: float | None = None  # since when a birth of ours is waited for
+        self._unborn: Reject | Literal["no_birth"] = "no_birth"  # why there is no birth
         self._why = ""  # what makes all points bad now
         self._handlers: dict[str, Callable[[Arrival, Payload], Taken]] = {
             "NBIRTH": self._node_birth,
@@ -194,7 +200,8 @@ class SparkplugSource:
         kind = self._kind(arrival.topic)
         if not kind:
             return Taken(reject="wrong_topic")
-        payload = decode(arrival.payload)
+        is_ours = self._is_ours(arrival.topic) or kind in ("NBIRTH", "NDEATH")
+        payload = decode(arrival.payload, head=not is_ours)
         if payload is None:
             return Taken(reject="not_sparkplug")
         return self._handlers[kind](arrival, payload)
@@ -250,7 +257,7 @@ class SparkplugSource:
         self._asking.wanted = False
         if not self.device.unit:
             return self._born(arrival, payload)
-        self._unit = None
+        self._unit, self._unborn = None, "no_birth"
         self._wait_s = at.mono_s
         self._message(arrival, payload, birth=True)  # its clock
         return Taken()
@@ -262,9 +269,12 @@ class SparkplugSource:
         return self._born(arrival, payload)
 
     def _born(self, arrival: Arrival, payload: Payload) -> Taken:
-        birth = self._unit = Birth.of(payload.metrics)
         self._wait_s = None
-        self._why = ""
+        if payload.refused:
+            self._unit, self._unborn = None, payload.refused
+            return Taken(reject=payload.refused, readings=self._blame(payload.refused, arrival.at))
+        birth = self._unit = Birth.of(payload.metrics)
+        self._unborn, self._why = "no_birth", ""
         readings = self._readings(self._message(arrival, payload, birth=True), birth)
         for metric, points in self._points.items():
             if metric not in birth.types:
@@ -280,8 +290,11 @@ class SparkplugSource:
         before = stop or Taken()
         birth = self._unit
         if birth is None:
-            readings = (*before.readings, *self._blame("no_birth", arrival.at))
-            return Taken(readings=readings, publish=before.publish or self._ask(arrival.at))
+            readings = (*before.readings, *self._blame(self._unborn, arrival.at))
+            return Taken(reject=payload.refused, readings=readings, publish=before.publish or self._ask(arrival.at))
+        if payload.refused:
+            before = stop or self._break(arrival)  # it is as good as lost
+            return Taken(reject=payload.refused, readings=before.readings, publish=before.publish)
         message = self._message(arrival, payload)
         publish = before.publish
         if not publish and (message.late or any(len(birth.names(m)) != 1 for m in payload.metrics)):
@@ -315,8 +328,12 @@ class SparkplugSource:
             return Taken(readings=self._blame("no_birth", arrival.at), publish=self._ask(arrival.at))
         if not session.follow(payload.seq, (arrival.topic, arrival.payload)):
             return Taken(reject=DUPLICATE)
-        if not session.broken:
-            return None
+        return self._break(arrival) if session.broken else None
+
+    def _break(self, arrival: Arrival) -> Taken:
+        """Something is lost, and perhaps the value that matters."""
+        assert self._session is not None
+        self._session.broken = True
         return Taken(readings=self._blame("seq_gap", arrival.at), publish=self._ask(arrival.at))
 
     # --- values ---
@@ -392,6 +409,7 @@ class SparkplugSource:
 
     def _forget(self) -> None:
         self._session = self._unit = self._wait_s = None
+        self._unborn = "no_birth"
         self._asking.wanted = False
 
     def _quiet(self, now_s: float) -> bool:

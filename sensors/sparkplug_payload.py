@@ -14,10 +14,14 @@ from typing import Any
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
+from .mqtt_words import Reject
+
 REBIRTH = "Node Control/Rebirth"
 BD_SEQ = "bdSeq"
 SEQ_COUNT = 256
 BOOLEAN = 11
+MOST_METRICS = 4096  # of a message; 64 KiB hold no more real ones
+MOST_NAME_BYTES = 48 * 1024  # of their names together
 _LATEST_MS = 4_102_444_800_000  # the year 2100
 _FLOATS = (9, 10)  # Float, Double
 _SIGNED_BITS = {1: 8, 2: 16, 3: 32, 4: 64}  # Int8, Int16, Int32, Int64
@@ -53,11 +57,19 @@ class Metric:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payload:
-    """One message. `timestamp_ms`: when it was published, UTC by the sender's clock; `seq` is 0..255."""
+    """One message.
+
+    Attributes:
+        timestamp_ms: when it was published, UTC by the sender's clock.
+        seq: 0..255.
+        metrics: empty also when they were refused.
+        refused: why: beyond MOST_METRICS or MOST_NAME_BYTES.
+    """
 
     timestamp_ms: int | None = None
     seq: int | None = None
     metrics: tuple[Metric, ...] = ()
+    refused: Reject = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,19 +114,34 @@ class Birth:
         return (name,) if agrees else (name, by_alias or "")
 
 
-def decode(data: bytes) -> Payload | None:
-    """The message, or None when these bytes are none: malformed, empty, or with a sequence number over 255."""
+def decode(data: bytes, *, head: bool = False) -> Payload | None:
+    """The message, or None when these bytes are none: malformed, empty, or with a sequence number over 255.
+
+    Args:
+        data: one message.
+        head: its metrics are not wanted.
+    """
     message = _PAYLOAD()
     try:
         message.ParseFromString(data)
-        metrics = tuple([_metric(m) for m in message.metrics])
+        metrics, refused = ((), "") if head else _metrics(message.metrics, len(data))
     except (DecodeError, UnicodeDecodeError):
         return None
     seq = message.seq if message.HasField("seq") else None
     timestamp_ms = _time(message)
     if (seq is not None and seq >= SEQ_COUNT) or not message.ListFields():
         return None
-    return Payload(timestamp_ms=timestamp_ms, seq=seq, metrics=metrics)
+    return Payload(timestamp_ms=timestamp_ms, seq=seq, metrics=metrics, refused=refused)
+
+
+def _metrics(found: Any, size: int) -> tuple[tuple[Metric, ...], Reject]:
+    """All of them, or none and why: what a sender says must not cost more than a real birth."""
+    if len(found) > MOST_METRICS:
+        return (), "too_many_metrics"
+    metrics = tuple([_metric(m) for m in found])
+    if size > MOST_NAME_BYTES and sum([len(metric.name.encode()) for metric in metrics]) > MOST_NAME_BYTES:
+        return (), "names_too_long"
+    return metrics, ""
 
 
 def encode_rebirth(utc_ms: int) -> bytes:

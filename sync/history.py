@@ -17,15 +17,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from ..words import Reading, mono_s, utc_text
 from .columns import DamagedError, Sample, compress, decompress, pack, readings, thin, unpack
 from .sqlite import Schema, Writer, connect_for_reading
 from .streams import HISTORY, batch_chain, stream_genesis
-
-if TYPE_CHECKING:
-    from sqlite_utils import Database
 
 T = TypeVar("T")
 
@@ -35,6 +32,8 @@ DAY_MS = 86_400_000
 _DAMAGED_CODES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _CHECKED_BYTES = 64 * 1024 * 1024
 """Files up to this size are checked as a whole at start; it takes a second on a slow card."""
+_BEHIND, _BEHIND_LEAST = 2, 10_000
+"""Segments, and readings, that may wait while others are written; 10,000 readings take about a megabyte."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +48,7 @@ class Segment:
     body: bytes
 
 
-def m001_segments(db: Database) -> None:
+def m001_segments(db: sqlite3.Connection) -> None:
     """Small rows that are searched apart from the bodies that are read."""
     for statement in (
         "CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
@@ -133,6 +132,10 @@ class History:
         self._buffer.extend(batch)
         if len(self._buffer) >= self._seal_readings:
             self._due.set()
+
+    def is_behind(self) -> bool:
+        """More waits than is good for the memory: who can wait with the next readings should."""
+        return len(self._buffer) >= max(_BEHIND * self._seal_readings, _BEHIND_LEAST)
 
     async def run(self) -> NoReturn:
         """Flush every `flush_s`, earlier when a segment is full. Raises StoreError when the device fails."""

@@ -18,14 +18,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from ..errors import ConfigError, PermanentError
 from ..words import Instant
 from .sqlite import Schema, Writer, connect_for_reading
-
-if TYPE_CHECKING:
-    from sqlite_utils import Database
 
 T = TypeVar("T")
 
@@ -145,16 +142,17 @@ def next_chain(previous: bytes, data: bytes) -> bytes:
     return hashlib.sha256(previous + data).digest()
 
 
-def m001_records(db: Database) -> None:
+def m001_records(db: sqlite3.Connection) -> None:
     """The log itself and what identifies it."""
-    db["meta"].create({"key": str, "value": str}, pk="key")  # pyright: ignore[reportAttributeAccessIssue]
-    db["module"].create({"name": str, "version": int}, pk="name")  # pyright: ignore[reportAttributeAccessIssue]
-    db.execute(
-        "CREATE TABLE record (seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, data BLOB NOT NULL, chain BLOB NOT NULL)"
-    )
+    for statement in (
+        "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT)",
+        "CREATE TABLE module (name TEXT PRIMARY KEY, version INTEGER)",
+        "CREATE TABLE record (seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, data BLOB NOT NULL, chain BLOB NOT NULL)",
+    ):
+        db.execute(statement)
 
 
-def m002_alarm_index(db: Database) -> None:
+def m002_alarm_index(db: sqlite3.Connection) -> None:
     """The alarm history reads backwards through alarm records alone, however rare they are."""
     db.execute("CREATE INDEX record_alarm ON record (seq) WHERE kind GLOB 'alarm.*'")
 

@@ -13,13 +13,11 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import PermanentError
-
-if TYPE_CHECKING:
-    from sqlite_utils import Database
 
 _MOST_JOBS_IN_A_COMMIT = 512
 
@@ -37,35 +35,52 @@ _JOBS_OWN = frozenset(
 
 Job = Callable[[sqlite3.Connection], Any]
 
+_APPLIED = (
+    """CREATE TABLE IF NOT EXISTS _sqlite_migrations
+       (id INTEGER PRIMARY KEY, migration_set TEXT, name TEXT, applied_at TEXT)""",
+    """CREATE UNIQUE INDEX IF NOT EXISTS idx__sqlite_migrations_migration_set_name
+       ON _sqlite_migrations (migration_set, name)""",
+)
+_NOTE_APPLIED = "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES (?, ?, ?)"
+
 
 class Schema:
-    """Numbered, all-or-nothing steps that make a file what the code expects (sqlite-utils' migrations).
+    """Numbered, all-or-nothing steps that make a file what the code expects.
 
-    sqlite-utils is loaded only when a step is missing: it would take a tenth of the daemon's start.
+    What was done stands in the table that sqlite-utils' migrations keep, which made the first files. The library is not
+    used any more: it took a tenth of the daemon's first start for two dozen lines.
 
     Args:
         name: of the set, unique in the file.
-        steps: in order; each is known by its function's name and never changed once it was released.
+        steps: in order; each is known by its function's name and never changed once it was released. It gets the
+            connection in a transaction.
     """
 
-    def __init__(self, name: str, steps: Sequence[Callable[[Database], None]]) -> None:
+    def __init__(self, name: str, steps: Sequence[Callable[[sqlite3.Connection], None]]) -> None:
         self.name = name
         self.steps = tuple(steps)
 
     def apply(self, connection: sqlite3.Connection) -> None:
-        """Run the steps that the file has not seen."""
+        """Run the steps that the file has not seen: all of them, or none when one fails."""
         if {step.__name__ for step in self.steps} <= self._applied(connection):
             return
-        from sqlite_utils import Database
-        from sqlite_utils.migrations import Migrations
-
-        migrations = Migrations(self.name)
-        for step in self.steps:
-            migrations()(step)
-        migrations.apply(Database(connection))
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in _APPLIED:
+                connection.execute(statement)
+            applied = self._applied(connection)
+            for step in self.steps:
+                if step.__name__ not in applied:
+                    step(connection)
+                    row = (self.name, step.__name__, str(datetime.now(UTC)))
+                    connection.execute(_NOTE_APPLIED, row)
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
 
     def _applied(self, connection: sqlite3.Connection) -> set[str]:
-        """Names in the table that sqlite-utils keeps."""
+        """Names of the steps that were run."""
         table = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '_sqlite_migrations'"
         if connection.execute(table).fetchone() is None:
             return set()
@@ -143,6 +158,7 @@ class Writer:
             while (first := self._jobs.get()) is not None:
                 group, last = self._gather(first)
                 self._commit(connection, group)
+                del first, group  # what the jobs hold, perhaps megabytes, while the next one is waited for
                 if last:
                     break
 

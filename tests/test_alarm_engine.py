@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sitewarden.edge.alarms.codec import alarm_from_json
 from sitewarden.edge.alarms.engine import Engine, close_orphans
 from sitewarden.edge.alarms.machine import Alarm, State
+from sitewarden.edge.alarms.overlay import Overlay, OverlayKind
 from sitewarden.edge.alarms.rules import Kind, Level, Rule, Side
 from sitewarden.errors import RefusedError
 from sitewarden.sync.journal import Draft, canonical
@@ -442,3 +443,91 @@ def test_what_is_passed_over_as_ordinary_would_have_changed_nothing(steps: list,
             seen = Reading(point=POINT, value=50.0, quality=Quality.UNCERTAIN, why="clock_skew", at=at)
         assert quick.read(seen, at) == slow.read(seen, at)
         assert [live.condition for live in quick._by_id.values()] == [live.condition for live in slow._by_id.values()]
+
+
+# --- overlays and repeats ----------------------------------------------------------------------------------------
+
+
+def shelved(at_s: float, for_s: float = 600.0, boot: str = "b1", **changes: Any) -> Overlay:
+    fields = {"kind": OverlayKind.SHELVED, "who": "p_wang", "why": "being cleaned", "since": instant(at_s, boot)}
+    return Overlay(**{**fields, "for_s": for_s, **changes})
+
+
+def shelve(plant: Plant, alarm: str, at_s: float, for_s: float = 600.0, **changes: Any) -> list[str]:
+    laid = shelved(at_s, for_s, plant.boot, **changes)
+    return plant.keep(plant.engine.cover(alarm, laid, ("officer",), instant(at_s, plant.boot)))
+
+
+def test_a_shelved_alarm_goes_on_being_judged_and_is_raised_afresh_when_its_time_is_up():
+    plant = Plant(RULES[:1])
+    assert shelve(plant, HIGH, 0) == ["high shelved NORM"]
+    play(plant, [(1, 90, ["high raised UNACK"]), (30, 90, []), (599, TICK, [])])
+    assert plant.drafts[-1].body["alarm"]["overlay"]["who"] == "p_wang"
+    assert plant.tick(600) == ["high unshelved UNACK", "high reraised UNACK"]
+    assert plant.drafts[-1].body["reason"] == "uncovered"
+    assert plant.tick(610) == []
+
+
+def test_a_shelved_alarm_that_has_cleared_meanwhile_closes():
+    plant = Plant()
+    play(plant, [(0, 80, []), (10, 80, ["high raised UNACK"])])
+    shelve(plant, HIGH, 20)
+    play(plant, [(30, 50, []), (50, 50, ["high returned RTNUN"]), (600, 50, [])])
+    assert plant.tick(620) == ["high unshelved RTNUN", "high closed NORM"]
+    assert plant.drafts[-1].body["reason"] == "cleared_while_suppressed"
+
+
+def test_an_overlay_survives_a_restart_and_its_time_goes_on():
+    plant = Plant()
+    shelve(plant, HIGH, 0)
+    plant.see(1, 90)
+    plant.restart(100)
+    assert plant.tick(599) == ["stale raised UNACK"]
+    assert plant.tick(601) == ["high unshelved UNACK", "high reraised UNACK"]
+
+
+def test_taking_an_overlay_away_needs_one():
+    plant = Plant(RULES[:1])
+    with pytest.raises(RefusedError) as refused:
+        plant.engine.uncover(HIGH, OverlayKind.SHELVED, "p_li", instant(0))
+    assert refused.value.reason == "not_covered"
+    shelve(plant, HIGH, 0)
+    drafts = plant.engine.uncover(HIGH, OverlayKind.SHELVED, "p_li", instant(1))
+    assert plant.keep(drafts) == ["high unshelved NORM"]
+    assert plant.engine.tick(instant(700)) == []
+
+
+def repeats(plant: Plant, until_s: int, value: float) -> list[tuple[int, str]]:
+    found = []
+    for at_s in range(plant_s(plant), until_s + 1, 10):
+        found += [(at_s, said) for said in (*plant.see(at_s, value), *plant.tick(at_s))]
+    return found
+
+
+def plant_s(plant: Plant) -> int:
+    return int(plant.drafts[-1].at.mono_s) if plant.drafts else 0
+
+
+def test_priority_1_is_repeated_every_five_minutes_until_it_is_acknowledged_and_then_every_half_hour():
+    plant = Plant()
+    plant.see(0, 90)
+    got = repeats(plant, 700, 90.0)
+    assert got == [(300, "high repeated UNACK"), (600, "high repeated UNACK")]
+    plant.ack(HIGH, "keeper", "p_li", 700)
+    plant.ack(HIGH, "officer", "p_wang", 710)
+    got = repeats(plant, 2600, 90.0)
+    assert got == [(2510, "high repeated UNACK")]
+    assert plant.drafts[-1].body["alarm"]["acks"] == []
+    plant.restart(2700)
+    assert plant.see(2709, 90) == []
+    assert plant.tick(2810) == ["high repeated UNACK", "stale raised UNACK"][::-1]
+
+
+def test_priority_3_and_what_is_covered_is_never_repeated():
+    plant = Plant()
+    play(plant, [(0, 80, []), (10, 80, ["high raised UNACK"])])
+    assert repeats(plant, 20_000, 80.0) == []
+    worse = Plant()
+    worse.see(0, 90)
+    shelve(worse, HIGH, 10, 3000.0)
+    assert repeats(worse, 3000, 90.0) == []

@@ -28,6 +28,7 @@ from sitewarden.edge.alarms.machine import (
     missing_roles,
     step,
 )
+from sitewarden.edge.alarms.overlay import Cover, Overlay, OverlayKind, Uncover
 from sitewarden.edge.alarms.rules import Kind, Level, Rule, Side
 from sitewarden.errors import RefusedError
 from sitewarden.words import ClockState, Instant
@@ -199,6 +200,7 @@ def test_a_raise_starts_a_new_occurrence():
         value=61.5,
         raised_at=NOW,
         required_acks=("keeper", "officer"),
+        noticed_at=NOW,
     )
     assert (raised.reason, raised.actor) == (Reason.CONDITION, "gateway")
 
@@ -321,6 +323,161 @@ def test_the_object_survives_as_json(state: str):
     assert (fields["point"], fields["name_en"]) == (RULE.point, "Methane")
 
 
+# --- overlays ---------------------------------------------------------------------------------------------------
+
+
+def overlay(kind: OverlayKind = OverlayKind.SHELVED, **changes: object) -> Overlay:
+    plain = {"kind": kind, "who": "p_wang", "why": "sensor is being cleaned", "since": instant(900), "for_s": 600.0}
+    if kind is OverlayKind.OUT_OF_SERVICE:
+        plain["permit"] = "permit_12"
+    return Overlay(**{**plain, **changes})
+
+
+KINDS = list(OverlayKind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("state", "event"), sorted(TABLE))
+def test_under_an_overlay_every_cell_is_the_same_and_nothing_is_repeated(state: str, event: str, kind: OverlayKind):
+    bare, laid = START[state], overlay(kind)
+    covered = replace(bare, overlay=laid)
+    if TABLE[state, event].startswith("!"):
+        with pytest.raises(RefusedError) as refused:
+            apply(covered, EVENTS[event](covered))
+        assert refused.value.reason == TABLE[state, event][1:]
+        return
+    wanted = apply(bare, EVENTS[event](bare))
+    got = apply(covered, EVENTS[event](covered))
+    if event == "realarm":
+        assert got == ()
+        return
+    assert got == tuple(replace(t, alarm=replace(t.alarm, overlay=laid)) for t in wanted)
+
+
+UNCOVERED = {
+    "NORM": ["ended:NORM"],
+    "UNACK": ["ended:UNACK", "reraised:UNACK"],
+    "UNACK, one acked": ["ended:UNACK", "reraised:UNACK"],
+    "UNACK latched": ["ended:UNACK", "reraised:UNACK"],
+    "ACKED": ["ended:ACKED", "reraised:UNACK"],
+    "ACKED latched": ["ended:ACKED", "reraised:UNACK"],
+    "ACKED latched, eased": ["ended:ACKED", "reraised:UNACK"],
+    "RTNUN": ["ended:RTNUN", "closed:NORM"],
+    "RTNUN, late": ["ended:RTNUN", "closed:NORM"],
+    "LATU": ["ended:LATU"],
+    "LATA": ["ended:LATA"],
+}
+ENDS = {
+    OverlayKind.SHELVED: "unshelved",
+    OverlayKind.BY_DESIGN: "unsuppressed",
+    OverlayKind.OUT_OF_SERVICE: "in_service",
+}
+BEGINS = {OverlayKind.SHELVED: "shelved", OverlayKind.BY_DESIGN: "suppressed"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("state", START)
+def test_laid_over_and_taken_away(state: str, kind: OverlayKind):
+    (begun,) = apply(START[state], Cover(overlay=overlay(kind), roles=("officer",)))
+    assert begun.change == BEGINS.get(kind, "out_of_service")
+    assert begun.alarm == replace(START[state], overlay=overlay(kind))
+    assert begun.actor == ("gateway" if kind is OverlayKind.BY_DESIGN else "p_wang")
+    for other in OverlayKind:
+        if other is not kind:
+            assert apply(begun.alarm, Uncover(kind=other, person="p_wang")) == ()
+    ended = apply(begun.alarm, Uncover(kind=kind, person="p_li"))
+    assert [f"{t.change}:{t.alarm.state}".replace(ENDS[kind], "ended") for t in ended] == UNCOVERED[state]
+    assert ended[0].actor == "p_li"
+    if ended[-1].change is Change.RERAISED:
+        assert (ended[-1].reason, ended[-1].alarm.acks, ended[-1].alarm.noticed_at) == (Reason.UNCOVERED, (), NOW)
+        assert ended[-1].alarm.occurrence == START[state].occurrence
+    if ended[-1].change is Change.CLOSED:
+        assert ended[-1].reason is Reason.CLEARED_WHILE_SUPPRESSED
+    assert all(t.alarm.overlay is None for t in ended)
+    assert apply(ended[-1].alarm, Uncover(kind=kind)) == ()
+
+
+def test_why_an_overlay_ended_is_said():
+    for kind, person, reason in (
+        (OverlayKind.SHELVED, "", Reason.TIME_UP),
+        (OverlayKind.SHELVED, "p_li", Reason.PERSON),
+        (OverlayKind.BY_DESIGN, "", Reason.BY_DESIGN),
+    ):
+        ended = only(apply(replace(NORM, overlay=overlay(kind)), Uncover(kind=kind, person=person)))
+        assert (ended.reason, ended.actor) == (reason, person or "gateway")
+
+
+def test_one_shot_ends_with_the_condition():
+    once = replace(UNACK, overlay=overlay(one_shot=True))
+    assert [t.change for t in apply(once, Off())] == [Change.RETURNED, Change.UNSHELVED, Change.CLOSED]
+    acked = replace(ACKED, overlay=overlay(one_shot=True))
+    assert [t.change for t in apply(acked, Off())] == [Change.CLOSED, Change.UNSHELVED]
+    assert [t.change for t in apply(replace(UNACK, overlay=overlay()), Off())] == [Change.RETURNED]
+
+
+LIFE = replace(RULE, life_safety=True)
+HOUR = 3600.0
+
+
+@pytest.mark.parametrize(
+    ("rule", "laid", "roles", "reason"),
+    [
+        (RULE, overlay(), ("keeper",), ""),
+        (RULE, overlay(), ("worker", "vice_president"), "not_allowed"),
+        (RULE, overlay(for_s=8 * HOUR), ("control_room",), ""),
+        (RULE, overlay(for_s=8 * HOUR + 1), ("officer",), "too_long"),
+        (RULE, overlay(for_s=0.0), ("officer",), "too_long"),
+        (RULE, overlay(for_s=None), ("officer",), "too_long"),
+        (RULE, overlay(why="  ? "), ("officer",), "reason_missing"),
+        (replace(RULE, shelve_max_s=60.0), overlay(for_s=61.0), ("officer",), "too_long"),
+        (LIFE, overlay(), ("keeper", "control_room"), "not_allowed"),
+        (LIFE, overlay(for_s=1800.0), ("officer",), ""),
+        (LIFE, overlay(for_s=1801.0), ("officer",), "too_long"),
+        (LIFE, overlay(OverlayKind.BY_DESIGN), (), "life_safety"),
+        (RULE, overlay(OverlayKind.BY_DESIGN, for_s=None, why=""), (), ""),
+        (RULE, overlay(OverlayKind.OUT_OF_SERVICE, permit=""), ("officer",), "permit_missing"),
+        (RULE, overlay(OverlayKind.OUT_OF_SERVICE), ("keeper",), "not_allowed"),
+        (LIFE, overlay(OverlayKind.OUT_OF_SERVICE, for_s=9 * HOUR), ("officer",), ""),
+    ],
+)
+def test_who_may_cover_what_for_how_long(rule: Rule, laid: Overlay, roles: tuple[str, ...], reason: str):
+    event = Cover(overlay=laid, roles=roles)
+    if not reason:
+        assert only(apply(UNACK, event, rule)).alarm.overlay == laid
+        return
+    with pytest.raises(RefusedError) as refused:
+        apply(UNACK, event, rule)
+    assert refused.value.reason == reason
+
+
+def test_one_overlay_at_a_time_and_a_shelf_can_be_renewed():
+    shelved = replace(UNACK, overlay=overlay())
+    later = overlay(since=instant(1000))
+    assert only(apply(shelved, Cover(overlay=later, roles=("officer",)))).alarm.overlay == later
+    assert apply(shelved, Cover(overlay=overlay(OverlayKind.BY_DESIGN))) == ()
+    with pytest.raises(RefusedError) as refused:
+        apply(shelved, Cover(overlay=overlay(OverlayKind.OUT_OF_SERVICE), roles=("officer",)))
+    assert refused.value.reason == "covered"
+
+
+def test_its_time_is_counted_by_the_clock_that_can_be_believed():
+    laid = overlay()
+    assert not laid.is_over(instant(1499.9))
+    assert laid.is_over(instant(1500))
+    assert not laid.is_over(replace(instant(1000), utc_ms=instant(9999).utc_ms)), "a clock that is set ends nothing"
+    assert laid.is_over(instant(1500, "b2"))
+    assert not overlay(for_s=None).is_over(instant(99_999))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_overlay_survives_as_json(kind: OverlayKind):
+    alarm = replace(UNACK, overlay=overlay(kind, one_shot=True), noticed_at=instant(401))
+    assert alarm_from_json(alarm_json(RULE, alarm, NOW)) == alarm
+    fields = alarm_json(RULE, START["UNACK"], NOW)
+    del fields["overlay"], fields["noticed"]
+    assert alarm_from_json(fields) == START["UNACK"], "as it was recorded before there were overlays"
+
+
 # --- whatever happens ------------------------------------------------------------------------------------------
 
 
@@ -353,6 +510,13 @@ class AlarmMachine(RuleBasedStateMachine):
         if transition.change is Change.RAISED:
             assert before.state is State.NORM
             assert self.raised.setdefault(after.occurrence, {}) == {}
+        if transition.change in (*ENDS.values(), *BEGINS.values(), Change.OUT_OF_SERVICE):
+            assert after == replace(before, overlay=after.overlay)
+            return
+        assert after.overlay == before.overlay
+        if transition.reason is Reason.UNCOVERED:
+            assert (after.state, after.acks, after.overlay) == (State.UNACK, (), None)
+            return
         severity_up = transition.reason is Reason.SEVERITY_UP
         assert severity_up == (transition.change is not Change.RAISED and after.kind is not before.kind)
         if transition.change is Change.RAISED or severity_up:
@@ -364,7 +528,7 @@ class AlarmMachine(RuleBasedStateMachine):
         if transition.change is Change.CLOSED:
             assert after.state is State.NORM
             assert (transition.reason is Reason.RESET) == after.latched
-            if transition.reason is not Reason.SUPERSEDED_UNACKED:
+            if transition.reason not in (Reason.SUPERSEDED_UNACKED, Reason.CLEARED_WHILE_SUPPRESSED):
                 assert missing_roles(self.rule, replace(after, state=State.RTNUN)) == ()
                 assert len({ack.person for ack in after.acks}) == 2
         else:
@@ -416,8 +580,32 @@ class AlarmMachine(RuleBasedStateMachine):
 
     @action()
     def realarm(self) -> None:
-        was = self.alarm.state
-        assert bool(self.do(Realarm())) == (was not in (State.NORM, State.LATA))
+        was = self.alarm
+        told = was.overlay is None and was.state not in (State.NORM, State.LATA)
+        assert bool(self.do(Realarm())) == told
+
+    @action(kind=st.sampled_from(KINDS), one_shot=st.booleans())
+    def cover(self, kind: OverlayKind, one_shot: bool) -> None:
+        before, laid = self.alarm, overlay(kind, since=instant(self.at_s, f"b{self.boot}"), one_shot=one_shot)
+        try:
+            self.do(Cover(overlay=laid, roles=("officer",)))
+        except RefusedError:
+            assert before.overlay is not None
+            assert before.overlay.kind is not kind
+        else:
+            assert self.alarm.overlay is not None
+            assert (self.alarm.state, self.alarm.acks) == (before.state, before.acks)
+
+    @action(kind=st.sampled_from(KINDS), person=st.sampled_from(["", "p1"]))
+    def uncover(self, kind: OverlayKind, person: str) -> None:
+        before = self.alarm
+        mine = before.overlay is not None and before.overlay.kind is kind
+        assert bool(self.do(Uncover(kind=kind, person=person))) == mine
+        if mine and before.active is not None:
+            assert self.alarm.state is State.UNACK
+            assert self.alarm.acks == ()
+        elif mine:
+            assert self.alarm.state is (State.NORM if before.state is State.RTNUN else before.state)
 
     @action(seconds=st.sampled_from([0.5, 299.0, 301.0]))
     def wait(self, seconds: float) -> None:

@@ -1,20 +1,25 @@
-"""Every device of the catalogue: decoded from frames, told from the others, described in the documents."""
+"""Every device of the catalogue: decoded from frames, described in the documents."""
 
 from __future__ import annotations
 
 import re
 import shutil
+import textwrap
 import tomllib
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from sitewarden.cli import main
 from sitewarden.edge.site import load_site
 from sitewarden.errors import ConfigError
 from sitewarden.sensors.frames import RtuGate, read_request
 from sitewarden.sensors.gases import GASES, UNITS
-from sitewarden.sensors.identify import Answers, identify_reads, match
+from sitewarden.sensors.profile_words import TABLES
 from sitewarden.sensors.profiles import CATALOGUE, Profile, load_catalogue, open_catalogue
 from sitewarden.sensors.registers import Block, Table, compile_decoder, plan
 from sitewarden.words import Quality
@@ -22,7 +27,7 @@ from sitewarden.words import Quality
 HERE = Path(__file__).parent
 SHIPPED = load_catalogue()
 FRAMES: list[dict[str, Any]] = tomllib.loads((HERE / "data" / "recorded_frames.toml").read_text("utf-8"))["frame"]
-TABLES = {1: Table.COIL, 2: Table.DISCRETE, 3: Table.HOLDING, 4: Table.INPUT}
+FUNCTIONS = {1: Table.COIL, 2: Table.DISCRETE, 3: Table.HOLDING, 4: Table.INPUT}
 WAYS = [(profile.id, way) for profile in SHIPPED.values() for way in ("", *(v.id for v in profile.variants))]
 
 
@@ -39,7 +44,7 @@ def frames_of(profile: str, variant: str) -> list[dict[str, Any]]:
 def answered(frame: dict[str, Any]) -> tuple[int, Block, tuple[int, ...]]:
     """Unit id, what was asked, and the words that the gate of the bus lets through."""
     asked = bytes.fromhex(frame["request"])
-    unit_id, table = asked[0], TABLES[asked[1]]
+    unit_id, table = asked[0], FUNCTIONS[asked[1]]
     block = Block(table=table, address=int.from_bytes(asked[2:4], "big"), count=int.from_bytes(asked[4:6], "big"))
     request, gate = read_request(unit_id, block), RtuGate()
     assert gate.send(request) == asked
@@ -165,85 +170,6 @@ def test_a_frozen_head_is_noticed() -> None:
     assert decode(words) == (50.0, Quality.GOOD, "")
 
 
-# --- which device answers ---
-
-
-def answers_of(profile: str, variant: str) -> tuple[int, Answers]:
-    """What a device of that kind says to `identify_reads`: its good frame, and what its checks want."""
-    found = way(profile, variant)
-    unit_id = found.defaults.unit_id
-    words: dict[tuple[Table, int], int] = {}
-    for frame in [f for f in frames_of(profile, variant) if all(isinstance(w, float) for w in f["want"].values())]:
-        _, block, got = answered(frame)
-        words |= {(block.table, block.address + i): word for i, word in enumerate(got)}
-    for check in found.checks:
-        place, shift = (check.table, check.address), (check.mask & -check.mask).bit_length() - 1
-        wanted = unit_id if check.is_unit_id else (check.values[0] if check.values else check.low or 0)
-        if check.text:
-            words |= {(check.table, check.address + i): 0x4331 for i in range(check.words)}
-        elif place not in words or check.is_unit_id:
-            words[place] = (words.get(place, 0) & ~check.mask) | wanted << shift
-    answers: dict[Block, tuple[int, ...] | str] = {}
-    for block in identify_reads(SHIPPED[profile]):
-        places = [(block.table, block.address + i) for i in range(block.count)]
-        answers[block] = tuple(words[p] for p in places) if all(p in words for p in places) else "exception_2"
-    return unit_id, answers
-
-
-# Nothing that can be read tells these from another variant of their profile; then the reasons say so.
-TWINS = {("setra_srh200", "fahrenheit"), ("pemtech_pt495", "h2s"), ("pemtech_pt495", "h2s_tenths")}
-
-
-@pytest.mark.parametrize(("profile", "variant"), WAYS)
-def test_a_device_matches_its_own_profile(profile: str, variant: str) -> None:
-    unit_id, answers = answers_of(profile, variant)
-    found = match(SHIPPED[profile], answers, unit_id)
-    assert found.score >= (0.8 if way(profile, variant).checks else 0.45), found
-    assert found.reasons
-    if (profile, variant) in TWINS:
-        assert any("fits variant" in reason for reason in found.reasons), found
-    else:
-        assert found.variant == variant, found
-
-
-def test_a_gas_head_is_not_another_one() -> None:
-    unit_id, answers = answers_of("sensepoint_xrl", "")
-    other = {
-        Block(table=b.table, address=b.address - 100, count=b.count): w for b, w in answers.items() if b.address > 99
-    }
-    assert match(SHIPPED["sensepoint_xcd_lel"], other, unit_id).score < 0.1
-    assert match(SHIPPED["sensepoint_xrl"], answers, unit_id).score > 0.9
-
-
-def test_a_silent_or_empty_device_is_nothing() -> None:
-    reads = identify_reads(SHIPPED["rs_ws_n01"])
-    silent = match(SHIPPED["rs_ws_n01"], dict.fromkeys(reads, "timeout"), 1)
-    assert (silent.score, silent.variant) == (0.0, "")
-    values, *checks = reads
-    mute = match(SHIPPED["rs_ws_n01"], {values: "exception_2", **dict.fromkeys(checks, (1,))}, 1)
-    assert (mute.score, mute.reasons) == (0.0, ("no value could be read",))
-    empty = match(SHIPPED["rs_ws_n01"], {read: (0,) * read.count for read in reads}, 1)
-    assert 0 < empty.score < 0.5
-
-
-def test_identify_reads_stay_within_the_limits_of_the_device() -> None:
-    for profile in SHIPPED.values():
-        reads = identify_reads(profile)
-        assert len(set(reads)) == len(reads)
-        longest = max(profile.max_count, *(x.words for x in (*profile.checks, *profile.texts)), 1)
-        assert all(read.count <= longest for read in reads)
-
-
-def test_a_text_of_a_device_is_shown() -> None:
-    profile = SHIPPED["sensepoint_xrl"]
-    unit_id, answers = answers_of("sensepoint_xrl", "")
-    name = Block(table=Table.HOLDING, address=145, count=7)
-    assert name in answers
-    letters = (0x4D65, 0x7468, 0x616E, 0x6500, 0, 0, 0)
-    assert "gas: Methane" in match(profile, {**answers, name: letters}, unit_id).reasons
-    assert not any(reason.startswith("gas:") for reason in match(profile, answers, unit_id).reasons)
-
-
 # --- a site's own profiles ---
 
 OWN = """
@@ -299,14 +225,17 @@ def test_a_profile_of_the_site_adds_to_the_catalogue(site: Path) -> None:
     assert compile_decoder(unit.registers[0], 0)([200]) == (1.0, Quality.GOOD, "")
 
 
+TAKEN = "is in the shipped catalogue already: give file and id another name"
+
+
 def test_every_problem_of_the_sites_profiles_is_told(site: Path) -> None:
     folder = site.parent / "profiles"
     (folder / "own_head.toml").write_text(OWN.replace("address = 0", "address = 70000").replace("0.1", '"x"'), "utf-8")
     (folder / "rs_ws_n01.toml").write_text(OWN.replace("own_head", "rs_ws_n01"), "utf-8")
     assert refused(site) == [
-        "profiles/own_head.toml: registers[0].address: Input should be less than 65536 (got 70000)",
-        "profiles/own_head.toml: registers[0].scale: must be a number (got 'x')",
-        "profiles/rs_ws_n01.toml: id: 'rs_ws_n01' is in the shipped catalogue already: give file and id another name",
+        'profiles/own_head.toml: registers[0].address: must be 0..65535 (got 70000) [register "lel", line 16]',
+        'profiles/own_head.toml: registers[0].scale: must be a number (got "x") [register "lel", line 18]',
+        f'profiles/rs_ws_n01.toml: id: {TAKEN} (got "rs_ws_n01") [line 2]',
     ]
 
 
@@ -324,7 +253,7 @@ def test_only_what_a_site_names_is_read(site: Path, monkeypatch: pytest.MonkeyPa
 
     read: list[str] = []
     load = profiles._load
-    monkeypatch.setattr(profiles, "_load", lambda path: (read.append(path.stem), load(path))[1])
+    monkeypatch.setattr(profiles, "_load", lambda path, *more: (read.append(path.stem), load(path, *more))[1])
     profiles._shipped.cache_clear()
     load_site(site)
     assert sorted(read) == ["own_head", "rs_ws_n01"]
@@ -332,31 +261,60 @@ def test_only_what_a_site_names_is_read(site: Path, monkeypatch: pytest.MonkeyPa
 
 # --- documents ---
 
+DEVICES = (HERE.parent / "docs" / "devices.md").read_text("utf-8")
+
+
+def _section(heading: str) -> str:
+    """What stands below a heading of level 2 or 3, up to the next of its level or above."""
+    (mark,) = re.findall(rf"^(##+) {re.escape(heading)}$", DEVICES, re.MULTILINE)
+    found = DEVICES.split(f"\n{mark} {heading}\n")[1]
+    return re.split(rf"^#{{2,{len(mark)}}} ", found, flags=re.MULTILINE)[0]
+
 
 def _rows(heading: str) -> list[list[str]]:
-    text = (HERE.parent / "docs" / "devices.md").read_text("utf-8")
-    section = re.split(r"^## ", text, flags=re.MULTILINE)
-    (found,) = [part for part in section if part.startswith(heading)]
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in found.splitlines() if line.startswith("| `")]
+    rows = [re.split(r"(?<!\\\\)\|", line)[1:-1] for line in _section(heading).splitlines() if line.startswith("| `")]
     assert rows
-    return rows
+    return [[cell.strip() for cell in row] for row in rows]
+
+
+def points(profile: Profile) -> str:
+    """Names with unit and gas."""
+    if profile.takes_channels:
+        return f"`{profile.labels[0].name}` to `{profile.labels[-1].name}` {profile.labels[0].unit}"
+    words = ((f"`{label.name}`", label.unit, label.gas) for label in profile.labels)
+    return ", ".join(" ".join(word for word in one if word) for one in words)
+
+
+def line(profile: Profile) -> str:
+    own = profile.defaults
+    return f"{own.unit_id}, {own.baud} 8{own.parity}{own.stopbits}"
 
 
 def device_row(profile: Profile) -> list[str]:
-    points = ", ".join(dict.fromkeys(x.name_en + (f" ({x.unit})" if x.unit else "") for x in profile.labels))
-    line = profile.defaults
+    outputs = (f"`{o.name}` ({', '.join(state for state, _ in o.states)})" for o in profile.outputs)
     return [
         f"`{profile.id}`",
         f"{profile.name}<br>{profile.name_en}",
-        "16 currents of 4-20 mA" if profile.takes_channels else points,
-        f"{line.unit_id}, {line.baud} 8{line.parity}{line.stopbits}",
+        points(profile),
+        line(profile),
+        ", ".join(outputs) or "–",
         profile.evidence.replace("_", "-") + (", incomplete" if profile.incomplete else ""),
-        ", ".join(f"`{v.id}`" for v in profile.variants) or "–",
     ]
+
+
+def variant_rows(profile: Profile) -> Iterator[list[str]]:
+    for variant in profile.variants:
+        both = [(tell(variant.profile), tell(profile)) for tell in (points, line)]
+        changed = [own if own != before else "the same" for own, before in both]
+        yield [f"`{profile.id}`", f"`{variant.id}`", variant.differs, variant.tell, *changed]
 
 
 def test_the_document_lists_every_device() -> None:
     assert _rows("The catalogue") == [device_row(profile) for profile in SHIPPED.values()]
+
+
+def test_the_document_lists_every_variant() -> None:
+    assert _rows("Variants") == [row for profile in SHIPPED.values() for row in variant_rows(profile)]
 
 
 def test_the_document_lists_every_gas() -> None:
@@ -369,3 +327,100 @@ def test_the_document_lists_every_gas() -> None:
         ]
         for g in GASES.values()
     ]
+
+
+HEADINGS = {
+    "the top of the file": "Top of the file",
+    "registers.parts": "`parts` of a register",
+    "registers.unit_factors": "`unit_factors` of a register",
+    "registers.status.states": "`states` of a status",
+    "registers.heartbeat": "`heartbeat` of a register",
+}
+
+
+def default(field: FieldInfo) -> str:
+    """As the document writes it."""
+    value = None if field.is_required() else field.get_default(call_default_factory=True)
+    match value:
+        case None if field.is_required():
+            return "required"
+        case bool():
+            return str(value).lower()
+        case str() if value:
+            return f'"{value}"'
+        case Decimal() | int():
+            return "0xFFFF" if value == 0xFFFF else str(value)
+        case _:
+            return "–"
+
+
+def choices(annotation: Any) -> Iterator[str]:
+    if get_origin(annotation) is Literal:
+        yield from map(str, get_args(annotation))
+    for inner in get_args(annotation):
+        yield from choices(inner) if not isinstance(inner, str | int) else ()
+
+
+@pytest.mark.parametrize("where", TABLES)
+def test_the_document_has_every_key(where: str) -> None:
+    model = TABLES[where]
+    rows = _rows(HEADINGS.get(where, f"`{where}`"))
+    fields = [(field.alias or name, field) for name, field in model.model_fields.items()]
+    assert [row[:2] for row in rows] == [[f"`{name}`", default(field)] for name, field in fields]
+    for (name, field), (_, _, meaning) in zip(fields, rows, strict=True):
+        assert meaning
+        assert [c for c in choices(field.annotation) if f"`{c}`" not in meaning] == [], name
+
+
+def test_every_table_of_a_profile_is_described() -> None:
+    """A table that a model has is one of those that the document and the wording know."""
+    known = set(TABLES.values())
+    for model in known:
+        for name, field in model.model_fields.items():
+            inner = [m for m in (field.annotation, *get_args(field.annotation)) if isinstance(m, type)]
+            for one in (m for m in inner if issubclass(m, BaseModel)):
+                assert one in known, f"{model.__name__}.{name}"
+
+
+def blocks(heading: str, language: str) -> list[str]:
+    found = re.findall(rf"^ *```{language}\n(.*?)^ *```", _section(heading), re.MULTILINE | re.DOTALL)
+    return [textwrap.dedent(block) for block in found]
+
+
+def test_the_documents_first_profile_is_good(tmp_path: Path) -> None:
+    folder, profile = blocks("Write your own profile", "toml")[:2]
+    assert tomllib.loads(folder) == {"profiles": {"folder": "profiles"}}
+    (tmp_path / "my_head.toml").write_text(profile, "utf-8")
+    (register,) = load_catalogue(tmp_path)["my_head"].registers
+    decode = compile_decoder(register, register.first)
+    assert decode([125, 0, 0, 0, 1]) == (12.5, Quality.GOOD, "")
+    assert decode([125, 0, 0, 0, 9]) == (12.5, Quality.UNCERTAIN, "calibration_due")
+    assert decode([125, 0, 0, 0x40, 1])[2] == "fault"
+
+
+def test_the_documents_siren_works(tmp_path: Path) -> None:
+    """The profile, the lines of site.toml and the commands of the example fit one another."""
+    heading = "A siren of your own, from the manual to the sound"
+    profile, lines = blocks(heading, "toml")
+    (commands,) = blocks(heading, "console")
+    for name in ("site.toml", "people.csv"):
+        shutil.copy(HERE / "golden" / "site" / "good" / name, tmp_path)
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles" / "horn_box.toml").write_text(profile, "utf-8")
+    with (tmp_path / "site.toml").open("a", encoding="utf-8") as file:
+        file.write(f"\n{lines}")
+    site = load_site(tmp_path / "site.toml")
+    assert site.warnings == ()
+    (output,) = site.outputs
+    words = [command.removeprefix("$ ").split() for command in commands.splitlines()]
+    written = [word[2:] for word in words if word[1] == "output" and len(word) == 4]
+    assert [name for name, _ in written] == [output.id] * 2
+    assert {state for _, state in written} <= set(output.states)
+    for word in words:
+        found = main.commands[word[1]]
+        assert word[0] == "sitewarden"
+        options = {option for parameter in found.params for option in parameter.opts}
+        assert {part for part in word[2:] if part.startswith("--")} <= options
+    unit = next(u for bus in site.buses for u in bus.units if u.device == output.device)
+    assert (unit.outputs[0].table, unit.outputs[0].address) == (Table.HOLDING, 10)
+    assert compile_decoder(unit.registers[0], 10)([2]) == (2.0, Quality.GOOD, "")

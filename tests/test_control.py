@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import socket
 import stat
@@ -19,9 +20,10 @@ from typing import Any
 
 import aiohttp
 import pytest
+from sitewarden.console.gateways import LONGEST_PATH, SOCKET
 from sitewarden.edge import control as control_module
 from sitewarden.edge.app import run_edge
-from sitewarden.edge.control import LONGEST_PATH, SOCKET, Control, ask_gateway
+from sitewarden.edge.control import Control, ask_gateway
 from sitewarden.edge.outputs import Outputs
 from sitewarden.edge.reloading import Outcome
 from sitewarden.errors import PermanentError, RefusedError
@@ -343,9 +345,12 @@ def _until(heard: socket.socket, word: str) -> list[str]:
     return found
 
 
-async def _reload_command(data: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "sitewarden", "reload", "--data", str(data)]
-    return await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60, check=False)
+async def _reload_command(data: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sitewarden", "reload", "--data", str(data), *more]
+    plain = {key: value for key, value in os.environ.items() if key not in ("LC_ALL", "LC_MESSAGES", "LANG")}
+    return await asyncio.to_thread(
+        subprocess.run, command, env=plain, capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 async def test_the_command_on_a_process_that_systemd_would_watch(site: Gate):
@@ -362,16 +367,39 @@ async def test_the_command_on_a_process_that_systemd_would_watch(site: Gate):
             await asyncio.to_thread(_until, heard, "READY=1")
             site.write(TH2)
             done = await _reload_command(site.data)
-            assert (done.returncode, done.stdout) == (0, "device store.th2: added\n")
+            head, *lines = done.stdout.splitlines()
+            file, revision = site.folder / "site.toml", head.rpartition(" ")[2]
+            assert (done.returncode, head) == (0, f"applied: {file}, revision {revision}")
+            assert lines[:2] == ["  device store.th2: added", "devices: 1 added, 0 removed, 0 changed, 1 untouched"]
+            assert re.fullmatch(r"alarm rules: \d+ added, 0 removed, 0 changed, [1-9]\d* untouched", lines[2])
             told = await asyncio.to_thread(_until, heard, "READY=1")
             assert [word for word in told if "RELOADING=1\nMONOTONIC_USEC=" in word]
-            assert (await _reload_command(site.data)).stdout == "nothing was changed\n"
+            assert (await _reload_command(site.data)).stdout == f"nothing was changed: {file}, revision {revision}\n"
+            await asyncio.to_thread(_until, heard, "READY=1")
+            zh = await _reload_command(site.data, "--lang", "zh")
+            assert zh.stdout == f"没有变化：{file}，版本 {revision}\n"
+            await asyncio.to_thread(_until, heard, "READY=1")
+            site.write(TH2 + "# a remark\n")
+            head, *lines = (await _reload_command(site.data)).stdout.splitlines()
+            revision = head.rpartition(" ")[2]
+            assert head == f"applied: {file}, revision {revision}"
+            assert lines[0] == "  only comments or the order are different"
             await asyncio.to_thread(_until, heard, "READY=1")
             site.write("[[bus]\n")
             done = await _reload_command(site.data)
             assert done.returncode == 1
-            assert "refused, nothing was changed: 1 problem\n" in done.stderr
-            assert "line " in done.stderr
+            head, problem, last = done.stderr.splitlines()
+            assert head == f"refused: {file}: 1 problem"
+            assert problem.startswith("  line ")
+            assert last == (
+                f"Nothing was changed; the gateway goes on with revision {revision}."
+                f" Mend the file, then: sitewarden reload --data {site.data}"
+            )
+            await asyncio.to_thread(_until, heard, "READY=1")
+            zh = await _reload_command(site.data, "--lang", "zh")
+            assert zh.returncode == 1
+            assert zh.stderr.startswith(f"被拒绝：{file}：1 个问题（说明为英文）\n  line ")
+            assert f"\n什么都没有改动；网关继续使用版本 {revision}。" in zh.stderr
             site.write()
             process.send_signal(signal.SIGHUP)
             told = await asyncio.to_thread(_until, heard, "READY=1")
@@ -385,11 +413,15 @@ async def test_the_command_on_a_process_that_systemd_would_watch(site: Gate):
     log_text = (site.folder / "log").read_text("utf-8")
     assert "Traceback" not in log_text, log_text
     kinds = [record.kind for record in site.records()]
-    assert kinds == ["gateway.started", "config.applied", "config.refused", "config.applied", "gateway.stopped"]
+    changes = ["config.applied", "config.applied", "config.refused", "config.applied"]
+    assert kinds == ["gateway.started", *changes, "gateway.stopped"]
     assert verify_file(site.data / "journal.db").bad_seq is None
     done = await _reload_command(site.data)
     assert done.returncode == 1
-    assert "no gateway runs with this data folder" in done.stderr
+    assert done.stderr == (
+        f"sitewarden: no running gateway was found; looked in\n  {site.data}: no gateway runs there\n"
+        "start it, or name its data folder with --data\n"
+    )
 
 
 def test_the_unit_reloads_with_a_command_that_exists(root: Path):

@@ -12,14 +12,28 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
-from sitewarden.demo.box import box, pad, summary_lines, width
+from sitewarden.console.language import speaking
+from sitewarden.console.text import pad, width
+from sitewarden.demo.box import box, summary_lines
 from sitewarden.demo.children import Child, ChildSpec, ask, spawn
-from sitewarden.demo.config import Ports, choose_ports, fit_cloud, fit_site, gateway_id, read_people
+from sitewarden.demo.config import (
+    Addresses,
+    Ports,
+    choose_ports,
+    fit_cloud,
+    fit_site,
+    gateway_id,
+    port_in,
+    read_people,
+    refit_cloud,
+    refit_site,
+)
 from sitewarden.demo.pins import new_pins
 from sitewarden.demo.push import PushOptions, push_demo
 from sitewarden.demo.run import DemoOptions, run_demo
@@ -161,6 +175,10 @@ def stub(tmp_path: Path, broken: str = "") -> Path:
     return path
 
 
+def _port(state: dict[str, Any], name: str) -> int:
+    return int(state["addresses"][name].rstrip("/").rpartition(":")[2])
+
+
 class Demo:
     """A demo in a process of its own."""
 
@@ -234,8 +252,13 @@ async def test_starts_restarts_and_stops(tmp_path: Path, config: Path) -> None:
             body = await response.json()
         assert body["points"][0]["held"] == 82.0
         assert [d["mode"] for d in body["devices"]] == ["ok", "ok", "dead", "ok", "ok"]
-        with pytest.raises(PermanentError, match="th9"):
-            await push_demo(PushOptions(data=running.data, late=("th9",)))
+        with pytest.raises(PermanentError) as refused:
+            await push_demo(PushOptions(data=running.data, late=("hazmat_stor.th2",)))
+        assert refused.value.message == 'no device hazmat_stor.th2; did you mean "hazmat_store.th2"?'
+        with speaking(["--lang", "zh"]), pytest.raises(PermanentError) as refused:
+            await push_demo(PushOptions(data=running.data, late=("zzz",)))
+        assert refused.value.message == "没有设备 zzz"
+        assert refused.value.hint.startswith("现有：aux_store.th1, ")
 
         # a child dies and comes back
         os.kill(state["pids"]["edge"], signal.SIGKILL)
@@ -271,12 +294,22 @@ async def test_starts_restarts_and_stops(tmp_path: Path, config: Path) -> None:
         with pytest.raises(PermanentError, match="is stopped"):
             await push_demo(PushOptions(data=running.data, dry=True))
 
-    # a second start keeps PINs and passwords, and sets no PIN twice
+    # a second start keeps PINs, passwords and what was edited, and sets no PIN twice
     secrets_db = (tmp_path / "data" / "edge" / "secrets.db").read_text()
+    site = tmp_path / "data" / "site.toml"
+    site.write_text(site.read_text().replace("# stays", "# mine"))
+    own = choose_ports(free=True).edge
+    site.write_text(site.read_text().replace(f"port = {_port(state, 'edge')}\n", f"port = {own}\n"))
     async with demo(tmp_path, config) as running:
         later = await until(running.state)
         assert (later["pins"], later["mqtt_passwords"]) == (state["pins"], state["mqtt_passwords"])
         assert (running.data / "edge" / "secrets.db").read_text() == secrets_db
+        assert "# mine" in site.read_text()
+        assert f"{site}: kept as you edited it\n" in running.output
+        assert "cloud.toml: " not in running.output
+        assert later["addresses"]["edge"] == f"http://127.0.0.1:{own}/", "the port that the file names"
+        tables = tomllib.loads(site.read_text())
+        assert tables["cloud"]["url"] + "/" == later["addresses"]["cloud"] != state["addresses"]["cloud"]
 
 
 async def test_children_die_with_a_killed_supervisor(tmp_path: Path, config: Path) -> None:
@@ -312,6 +345,73 @@ async def test_pins_go_to_the_servers_that_know_the_person(tmp_path: Path, confi
     assert edge == [f"p_li {pins['p_li']}", f"p_wang {pins['p_wang']}"]
     assert cloud == [f"p_wang {pins['p_wang']}", f"p_zhao {pins['p_zhao']}"]
     assert tomllib.loads((data / "cloud.toml").read_text())["gateway"][0]["public_key"] == "PUBLIC+KEY="
+
+
+async def _attempt(tmp_path: Path, config: Path, **more: Any) -> list[str]:
+    """A start that prepares everything and then ends, because the gateway cannot start. Returns what it says of files,
+    and that an edit may be why."""
+    said: list[str] = []
+    program = (sys.executable, str(stub(tmp_path, broken="edge")))
+    options = DemoOptions(data=tmp_path / "data", free_ports=True, config=config, program=program, **more)
+    with pytest.raises(PermanentError, match="edge"):
+        await run_demo(options, said.append)
+    files = [line for line in said if "site.toml" in line or "people.csv" in line]
+    may_be_the_edit = "mend the file, or start with a new one: sitewarden demo --fresh"
+    assert (may_be_the_edit in said) is any("kept as you edited it" in line for line in files)
+    return files
+
+
+async def test_an_example_that_changed_renews_what_nobody_edited(tmp_path: Path, config: Path) -> None:
+    data = tmp_path / "data"
+    assert await _attempt(tmp_path, config) == []
+    (config / "site.toml").write_text(SITE.replace("A dyeing plant", "Another plant"))
+    (config / "people.csv").write_text(PEOPLE + "p_sun,孙班,Sun,keeper,*,\n")
+    assert await _attempt(tmp_path, config) == [
+        f"{data / name}: renewed, because the example was changed" for name in ("site.toml", "people.csv")
+    ]
+    assert "Another plant" in (data / "site.toml").read_text()
+    assert "p_sun" in (data / "people.csv").read_text()
+    (data / "site.toml").write_text((data / "site.toml").read_text() + "# mine\n")
+    (data / "people.csv").write_text(PEOPLE)
+    assert await _attempt(tmp_path, config) == [
+        f"{data / n}: kept as you edited it" for n in ("site.toml", "people.csv")
+    ]
+    (config / "site.toml").write_text(SITE)
+    since = f"the example was changed since: compare {config / 'site.toml'}, or start anew with --fresh"
+    assert await _attempt(tmp_path, config) == [
+        f"{data / 'site.toml'}: kept as you edited it; {since}",
+        f"{data / 'people.csv'}: kept as you edited it",
+    ]
+    assert "Another plant" in (data / "site.toml").read_text()
+    assert await _attempt(tmp_path, config, fresh=True) == [
+        f"{data / name}: written anew; the one that you edited is {name}.edited" for name in ("site.toml", "people.csv")
+    ]
+    assert "# mine" in (data / "site.toml.edited").read_text()
+    assert "A dyeing plant" in (data / "site.toml").read_text()
+    assert await _attempt(tmp_path, config) == []
+
+
+async def test_a_file_of_which_nothing_is_known_is_never_overwritten(tmp_path: Path, config: Path) -> None:
+    """The folder of an older version, or one whose demo.json was lost."""
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "site.toml").write_text(fitted(SITE) + "# mine\n")
+    assert await _attempt(tmp_path, config) == [f"{data / 'site.toml'}: kept as you edited it"]
+    assert (data / "site.toml").read_text() == fitted(SITE) + "# mine\n"
+
+
+async def test_an_edited_file_that_is_no_toml_is_named_with_the_way_out(tmp_path: Path, config: Path) -> None:
+    await _attempt(tmp_path, config)
+    broken = tmp_path / "data" / "site.toml"
+    broken.write_text("[site")
+    said: list[str] = []
+    options = DemoOptions(data=tmp_path / "data", config=config, program=(sys.executable, str(stub(tmp_path))))
+    with pytest.raises(ConfigError) as error:
+        await run_demo(options, said.append)
+    assert error.value.source == str(broken)
+    assert said[-1] == "mend the file, or start with a new one: sitewarden demo --fresh"
+    assert error.value.problems == ["end of file: must end its table's name with ] or ]], as it began"]
+    assert broken.read_text() == "[site"
 
 
 async def test_push_without_a_demo(tmp_path: Path) -> None:
@@ -366,10 +466,14 @@ async def test_ctrl_c_does_not_reach_children() -> None:
 PORTS = Ports(mqtt=1, modbus=2, plant=3, receiver=4, cloud=5, edge=6)
 
 
+ADDRESSES = Addresses(
+    ports=PORTS, serial="/d/rs485", mqtt_username="gateway", mqtt_password_file="/d/p", public_key="abc"
+)
+LATER = replace(ADDRESSES, ports=Ports(mqtt=11, modbus=12, plant=13, receiver=14, cloud=15, edge=16), public_key="xyz")
+
+
 def fitted(text: str) -> str:
-    return fit_site(
-        text, ports=PORTS, serial=Path("/d/rs485"), mqtt_username="gateway", mqtt_password_file=Path("/d/p")
-    )
+    return fit_site(text, ADDRESSES)
 
 
 def test_fit_site_changes_addresses_and_nothing_else() -> None:
@@ -404,12 +508,42 @@ def test_fit_site_names_everything_that_is_missing() -> None:
 
 
 def test_fit_cloud() -> None:
-    cloud = tomllib.loads(fit_cloud(CLOUD, ports=PORTS, gateway="gw1", public_key="abc"))
+    cloud = tomllib.loads(fit_cloud(CLOUD, ADDRESSES, "gw1"))
     assert cloud["cloud"] == {"host": "127.0.0.1", "port": 5, "people": "cloud_people.csv"}
     assert cloud["gateway"] == [{"id": "gw1", "public_key": "abc"}]
     with pytest.raises(ConfigError, match="gw2"):
-        fit_cloud(CLOUD, ports=PORTS, gateway="gw2", public_key="abc")
+        fit_cloud(CLOUD, ADDRESSES, "gw2")
     assert gateway_id(SITE) == "gw1"
+
+
+def test_an_edited_file_follows_the_demo_to_other_ports() -> None:
+    assert refit_site(fitted(SITE), ADDRESSES, LATER, "site.toml") == fit_site(SITE, LATER)
+    assert refit_cloud(fit_cloud(CLOUD, ADDRESSES, "gw1"), ADDRESSES, LATER, "gw1", "cloud.toml") == fit_cloud(
+        CLOUD, LATER, "gw1"
+    )
+    assert Addresses.from_json(json.loads(json.dumps(asdict(LATER)))) == LATER
+
+
+def test_what_a_person_wrote_is_not_changed_for_other_ports() -> None:
+    own = fitted(SITE).replace("http://127.0.0.1:4/robot/keepers", "https://robot.example/mine")
+    own = own.replace("port = 6", "port = 9000  # mine").replace("baud = 9600", "baud = 4800")
+    own = own[: own.index("[mqtt]")] + own[own.index("[cloud]") :]  # works without a broker
+    text = refit_site(own, ADDRESSES, LATER, "site.toml")
+    site = tomllib.loads(text)
+    assert site["channel"][0]["url"] == "https://robot.example/mine"
+    assert site["web"]["port"] == port_in(text, "web", 8080) == 9000
+    assert "port = 9000  # mine" in text
+    assert site["bus"][1]["baud"] == 4800
+    assert "mqtt" not in site
+    assert (site["bus"][0]["port"], site["cloud"]["url"]) == (12, "http://127.0.0.1:15")
+    assert refit_site(own, ADDRESSES, ADDRESSES, "site.toml") == own
+    with pytest.raises(ConfigError, match=r"/d/site\.toml"):
+        refit_site("[site", ADDRESSES, LATER, "/d/site.toml")
+
+
+def test_the_port_is_the_files_or_the_usual_one() -> None:
+    assert port_in("[web]\nport = 9\n", "web", 8080) == 9
+    assert port_in("[web]\n", "web", 8080) == port_in("", "web", 8080) == 8080
 
 
 def test_people_of_both_servers(config: Path) -> None:
@@ -463,4 +597,8 @@ def test_summary_says_how_to_reach_a_demo_elsewhere(config: Path) -> None:
     text = "\n".join(summary_lines(Path("/tmp/x"), addresses, people, pins, {"dashboard": "pw"}))
     assert "sitewarden demo --humid --data /tmp/x" in text
     assert all(item in text for item in (*addresses.values(), *pins.values(), "李仓 Li Cang", "仓管员", "pw"))
-    assert "--data" not in "\n".join(summary_lines(Path("var/demo"), addresses, people, pins, {"dashboard": "pw"}))
+    assert "sitewarden reload --data /tmp/x\n" in text
+    assert "/tmp/x/site.toml  (your edits stay 修改会保留)" in text
+    assert f"{pad('Gateway folder 网关', 24)}/tmp/x/edge " in text
+    usual = "\n".join(summary_lines(Path("var/demo"), addresses, people, pins, {"dashboard": "pw"}))
+    assert "demo --humid   (back" in usual

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -21,7 +22,8 @@ import aiohttp
 import aiomqtt
 import pytest
 from sitewarden.demo.broker import USERS, prepare_broker
-from sitewarden.demo.config import Ports, copy_folder, fit_cloud, fit_site
+from sitewarden.demo.config import Addresses, Ports, fit_cloud, fit_site
+from sitewarden.demo.keep import plain_files
 from sitewarden.sync.journal import verify_file
 
 HUMIDITY = "aux_store.th1.humidity"
@@ -156,14 +158,16 @@ async def rig(tmp_path, root, need, free_port, eventually) -> AsyncIterator[Rig]
 
 def _configure(rig: Rig, config: Path, password_files: Any) -> None:
     data, ports = rig.data, rig.ports
-    copy_folder(config, data)
-    site = fit_site(
-        (config / "site.toml").read_text("utf-8"),
+    for name in plain_files(config):
+        shutil.copyfile(config / name, data / name)
+    addresses = Addresses(
         ports=ports,
-        serial=data / "rs485",
+        serial=str(data / "rs485"),
         mqtt_username="gateway",
-        mqtt_password_file=password_files["gateway"].resolve(),
+        mqtt_password_file=str(password_files["gateway"].resolve()),
+        public_key=_command("key", "--data", str(data / "edge")).split()[-1],
     )
+    site = fit_site((config / "site.toml").read_text("utf-8"), addresses)
     site = site.replace(f'url = "http://127.0.0.1:{ports.cloud}"', f'url = "http://127.0.0.1:{rig.link.port}"')
     assert str(rig.link.port) in site
     (data / "site.toml").write_text(site.replace("poll_s = 2.0", "poll_s = 0.5").replace("flush_s = 10", "flush_s = 1"))
@@ -178,8 +182,7 @@ def _configure(rig: Rig, config: Path, password_files: Any) -> None:
         "seed": 7,
     }
     (data / "plant.json").write_text(json.dumps(plant))
-    key = _command("key", "--data", str(data / "edge")).split()[-1]
-    cloud = fit_cloud((config / "cloud.toml").read_text("utf-8"), ports=ports, gateway="gw1", public_key=key)
+    cloud = fit_cloud((config / "cloud.toml").read_text("utf-8"), addresses, "gw1")
     cloud = cloud.replace('public_url = ""', f'public_url = "http://127.0.0.1:{rig.link.port}"')
     assert str(rig.link.port) in cloud
     (data / "cloud.toml").write_text(cloud)

@@ -451,3 +451,18 @@ async def test_a_damaged_segment_is_skipped_and_counted(tmp_path: Path) -> None:
         rows = [row[0] - T0 for row in await everything(store)]
         assert rows == [*range(100), *range(200, 300)]
         assert store.damaged_segments == 1
+
+
+async def test_it_says_when_it_is_behind(tmp_path: Path) -> None:
+    async with History(tmp_path / "history.db", "gw1") as history:
+        history.add([reading(T0 + i, 1.0) for i in range(9_999)])
+        assert not history.is_behind()
+        history.add([reading(T0 + 9_999, 1.0)])
+        assert history.is_behind()
+        await history.flush()
+        assert not history.is_behind()
+    large = History(tmp_path / "large.db", "gw1", seal_readings=8_000)
+    large.add([reading(T0 + i, 1.0) for i in range(15_999)])
+    assert not large.is_behind()
+    large.add([reading(T0, 1.0)])
+    assert large.is_behind()

@@ -339,6 +339,62 @@ def test_decoding_refuses_or_is_what_json_says(payload: bytes) -> None:
     assert said in ("", "not_utf8")
 
 
+def written(pairs: list[tuple[str, Any]], escaped: bool) -> bytes:
+    """An object as a device may write it: keys twice, colons in texts, escaped or not."""
+    text = "{" + ",".join(f"{json.dumps(key)}:{json.dumps(value)}" for key, value in pairs) + "}"
+    return (text.replace("a:b", "a\\u003ab") if escaped else text).encode()
+
+
+def damaged(payload: bytes, place: int, byte: int) -> bytes:
+    place %= len(payload) + 1
+    return payload[:place] + bytes([byte]) + payload[place + 1 :]
+
+
+few_keys = st.sampled_from(["a", "b", "c", "a:b", ":", "", "é"])
+few_values = (
+    leaves | st.sampled_from(["a:b", ":", "12:30:00", "\\"]) | st.dictionaries(few_keys, st.just(1), max_size=2)
+)
+objects = st.builds(written, st.lists(st.tuples(few_keys, few_values), max_size=4), st.booleans())
+digits = st.from_regex(r"-?[0-9]{1,25}(\.[0-9]{1,25})?([eE][-+]?[0-9]{1,3})?", fullmatch=True).map(str.encode)
+
+
+def plainly(payload: bytes) -> Any:
+    """The same by the standard library alone, key by key."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len({key for key, _ in pairs}) < len(pairs):
+            raise RefusedPayloadError("duplicate_key")
+        return dict(pairs)
+
+    try:
+        text = payload.decode("utf-8")
+    except UnicodeDecodeError:
+        raise RefusedPayloadError("not_utf8") from None
+    try:
+        return json.loads(text, object_pairs_hook=unique)
+    except RefusedPayloadError:
+        raise
+    except (ValueError, RecursionError):
+        raise RefusedPayloadError("not_json") from None
+
+
+@fuzz(
+    1000,
+    payloads
+    | objects
+    | digits
+    | st.builds(damaged, objects | documents.map(dumped), st.integers(0), st.integers(0, 255)),
+)
+@example(b'{"a":1,"a":2,"s":"\\u003a"}')
+@example(b'{"a":"x:y","a":2}')
+@example(b'{"a":{"b":1,"b":2}}')
+@example(b'[{"a":1,"a":2}]')
+@example(b'{"t":"12:30","a":{"b":1,"b":2}}')
+@example(b'{"t":"12:30","a":[{"b":1,"b":2}]}')
+def test_the_fast_decoder_takes_nothing_that_the_standard_library_does_not(payload: bytes) -> None:
+    assert repr(outcome(decode_json, payload)) == repr(outcome(plainly, payload))
+
+
 def outcome(decode: Callable[[bytes], Any], payload: bytes) -> tuple[str, Any]:
     try:
         return "", decode(payload)

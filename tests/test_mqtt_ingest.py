@@ -9,14 +9,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from sitewarden.edge.app import _ingest
 from sitewarden.errors import ConfigError
-from sitewarden.sensors import mqtt_delivery, mqtt_link, mqtt_wire
+from sitewarden.sensors import mqtt_delivery, mqtt_lanes, mqtt_link, mqtt_wire
 from sitewarden.sensors.mqtt_ingest import (
     LinkSpec,
     MqttCredentials,
@@ -39,6 +40,7 @@ from sitewarden.sensors.mqtt_lanes import (
 from sitewarden.sensors.mqtt_sources import JsonSource, make_source
 from sitewarden.sensors.mqtt_wire import MOST_BYTES
 from sitewarden.sensors.mqtt_words import MAX_PAYLOAD_BYTES, Arrival, Taken
+from sitewarden.sync.history import History
 from sitewarden.tests.peers.mosquitto import Mosquitto, Wire, running, until
 from sitewarden.words import ClockState, Quality, Reading, now, set_clock_state
 
@@ -116,15 +118,22 @@ async def listening(port: int, *devices: MqttDevice, password: str = "secret") -
 
 @contextlib.asynccontextmanager
 async def linked(
-    port: int, *devices: MqttDevice, watch: Watch | None = None, stored: Any = None, late: bool = True, **spec: Any
+    port: int,
+    *devices: MqttDevice,
+    watch: Watch | None = None,
+    stored: Any = None,
+    late: bool = True,
+    full: Callable[[], bool] = lambda: False,
+    **spec: Any,
 ) -> AsyncIterator[tuple[MqttLink, Watch]]:
     """A link with a session that the broker keeps, connected."""
     watch = watch or Watch(*devices)
     ack = {} if stored is None else {"ack": "stored"}
-    full = LinkSpec(
+    whole = LinkSpec(
         **{"url": f"mqtt://127.0.0.1:{port}", "credentials": KNOWN, "client_id": "sitewarden-t", **ack, **spec}
     )
-    link = MqttLink(full, devices, watch.take, watch.health, stored=stored, late=watch.take_late if late else None)
+    old = watch.take_late if late else None
+    link = MqttLink(whole, devices, watch.take, watch.health, stored=stored, late=old, full=full)
     async with _task(link.run()):
         await until(lambda: watch.health.connected, lambda: f"the link: {watch.health}")
         yield link, watch
@@ -333,6 +342,17 @@ def test_total_is_bounded_and_a_quiet_topic_still_has_room() -> None:
         assert lane_of(found, NEIGHBOUR.topic).enter(500, health) == ""
 
 
+@pytest.mark.parametrize(("size", "most"), [(0, TOPIC_MESSAGES // 2), (60_000, 5)])
+def test_one_lane_alone_is_crowded_when_half_of_its_share_is_taken(size: int, most: int) -> None:
+    found, health = lanes(GAS4)
+    lane = lane_of(found, GAS4.topic)
+    for _ in range(most - 1):
+        lane.enter(size, health)
+    assert not found.are_crowded(health.waiting_bytes, waits=False)
+    lane.enter(size, health)
+    assert found.are_crowded(health.waiting_bytes, waits=False)
+
+
 def test_lanes_by_filter() -> None:
     wild = replace(NEIGHBOUR, device="a.w", topic="devices/+")
     everything = replace(NEIGHBOUR, device="a.e", topic="#")
@@ -348,16 +368,23 @@ def test_lanes_by_filter() -> None:
     for i in range(10_000):
         found.find(f"t/{i}")
     assert len(list(found)) == 3
+    for i in range(10_000):
+        found.find(f"t/{i:500}")
+        assert sum(map(len, found._by_topic)) <= mqtt_lanes._TOPIC_CHARS
+    for i in range(50):
+        found.find(f"t/{i}")
+    assert {f"t/{i}" for i in range(50)} <= set(found._by_topic), "it remembers again after it was full"
 
 
-def test_reading_has_the_moment_of_arrival(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_reading_has_the_moment_of_arrival(monkeypatch: pytest.MonkeyPatch) -> None:
     watch = Watch(GAS4)
     at = replace(now(), mono_s=5.0)
     link = MqttLink(LinkSpec(url="mqtt://h"), [GAS4], watch.take, watch.health)
-    monkeypatch.setattr("sitewarden.sensors.mqtt_ingest.now", lambda: at)
-    link._arrived(GAS4.topic, payload(), 0, False, False, len(payload()))
+    link._queue.begin()
+    monkeypatch.setattr("sitewarden.sensors.mqtt_queue.now", lambda: at)
+    link._queue.arrived(GAS4.topic, payload(), 0, False, False, len(payload()))
     monkeypatch.undo()
-    link._take(link._queue.popleft())
+    link._queue.drained()
     assert [r.at for r in watch.readings] == [at, at]
     assert watch.gas4.last_message_at is at
 
@@ -691,6 +718,44 @@ async def test_marker_lost_in_a_kept_session_is_noticed_in_the_silence(
     assert "the marker" in caplog.text
 
 
+@pytest.mark.parametrize("how", ["lost", "refused"])
+async def test_a_broker_without_the_marker_is_tried_again_later(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What waited goes to the history, as long as it comes, and then the session begins anew."""
+    monkeypatch.setattr(mqtt_delivery, "RETRY_S", 0.0)
+    monkeypatch.setattr(mqtt_delivery, "QUIET_S", 0.5)
+    monkeypatch.setattr(mqtt_delivery, "ANSWER_S", 0.5)
+    subscribe = mqtt_link.Connection.subscribe
+
+    async def refuse(self: mqtt_link.Connection, filters: Sequence[str]) -> list[str]:
+        markers = [name for name in filters if "marker" in name]
+        return markers or await subscribe(self, filters)
+
+    if how == "refused":
+        monkeypatch.setattr(mqtt_link.Connection, "subscribe", refuse)
+    (tmp_path / "acl").write_text(ACL.format(right="read"), "utf-8")
+    acl = f"acl_file {tmp_path / 'acl'}"
+    async with (
+        running(tmp_path, acl) as broker,
+        Wire(broker.port).open() as wire,
+        linked(wire.port, TIMED) as (_, watch),
+    ):
+        health = watch.health
+        await until(lambda: "the marker" in caplog.text, "a warning")
+        wire.whole = False
+        wire.cut()
+        await until(lambda: not health.connected, "the loss")
+        await broker.publish(TIMED.topic, *numbered(1, 2, 3, age_s=60))
+        wire.whole = True
+        await until(lambda: watch.late_values == [1, 2, 3], lambda: str(health))
+        await until(lambda: health.reconnects == 2 and health.connected, lambda: str(health))
+        await until(lambda: not health.catching_up, lambda: str(health))
+        await broker.publish(TIMED.topic, *numbered(4))
+        await until(lambda: watch.values == [4], lambda: str(watch.readings))
+        assert watch.late_values == [1, 2, 3]
+
+
 class _Line:
     """What a fence needs of a connection."""
 
@@ -739,6 +804,162 @@ def test_a_marker_that_is_lost_costs_the_session_and_never_lowers_the_fence(refu
     assert "begins anew" in line.dropped
     assert fence.is_useless(began_s + 10) == refused
     assert not fence.is_useless(began_s + mqtt_delivery.RETRY_S + 60)
+
+
+def test_a_marker_of_an_earlier_connection_proves_nothing() -> None:
+    line: Any = _Line()
+    fence = _fence(line)
+    fence.is_up = True
+    fence.raise_behind(line, refused=False)  # connected again, while the first is still on its way
+    assert not fence.returns(line.tokens[0])
+    assert fence.is_up
+    assert fence.returns(line.tokens[1])
+    assert not fence.is_up
+
+
+def test_a_backlog_without_an_end_ends_with_its_session() -> None:
+    line: Any = _Line()
+    fence, began_s = _fence(line), now().mono_s
+    line.published[1] = ""
+    for s in range(int(mqtt_delivery.FENCE_S)):
+        fence.watch(line, began_s + s, 0)  # messages come all the time, the marker is not among them
+    assert fence.is_up
+    assert not line.dropped
+    fence.watch(line, began_s + mqtt_delivery.FENCE_S + 1, 0)
+    fence.watch(line, began_s + mqtt_delivery.FENCE_S + 2, 0)
+    assert "begins anew" in line.dropped
+    assert fence.is_up
+
+
+def test_a_marker_that_the_broker_does_not_take_is_given_up_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    line: Any = _Line()
+    fence, began_s = _fence(line), now().mono_s
+    line.published[1] = "Not authorized"
+    fence.watch(line, began_s, 0)
+    assert fence.is_useless(began_s + 1)
+    assert "Not authorized: what is published while the link is down will be lost" in caplog.text
+    assert fence.is_up, "what waits goes to the history while it comes"
+    for s in range(4):
+        fence.watch(line, began_s + s, s)
+    assert "begins anew" in line.dropped
+
+
+def test_a_marker_that_is_lost_in_two_sessions_is_given_up() -> None:
+    line: Any = _Line()
+    fence, began_s = mqtt_delivery.Fence("c", "mqtt t"), now().mono_s
+    for useless in (False, True):
+        fence.is_up, fence.begins_anew = True, False
+        fence.raise_behind(line, refused=False)
+        line.published.update(dict.fromkeys(range(1, 9), ""))
+        for s in range(10):
+            fence.watch(line, began_s + s, s)
+        assert fence.begins_anew
+        assert fence.is_useless(began_s + 10) == useless
+    fence.is_up, fence.begins_anew = True, False
+    fence.raise_behind(line, refused=False)
+    assert fence.returns(line.tokens[-1])
+    fence.is_up = True
+    fence.raise_behind(line, refused=False)
+    for s in range(10):
+        fence.watch(line, began_s + s, s)
+    assert not fence.is_useless(began_s + 10), "one that came back in between is no second loss"
+
+
+# --- sinks that are full ---
+
+
+class Full:
+    """What the sinks say of themselves, and how often they are asked."""
+
+    def __init__(self) -> None:
+        self.now = True
+        self.asked = 0
+
+    def __call__(self) -> bool:
+        self.asked += 1
+        return self.now
+
+
+async def test_what_cannot_be_stored_yet_waits_at_the_broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sitewarden.sensors.mqtt_queue.PAUSE_S", 1000.0)
+    full = Full()
+    full.now = False
+    async with running(tmp_path) as broker, linked(broker.port, NEIGHBOUR, full=full) as (_, watch):
+        full.now = True
+        await broker.publish(NEIGHBOUR.topic, *numbered(1))
+        await until(lambda: watch.values == [1], "what came before the sinks were looked at")
+        await broker.publish(NEIGHBOUR.topic, *numbered(2, 3))
+        await until(lambda: broker.log.count("Sending PUBLISH to sitewarden-t") >= 4, lambda: broker.log)
+        asked = full.asked
+        await until(lambda: full.asked > asked + 20, "it is looked at again and again")
+        assert watch.values == [1]
+        full.now = False
+        await until(lambda: watch.values == [1, 2, 3], lambda: str(watch.health))
+
+
+async def test_alarms_do_not_wait_for_a_disk_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sitewarden.sensors.mqtt_queue.PAUSE_S", 0.5)
+    full = Full()
+    async with running(tmp_path) as broker, linked(broker.port, NEIGHBOUR, full=full) as (_, watch):
+        for number in range(5):
+            await broker.publish(NEIGHBOUR.topic, *numbered(number))
+        await until(lambda: watch.values == [0, 1, 2, 3, 4], lambda: str(watch.health))
+        full.now = False
+        await broker.publish(NEIGHBOUR.topic, *numbered(5))
+        await until(lambda: watch.values[-1] == 5, lambda: str(watch.health))
+        assert watch.health.reconnects == 0
+
+
+async def test_a_pause_does_not_cost_the_connection(tmp_path: Path) -> None:
+    """The longest one, while the broker's answers are waited for."""
+    full = Full()
+    async with running(tmp_path) as broker:
+        async with linked(broker.port, TIMED):
+            pass
+        await broker.publish(TIMED.topic, *numbered(*range(100), age_s=60))
+        async with linked(broker.port, TIMED, full=full) as (_, watch):
+            await until(lambda: watch.late_values == list(range(100)), lambda: str(watch.health))
+            await until(lambda: not watch.health.catching_up, lambda: str(watch.health))
+            assert not watch.health.last_error
+
+
+class _Pausing:
+    """What a queue needs of a connection."""
+
+    def __init__(self) -> None:
+        self.paused = False
+
+    def pause(self, wanted: bool) -> None:
+        self.paused = wanted
+
+
+async def test_a_broker_that_waits_for_us_is_not_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the marker would be taken for lost."""
+    at = now()
+    pause_s = [0.0]
+    monkeypatch.setattr("sitewarden.sensors.mqtt_queue.mono_s", lambda: at.mono_s + pause_s[0])
+    monkeypatch.setattr("sitewarden.sensors.mqtt_queue.now", lambda: at)
+    watch, full, line = Watch(NEIGHBOUR), Full(), _Pausing()
+    link = MqttLink(LinkSpec(url="mqtt://h"), [NEIGHBOUR], watch.take, watch.health, full=full)
+    queue, link._handover.connection = link._queue, cast("Any", line)
+    queue.begin()
+    queue.arrived(NEIGHBOUR.topic, b'{"n": 1}', 0, False, False, 8)
+    queue.drained()
+    assert (watch.values, line.paused) == ([1], True)
+    assert queue.quiet_s(at.mono_s + 1) == 0
+    pause_s[0], full.now = 1.5, False
+    await until(lambda: not line.paused, "the end of the pause")
+    assert queue.quiet_s(at.mono_s + 2) == pytest.approx(0.5), "since the end of the pause"
+
+
+async def test_the_history_of_the_edge_lets_the_broker_wait(tmp_path: Path) -> None:
+    spec = LinkSpec(url="mqtt://127.0.0.1")
+    history = History(tmp_path / "history.db", "gw1")
+    link = _ingest(spec, [NEIGHBOUR], history.add, MqttHealth.of([NEIGHBOUR]), history)
+    assert not link._queue._full()
+    reading = Reading(point="sewage_pit.n.n", value=1.0, quality=Quality.GOOD, at=now())
+    history.add([reading] * 10_000)
+    assert link._queue._full()
 
 
 # --- acknowledgements ---
@@ -790,11 +1011,22 @@ async def test_lost_acknowledgements_count_once(version: Any, tmp_path: Path) ->
 async def test_same_number_with_another_content_is_no_duplicate() -> None:
     watch = Watch(NEIGHBOUR)
     link = MqttLink(LinkSpec(url="mqtt://h"), [NEIGHBOUR], watch.take, watch.health)
-    for dup, data in ((False, b'{"n": 1}'), (True, b'{"n": 1}'), (True, b'{"n": 2}'), (False, b'{"n": 2}')):
-        link._arrived(NEIGHBOUR.topic, data, 5, False, dup, len(data))
-        link._take(link._queue.popleft())
-    assert watch.values == [1, 2, 2]
+    link._queue.begin()
+    for dup, n in ((False, 1), (True, 1), (True, 2), (False, 2), (True, 1)):
+        data = b'{"n": %d}' % n
+        link._queue.arrived(NEIGHBOUR.topic, data, 5, False, dup, len(data))
+        link._queue.drained()
+    assert watch.values == [1, 2, 2, 1]
     assert watch.health.duplicates == 1
+
+
+def test_numbers_that_are_remembered() -> None:
+    done = mqtt_delivery.Done()
+    for mid in range(10_000):
+        done.note(mid, 1)
+    assert [done.has(mid, 1) for mid in (0, 10_000 - mqtt_delivery.REMEMBERED - 1)] == [False, False]
+    assert [done.has(mid, 1) for mid in (10_000 - mqtt_delivery.REMEMBERED, 9_999)] == [True, True]
+    assert not done.has(9_999, 2)
 
 
 class Store:
@@ -903,10 +1135,10 @@ async def test_devices_change_without_a_new_connection(tmp_path: Path) -> None:
     async with running(tmp_path) as broker, linked(broker.port, TIMED, GAS4) as (link, watch):
         await broker.publish(TIMED.topic, *numbered(1))
         await until(lambda: watch.values == [1], "a value")
-        source, counters = link._listed[TIMED.device].source, watch.n
+        source, counters = link._subscriptions.listed[TIMED.device].source, watch.n
         link.change([TIMED, other])
         await until(lambda: "UNSUBSCRIBE" in broker.log, "the change")
-        assert link._listed[TIMED.device].source is source
+        assert link._subscriptions.listed[TIMED.device].source is source
         assert watch.n is counters
         assert list(watch.health.devices) == [TIMED.device, "a.o"]
         await until(lambda: "devices/o (QoS 1)" in broker.log, lambda: broker.log)
@@ -931,7 +1163,7 @@ async def test_change_while_the_link_is_down(tmp_path: Path) -> None:
         assert [(r.point, r.why) for r in watch.readings[2:]] == [("sewage_pit.n.n", "no_connection")]
         with pytest.raises(ConfigError):
             link.change([replace(GAS4, topic="a+")])
-        assert list(link._listed) == [GAS4.device, NEIGHBOUR.device]
+        assert list(link._subscriptions.listed) == [GAS4.device, NEIGHBOUR.device]
 
 
 async def test_topics_of_an_earlier_configuration_are_let_go(tmp_path: Path) -> None:
@@ -981,15 +1213,15 @@ async def test_every_changed_device_hears_of_the_connection(tmp_path: Path, monk
 def test_a_message_that_waited_is_for_the_device_as_it_is_now() -> None:
     watch = Watch(NEIGHBOUR)
     link = MqttLink(LinkSpec(url="mqtt://127.0.0.1"), [NEIGHBOUR], watch.take, watch.health)
-    lane = link._lanes.find(NEIGHBOUR.topic)
+    lane = link._subscriptions.lanes.find(NEIGHBOUR.topic)
     assert lane is not None
     arrival = Arrival(topic=NEIGHBOUR.topic, payload=b'{"n": 1}', at=now())
     link.change([replace(NEIGHBOUR, stale_s=99)])
-    link._deliver(lane, arrival)
+    link._handover.deliver(lane, arrival)
     assert watch.values == [1]
     old = watch.n
     link.change([])
-    link._deliver(lane, arrival)
+    link._handover.deliver(lane, arrival)
     assert (watch.values, old.rejects, watch.health.strangers) == ([1], {"gone": 1}, 1)
 
 
@@ -1016,6 +1248,23 @@ async def test_what_nobody_expects_is_a_loss(fault: str, monkeypatch: pytest.Mon
         assert fault in watch.health.last_error
 
     await scripted(check=check)
+
+
+@pytest.mark.parametrize("moment", ["connected", "lost"])
+async def test_what_the_sink_raises_is_no_loss_whenever_it_is_called(
+    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sources have readings also when no message came; a store that fails must end the task, not the connection."""
+    reading = Reading(point="sewage_pit.n.n", value=None, quality=Quality.BAD, why="x", at=now())
+    monkeypatch.setattr(JsonSource, moment, lambda *_: Taken(readings=(reading,)))
+    watch = Watch(NEIGHBOUR)
+    watch.fail = 1
+    async with running(tmp_path) as broker:
+        port = broker.port if moment == "connected" else 1
+        with pytest.raises(ExceptionGroup) as caught:
+            async with asyncio.timeout(30):
+                await run_mqtt(f"mqtt://127.0.0.1:{port}", KNOWN, [NEIGHBOUR], watch.take, watch.health)
+    assert caught.group_contains(RuntimeError, match="pipeline")
 
 
 async def test_an_address_that_the_kernel_cannot_reach_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:

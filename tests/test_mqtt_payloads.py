@@ -24,7 +24,7 @@ from sitewarden.sensors.mqtt_payloads import (
     read_number,
 )
 from sitewarden.sensors.mqtt_sources import JsonSource, matches
-from sitewarden.sensors.mqtt_words import MAX_PAYLOAD_BYTES, Arrival, MqttDevice, MqttPoint, Taken
+from sitewarden.sensors.mqtt_words import MAX_PAYLOAD_BYTES, Arrival, MqttDevice, MqttPoint, Reject, Taken
 from sitewarden.words import ClockState, Instant, Quality, Reading
 
 UTC_MS = 1_800_000_000_000
@@ -154,7 +154,7 @@ def test_status_may_be_missing_a_number_or_not_asked_for() -> None:
         (b"0.4", "not_an_object"),
     ],
 )
-def test_rejects(data: bytes, reason: str) -> None:
+def test_rejects(data: bytes, reason: Reject) -> None:
     assert take(JsonSource(GAS4), data) == Taken(reject=reason)
 
 

@@ -19,7 +19,8 @@ from sitewarden.cli import main
 from sitewarden.edge import outputs as outputs_module
 from sitewarden.edge.app import run_edge
 from sitewarden.edge.control import ask_gateway
-from sitewarden.edge.outputs import TABLE, OutputError, OutputMeta, Outputs, stored_outputs
+from sitewarden.edge.metas import OutputMeta
+from sitewarden.edge.outputs import TABLE, OutputError, Outputs, stored_outputs
 from sitewarden.errors import RefusedError
 from sitewarden.sensors.buses import Answer, ReplyError
 from sitewarden.serving import secrets as secrets_module
@@ -38,6 +39,11 @@ META = OutputMeta(
     name_en="Store siren",
     states=("off", "on"),
 )
+NOT_CONFIRMED = {
+    "not_taken": ("the device did not do it (it reads back otherwise)", "设备没有执行（读回不符）"),
+    "exception_4": ("Modbus exception 4: device failure", "Modbus 异常 4：设备故障"),
+    "timeout": ("no reply in time", "时限内无应答"),
+}
 PEOPLE = """id,name,name_en,roles,areas,phone
 li,李,Li,keeper,*,
 wang,王,Wang,officer,*,
@@ -229,30 +235,43 @@ async def test_what_is_not_confirmed_is_not_believed(gate: Gate, relay: Relay, h
         assert (status, answer["error"]["reason"]) == (502, why)
         siren = (await ask("GET", "outputs"))[1]["outputs"][0]
         assert (siren["state"], siren["tried"], siren["why"]) == (None, "on", why)
-        assert await gate.command(SIREN) == (0, f"{SIREN}: not known: {why} (off | on) Store siren\n")
+        code, said = await gate.command(SIREN)
+        assert code == 0
+        assert said.startswith(f"{SIREN}  Store siren: not known: on was written, but not confirmed: ")
+        assert said.endswith(f"{NOT_CONFIRMED[why][0]} (off | on)\n")
         code, said = await gate.command(SIREN, "on")
         assert code == 1
-        assert SIREN in said
+        assert said.startswith(f"sitewarden: {SIREN}: ")
+        assert said.count("store.relay") == 1, "the device is named once"
+        assert said.endswith("(look at the device itself: nobody knows which state it is in)\n")
+        code, said = await gate.command(SIREN, "on", "--lang", "zh")
+        assert code == 1
+        assert said.startswith(f"sitewarden：{SIREN}：写 on 未得到确认：{NOT_CONFIRMED[why][1]}（请到设备旁查看")
         setattr(relay, how, False)
         assert (await ask("POST", f"outputs/{SIREN}", {"state": "on"}))[0] == 200
 
 
 async def test_the_command(gate: Gate, relay: Relay):
+    never = "not known: never written from here (off | on)"
     assert await gate.command() == (
         0,
-        f"{SIREN}: not known (off | on) Store siren\nstore.relay.lamp: not known (off | on) Store lamp\n",
+        f"{SIREN}  Store siren: {never}\nstore.relay.lamp   Store lamp: {never}\n",
     )
-    assert await gate.command(SIREN, "on") == (0, f"{SIREN}: on\n")
+    assert await gate.command(SIREN, "on") == (0, f"{SIREN}: on (confirmed)\n")
     assert relay.coils[0] == 1
-    assert await gate.command(SIREN) == (0, f"{SIREN}: on (off | on) Store siren\n")
+    assert await gate.command(SIREN) == (0, f"{SIREN}  Store siren: on (off | on)\n")
+    assert await gate.command(SIREN, "--lang", "zh") == (0, f"{SIREN}  库警号：on（off | on）\n")
+    here = f"outputs of this site: {SIREN}, store.relay.lamp"
     for arguments, wanted in (
-        (("store.relay.pump", "on"), "no output 'store.relay.pump'"),
-        (("store.relay.pump",), "no output 'store.relay.pump'"),
-        ((SIREN, "loud"), "can be off, on"),
+        (("store.relay.pump", "on"), f"there is no output store.relay.pump ({here})"),
+        (("siren",), f'there is no output siren; did you mean "{SIREN}"? ({here})'),
+        ((SIREN, "onn"), f'{SIREN} has no state onn; did you mean "on"? (it can be off, on)'),
+        ((SIREN, "onn", "--lang", "zh"), f"{SIREN} 没有状态 onn；是不是“on”？（可用状态：off, on）"),
     ):
         code, said = await gate.command(*arguments)
         assert code == 1
         assert wanted in said
+    assert relay.writes == [(0, 0xFF00)]
     _, answer = await ask_gateway(gate.data, "GET", "/v1/outputs")
     assert answer["outputs"][0]["by"].startswith("console uid ")
 
@@ -310,7 +329,7 @@ async def test_the_record_comes_after_the_wire_and_survives(tmp_path: Path):
     ("error", "why"),
     [
         (ReplyError("no_connection", "bus a: closed"), "no_connection"),
-        (RefusedError("no_such_output", "it has just been taken out"), "no_such_output"),
+        (RefusedError("no_such_output", "store.relay has no output 'siren' on bus a"), "no_such_output"),
         (None, "timeout"),
     ],
 )
@@ -326,6 +345,7 @@ async def test_a_failed_write_is_recorded(tmp_path: Path, monkeypatch, error: Ex
         with pytest.raises(OutputError) as caught:
             await made.outputs.set(SIREN, "on", "wang", "wang")
         assert caught.value.why == why
+        assert caught.value.message.count("store.relay") == 1, "the device is named once"
         body = {"output": SIREN, "state": "on", "by": "wang", "why": why}
         assert await made.kinds() == [("output.failed", "wang", body)]
 

@@ -19,8 +19,12 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from sitewarden.console.language import Say
+from sitewarden.console.text import pad, table, width
+from sitewarden.console.words import WORDS as COMMON
 from sitewarden.edge.site import load_site
 from sitewarden.errors import ConfigError, PermanentError, TransientError
+from sitewarden.probe.error_words import ERRORS
 from sitewarden.probe.find import (
     Candidate,
     FoundUnit,
@@ -35,6 +39,7 @@ from sitewarden.probe.find import (
     settings,
     snippet,
 )
+from sitewarden.probe.identify_words import REASONS
 from sitewarden.probe.interpret import (
     Advice,
     Tally,
@@ -49,10 +54,7 @@ from sitewarden.probe.interpret import (
     wides_of,
 )
 from sitewarden.probe.link import (
-    check_folder,
     check_port,
-    control_sockets,
-    is_live,
     lasting_name,
     lock_holder,
     same_place,
@@ -60,10 +62,10 @@ from sitewarden.probe.link import (
     through_gateway,
 )
 from sitewarden.probe.plan import plan_bus
-from sitewarden.probe.run import Asked, identify, look, scan_units, watch
+from sitewarden.probe.run import Asked, Round, identify, look, scan_units, watch
 from sitewarden.probe.scan import bar_line
-from sitewarden.probe.text import clock, pad, plan_lines, summary_lines, table, width, word_lines
-from sitewarden.probe.words import WORDS, language, translator
+from sitewarden.probe.text import clock, hello_text, plan_lines, round_text, summary_lines, tally_line, word_lines
+from sitewarden.probe.words import ALL, WORDS, translator
 from sitewarden.sensors.buses import Answer, BusKind, BusSpec, ReplyError, UnitSpec
 from sitewarden.sensors.plant_devices import Wire as PlantWire
 from sitewarden.sensors.plant_model import Plant
@@ -80,6 +82,7 @@ from sitewarden.sensors.registers import (
 )
 
 EN = translator("en")
+ZH = translator("zh")
 AT_9600 = Setting(baud=9600, parity="N")
 CATALOGUE = load_catalogue()
 
@@ -98,8 +101,9 @@ def test_an_address_is_decimal_or_hexadecimal(text: str, address: int):
 
 @pytest.mark.parametrize("text", ["", "65536", "-1", "0x10000", "4.5", "ten", "0o17", "FF"])
 def test_what_is_no_address_is_refused_with_its_text(text: str):
-    with pytest.raises(ValueError, match=re.escape(f"(got {text!r})")):
+    with pytest.raises(ValueError, match="bad_address") as refused:
         parse_address(text)
+    assert EN(*refused.value.args).endswith(f"(got {text!r})")
 
 
 @pytest.mark.parametrize(
@@ -121,8 +125,10 @@ def test_a_register_number_names_table_and_address(text: str, place: tuple[Table
 
 @pytest.mark.parametrize("text", ["40000", "4001", "465537", "50001", "20001", "4x001", "", "4000001", "４0001"])
 def test_what_is_no_register_number_is_refused(text: str):
-    with pytest.raises(ValueError, match=r"4xxxx holding"):
+    with pytest.raises(ValueError, match="bad_register") as refused:
         parse_register(text)
+    assert "4xxxx holding" in EN(*refused.value.args)
+    assert "4xxxx 保持" in ZH(*refused.value.args)
 
 
 def test_ranges_keep_their_order_and_name_each_once():
@@ -131,8 +137,9 @@ def test_ranges_keep_their_order_and_name_each_once():
 
 @pytest.mark.parametrize("text", ["", "a", "1-", "5-3", "248", "0-300", "1,,2", "-5"])
 def test_what_is_no_range_is_refused(text: str):
-    with pytest.raises(ValueError, match=r"\(got"):
+    with pytest.raises(ValueError, match=r"bad_ranges|range_outside") as refused:
         parse_ranges(text, 0, 247)
+    assert "(got" in EN(*refused.value.args)
 
 
 # --- interpretations ---
@@ -271,13 +278,13 @@ def test_advice(times_ms: tuple[float, ...], failures: dict[str, int], waited_ms
 def test_a_summary_says_when_lateness_was_not_seen():
     one = tally(40.0, timeout=2)
     short = "\n".join(summary_lines(one, advise([one], waited_ms=500), 500, EN, is_rtu=True))
-    assert "errors 66.7 % (timeout 2)" in short
+    assert "errors 66.7 % (no reply in time × 2)" in short
     assert "--long" in short
     assert "late_max_ms =" not in short
     long = "\n".join(summary_lines(one, advise([one], waited_ms=5000), 5000, EN, is_rtu=True))
     assert "for site.toml: timeout_ms = 150, late_max_ms = 150" in long
     assert "2 requests got no reply within 5 s at all" in long
-    assert "only 1 replies" in long
+    assert "replies so far: 1;" in long
     tcp = "\n".join(summary_lines(one, advise([one], waited_ms=500), 500, EN, is_rtu=False))
     assert "late_max_ms" not in tcp
 
@@ -419,12 +426,12 @@ def test_nobody_is_known_by_refusals():
 
 
 def test_between_equal_scores_the_less_likely_coincidence_wins():
-    """Two profiles without anything that tells them: one takes any word, the other a narrow range."""
-    plain = replace(CATALOGUE["pressure_f32"], checks=(), variants=())
-    anything = replace(plain, id="anything", registers=(register("pressure", 0),))
-    narrow = replace(plain, id="narrow", registers=(register("pressure", 0, low=0, high=100),))
-    found = candidates([anything, narrow], {holding(0): (58,)}, unit_id=1, setting=None)
-    assert [(c.profile.id, c.score) for c in found] == [("narrow", 50), ("anything", 50)]
+    """Two profiles that are told by the unit id alone: one takes any word, the other a narrow range."""
+    plain = replace(CATALOGUE["pressure_f32"], variants=())
+    anything = replace(plain, id="anything", registers=(register("pressure", 1),))
+    narrow = replace(plain, id="narrow", registers=(register("pressure", 1, low=0, high=100),))
+    found = candidates([anything, narrow], {holding(0): (7,), holding(1): (58,)}, unit_id=7, setting=None)
+    assert [(c.profile.id, c.score) for c in found] == [("narrow", 100), ("anything", 100)]
 
 
 def test_factory_settings_break_a_tie():
@@ -488,13 +495,15 @@ WIRES = [
 ]
 
 
+@pytest.mark.parametrize("tr", [ZH, EN], ids=["zh", "en"])
 @pytest.mark.parametrize("spec", WIRES, ids=lambda spec: spec.kind)
-def test_the_lines_are_a_good_site(tmp_path: Path, spec: BusSpec):
+def test_the_lines_are_a_good_site(tmp_path: Path, spec: BusSpec, tr: Say):
     setting = AT_9600 if spec.serial else None
     names = ("rs_ws_n01", "pressure_transmitter", "pressure_f32")
     units = [found(n, name, setting=setting) for n, name in enumerate(names, 1)]
     place = SnippetPlace(area="store", bus="wire", with_bus=True)
-    lines = snippet(spec, units, place, Advice(timeout_ms=2000, late_max_ms=None))
+    lines = snippet(spec, units, place, Advice(timeout_ms=2000, late_max_ms=None), tr)
+    assert ("按所监测的对象命名" in lines) is (tr is ZH)
     site = load_site(site_with(tmp_path, lines))
     (made,) = site.buses
     assert made.same_wire(replace(spec, id="wire"))
@@ -510,7 +519,7 @@ WAYS = [(name, way) for name, profile in CATALOGUE.items() for way in ("", *(v.i
 def test_the_lines_of_every_profile_and_variant_are_good(tmp_path: Path, name: str, variant: str):
     """What only the site can know is asked for: the gas of a head, what a current stands for."""
     place = SnippetPlace(area="store", bus="wire", with_bus=True)
-    lines = snippet(WIRES[0], [found(1, name, variant=variant)], place, None)
+    lines = snippet(WIRES[0], [found(1, name, variant=variant)], place, None, EN)
     assert (f'variant = "{variant}"' in lines) is bool(variant)
     problems = _problems(site_with(tmp_path, lines))
     assert not [text for text in problems if not re.search(r"\.(gas|unit|channel): ", text)]
@@ -525,7 +534,7 @@ def _problems(file: Path) -> list[str]:
 
 
 def test_a_missing_area_is_pointed_at(tmp_path: Path):
-    lines = snippet(WIRES[0], [found(1)], SnippetPlace(area="change_me", bus="wire", with_bus=True), None)
+    lines = snippet(WIRES[0], [found(1)], SnippetPlace(area="change_me", bus="wire", with_bus=True), None, EN)
     with pytest.raises(ConfigError) as caught:
         load_site(site_with(tmp_path, lines))
     (problem,) = caught.value.problems
@@ -537,7 +546,7 @@ def test_what_needs_no_lines_or_cannot_have_them_is_said(tmp_path: Path):
     slow = found(4, setting=Setting(baud=4800, parity="N"))
     strange = found(5, score=30)
     units = [found(1), found(2), found(3, device="store.th3"), slow, strange, found(6, candidates=None)]
-    lines = snippet(WIRES[0], units, SnippetPlace(area="store", bus="wire", with_bus=True), None)
+    lines = snippet(WIRES[0], units, SnippetPlace(area="store", bus="wire", with_bus=True), None, EN)
     assert main_setting(units) == AT_9600
     assert "# unit 3 is store.th3 already" in lines
     assert "# unit 4 answers at 4800 8N1: set it to 9600 8N1 first" in lines
@@ -548,7 +557,7 @@ def test_what_needs_no_lines_or_cannot_have_them_is_said(tmp_path: Path):
 
 def test_names_that_the_site_has_are_not_taken_again():
     place = SnippetPlace(area="a", bus="wire", with_bus=False, taken=frozenset({"wire_unit1", "wire_unit1_2"}))
-    lines = snippet(WIRES[0], [found(1)], place, None)
+    lines = snippet(WIRES[0], [found(1)], place, None, EN)
     assert 'id = "wire_unit1_3"' in lines
     assert "[[bus]]" not in lines
 
@@ -682,23 +691,47 @@ async def test_a_watch_ends_by_time():
 
 
 def test_both_languages_say_the_same_things():
-    for key, (chinese, english) in WORDS.items():
+    for key, (chinese, english) in ALL.items():
         assert sorted(re.findall(r"{\d[^}]*}", chinese)) == sorted(re.findall(r"{\d[^}]*}", english)), key
         assert chinese
         assert english
 
 
+def test_no_phrase_hides_another():
+    parts = (COMMON, ERRORS, REASONS, WORDS)
+    assert len(ALL) == sum(map(len, parts))
+
+
 @pytest.mark.parametrize(
-    ("environment", "lang"),
+    ("why", "chinese", "english"),
     [
-        ({}, "en"),
-        ({"LANG": "zh_CN.UTF-8"}, "zh"),
-        ({"LANG": "zh_CN.UTF-8", "LC_ALL": "C"}, "en"),
-        ({"LANG": "en_GB", "LC_ALL": "", "LC_MESSAGES": "zh_TW"}, "zh"),
+        ("exception_10", "Modbus 异常 10：网关路径不可用", "Modbus exception 10: gateway path unavailable"),
+        (
+            "exception_11",
+            "Modbus 异常 11：网关后的设备无响应",
+            "Modbus exception 11: gateway target device failed to respond",
+        ),
+        ("exception_99", "Modbus 异常 99", "Modbus exception 99"),
+        ("timeout", "时限内无应答", "no reply in time"),
+        ("something_new", "something_new", "something_new"),
     ],
 )
-def test_the_locale_picks_the_language(environment: dict[str, str], lang: str):
-    assert language(environment) == lang
+def test_why_there_was_no_value_is_told_in_words(why: str, chinese: str, english: str):
+    for tr, words in ((ZH, chinese), (EN, english)):
+        one = tally(40.0, **{why: 2})
+        assert " 66.7 %" in tally_line(one, tr)
+        assert f"{words} × 2" in tally_line(one, tr)
+        assert round_text(Round(number=1, answers=(why,)), [holding(0)], {}, tr) == f"1:  ({words})"
+
+
+def test_a_refusal_of_the_first_request_has_a_name():
+    assert hello_text("exception_2", ZH) == "Modbus 异常 2：没有这个地址"
+    assert hello_text("holding 0 = 583", ZH) == "holding 0 = 583"
+
+
+def test_a_watch_without_any_reply_says_what_to_check():
+    (_, hint) = summary_lines(tally(exception_11=3, timeout=1), None, 500, EN, is_rtu=False)
+    assert hint.startswith("the converter is there, but the unit behind it is silent")
 
 
 def test_a_bar_says_how_far_it_is():
@@ -728,12 +761,12 @@ def test_lasting_names_come_first_and_stand_for_their_port(tmp_path: Path):
 def test_a_port_that_somebody_uses_is_refused_with_their_name(tmp_path: Path):
     port = tmp_path / "port"
     port.touch()
-    check_port(str(port))
+    check_port(str(port), EN)
     with port.open("r+") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(PermanentError, match=r"is in use by (an|process \d+ ).*--data"):
-            check_port(str(port))
-    check_port(str(port))
+            check_port(str(port), EN)
+    check_port(str(port), EN)
 
 
 def test_the_holder_of_one_lock_among_many():
@@ -749,7 +782,7 @@ def test_the_holder_of_one_lock_among_many():
 
 def test_a_port_that_is_not_there(tmp_path: Path):
     with pytest.raises(PermanentError, match="there is no such serial port"):
-        check_port(str(tmp_path / "nope"))
+        check_port(str(tmp_path / "nope"), EN)
 
 
 def test_one_wire_under_two_names(tmp_path: Path):
@@ -762,37 +795,6 @@ def test_one_wire_under_two_names(tmp_path: Path):
     assert same_place(WIRES[1], replace(WIRES[1], id="other", kind=BusKind.RTU_TCP))
     assert not same_place(WIRES[1], WIRES[2])
     assert not same_place(WIRES[0], WIRES[1])
-
-
-def test_the_gateway_is_looked_for_in_its_folder_or_in_the_usual_ones(tmp_path: Path):
-    assert control_sockets(tmp_path, {"STATE_DIRECTORY": "/x"}) == (
-        tmp_path / "control.sock",
-        tmp_path / "edge" / "control.sock",
-    )
-    usual = [str(path) for path in control_sockets(None, {"STATE_DIRECTORY": "/x:/y"})]
-    assert usual[0] == "/x/control.sock"
-    assert "/var/lib/sitewarden/control.sock" in usual
-    assert "var/demo/edge/control.sock" in usual
-
-
-def test_a_folder_that_may_not_be_looked_into_hides_its_gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    assert not is_live(tmp_path / "nothing")
-    (tmp_path / "file").touch()
-    assert not is_live(tmp_path / "file")
-    assert not is_live(tmp_path / "file" / "control.sock")
-    check_folder(tmp_path)
-    with pytest.raises(PermanentError, match="there is no such folder"):
-        check_folder(tmp_path / "nothing")
-
-    def refuse(*_: object, **__: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    with monkeypatch.context() as root_may_everything:
-        root_may_everything.setattr(os, "stat", refuse)
-        assert not is_live(tmp_path / "control.sock")
-    monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(PermanentError, match="sudo -u sitewarden"):
-        check_folder(tmp_path)
 
 
 BUS = {
@@ -848,7 +850,7 @@ async def test_a_read_through_the_gateway(control: Path):
             return web.json_response({"error": fault})
         return web.json_response({"words": [583, 241][: body["count"]], "reply_ms": 12.5})
 
-    async with gateway(control, read), through_gateway((control,), "rs485") as wire:
+    async with gateway(control, read), through_gateway((control,), "rs485", EN) as wire:
         assert wire is not None
         assert (wire.socket, wire.spec.baud, wire.devices) == (control, 4800, {1: "store.th1"})
         assert await wire.guest.read(1, holding(0, 2), 0.25) == Answer(words=(583, 241), reply_ms=12.5)
@@ -868,14 +870,14 @@ async def test_only_the_wire_that_was_named_goes_through_the_gateway(control: Pa
     async def read(_: dict[str, Any]) -> web.Response:
         raise AssertionError("nobody reads")
 
-    async with gateway(control, read), through_gateway((control,), wanted) as wire:
+    async with gateway(control, read), through_gateway((control,), wanted, EN) as wire:
         assert (wire is not None) is is_it
 
 
 async def test_a_socket_that_was_left_behind_is_no_gateway(control: Path):
     async with gateway(control, lambda _: asyncio.sleep(0, web.Response())):
         os.link(control, control.with_name("left.sock"))
-    async with through_gateway((control.with_name("left.sock"), control), "rs485") as wire:
+    async with through_gateway((control.with_name("left.sock"), control), "rs485", EN) as wire:
         assert wire is None
 
 
@@ -883,7 +885,7 @@ async def test_a_gateway_that_answers_nonsense_is_an_error(control: Path):
     async def read(_: dict[str, Any]) -> web.Response:
         return web.Response(text="oops", status=500)
 
-    async with gateway(control, read), through_gateway((control,), "rs485") as wire:
+    async with gateway(control, read), through_gateway((control,), "rs485", EN) as wire:
         assert wire is not None
         with pytest.raises(TransientError, match="the gateway does not answer"):
             await wire.guest.read(1, holding(0))

@@ -131,7 +131,7 @@ async def test_a_scan_names_devices_and_writes_a_good_site(bench: Bench):
     assert said.code == 0, said
     lines = said.out.splitlines()
     assert lines[0] == f"alone: {bench.tcp} tcp"
-    assert "unit 1 answers (exception_2)" in lines
+    assert "unit 1 answers (Modbus exception 2: illegal data address)" in lines
     assert any(line.startswith("  * 100 %  xy_md02  XY-MD02") for line in lines)
     assert any(line.startswith("  * 100 %  pressure_f32") for line in lines)
     humidity = bench.plant.value("hazmat_store.th2.humidity")
@@ -289,7 +289,7 @@ async def test_a_terminal_shows_a_bar_with_the_lines_above_it(bench: Bench):
     text = seen.decode()
     assert process.returncode == 0
     assert "[########################] 9/9  elapsed 0:0" in text
-    assert "\runit 1 answers (exception_2)\r\n" in text
+    assert "\runit 1 answers (Modbus exception 2: illegal data address)\r\n" in text
 
 
 def _read_or_end(master: int) -> bytes:
@@ -325,7 +325,7 @@ async def test_an_address_that_looks_like_a_register_number_is_remarked(bench: B
     said = await bench.run("probe", "read", "--tcp", bench.tcp, "--unit", 2, "--holding", 40003)
     assert said.code == 1
     assert "say --register 40003" in said.err
-    assert "Modbus exception 2 (the device has no such address)" in said.err
+    assert "Modbus exception 2: illegal data address (the device has no such address)" in said.err
 
 
 async def test_the_locale_or_an_option_picks_chinese(bench: Bench):
@@ -433,8 +433,118 @@ async def test_wrong_usage_is_explained(bench: Bench, arguments: tuple[str, ...]
     assert message in said.err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("scan",), "错误：请指明一条线：--tcp、--rtu-tcp、--serial 或 --bus"),
+        (("scan", "--rtu-tcp", "host"), "错误：线应写成 HOST:PORT（现为 'host'）"),
+        (("scan", "--tcp", "host", "--units", "300"), "错误：--units 的值无效：数字 0..255，小的在前（现为 '300'）"),
+        (("read", "--tcp", "host", "--unit", "1", "--register", "7"), "错误：寄存器号为 5 或 6 位"),
+        (("read", "--tcp", "host", "--unit", "x"), "错误：--unit 的值无效：x 不是整数"),
+        (("read", "--tcp", "host"), "错误：缺少选项 --unit"),
+        (("wacth",), "错误：没有命令 wacth；是不是“watch”？"),
+    ],
+)
+async def test_wrong_usage_is_explained_in_chinese(bench: Bench, arguments: tuple[str, ...], message: str):
+    said = await bench.run("probe", *arguments, LANG="zh_CN.UTF-8")
+    assert said.code == 2
+    assert message in said.err
+    assert "用法：" in said.err
+    assert "Usage" not in said.err
+
+
+async def test_what_is_wrong_is_said_in_the_language_that_was_asked_for(bench: Bench, free_port: Callable[[], int]):
+    wire = ("--tcp", f"127.0.0.1:{free_port()}", "--unit", 1, "--holding", 0)
+    said = await bench.run("probe", "read", *wire, "--lang", "zh")
+    assert said.code == 1
+    assert said.err.endswith("连接被拒绝（该端口无人监听：Modbus TCP 默认为 502）\n")
+    said = await bench.run("probe", "read", "--serial", bench.folder / "nope", "--unit", 1, "--holding", 0, "--lang=zh")
+    assert f"sitewarden：{bench.folder / 'nope'}：没有这个串口（" in said.err
+    options = ("--tcp", bench.tcp, "--unit", 2, "--holding", 40003)
+    said = await bench.run("probe", "read", *options, LANG="zh_CN.UTF-8")
+    assert "sitewarden：站号 2：Modbus 异常 2：没有这个地址（设备没有这个地址）\n" in said.err
+    config = bench.site("x = 1")
+    said = await bench.run("probe", "plan", "--config", config, LANG="zh_CN.UTF-8")
+    assert said.code == 1
+    head, *problems, last = said.err.splitlines()
+    assert head == f"sitewarden：{config}：{len(problems)} 个问题（说明为英文）"
+    assert last == f"什么都没有改动。改正后再检查：sitewarden check {config}"
+
+
+async def test_a_unit_behind_a_converter_that_is_silent(bench: Bench):
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """A gateway whose serial side answers nothing: exception 11."""
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while packet := await reader.readexactly(12):
+                writer.write(packet[:4] + b"\0\3" + packet[6:7] + bytes((packet[7] | 0x80, 11)))
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    wire = ("--tcp", f"127.0.0.1:{server.sockets[0].getsockname()[1]}", "--unit", 1, "--holding", 0)
+    for lang, wanted in (
+        ("en", "unit 1: Modbus exception 11: gateway target device failed to respond (the converter is there"),
+        ("zh", "站号 1：Modbus 异常 11：网关后的设备无响应（转换器（网关）在，但它后面的设备没有应答"),
+    ):
+        said = await bench.run("probe", "read", *wire, "--lang", lang)
+        assert wanted in said.err
+    server.close()
+
+
+async def test_names_that_nobody_has_are_answered_with_those_that_there_are(bench: Bench, root: Path):
+    config = root / "config" / "site.toml"
+    read = ("--config", config, "--unit", 1, "--holding", 0)
+    said = await bench.run("probe", "read", "--bus", "rs458", *read)
+    assert "has no bus 'rs458' with devices; did you mean \"rs485\"? (its buses: rs485, plant_tcp)" in said.err
+    said = await bench.run("probe", "plan", "--config", config, "--device", "th2")
+    assert "has no Modbus device 'th2'; did you mean \"hazmat_store.th2\"? (known: aux_store.th1, " in said.err
+    said = await bench.run("probe", "watch", "--tcp", bench.tcp, "--unit", 1, "--profile", "xy_md2")
+    assert "the catalogue has no profile 'xy_md2'; did you mean \"xy_md02\"?" in said.err
+
+
+async def test_without_a_gateway_the_places_are_named_where_it_was_looked_for(bench: Bench):
+    read = ("--bus", "rs485", "--unit", 1, "--holding", 0)
+    said = await bench.run("probe", "read", *read)
+    assert said.code == 1
+    assert "no gateway runs that could have a bus 'rs485'; looked in\n" in said.err
+    assert "\n  var/demo: there is no such folder\nstart it, name its --data folder, or name" in said.err
+    said = await bench.run("probe", "read", *read, STATE_DIRECTORY=str(bench.folder))
+    assert f"looked in\n  {bench.folder}: no gateway runs there\nstart it" in said.err
+    said = await bench.run("probe", "read", *read, "--data", bench.folder / "nope")
+    assert f"{bench.folder / 'nope'}: there is no such folder" in said.err
+
+
+async def test_ctrl_c_in_a_read_is_no_traceback(bench: Bench):
+    bench.plant.set_mode("steamer1", DeviceMode.DEAD)
+    wire = ("--serial", bench.serial, "--unit", 2, "--holding", 4, "--timeout-ms", 30000)
+    process = await bench.start("probe", "read", *wire)
+    try:
+        assert process.stdout is not None
+        async with asyncio.timeout(BOUND_S):
+            await process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+            _, err = await process.communicate()
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+    assert (process.returncode, err.decode()) == (130, "stopped\n")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "gbk"])
+async def test_a_terminal_that_is_not_utf_8(bench: Bench, root: Path, encoding: str):
+    config = root / "config" / "site.toml"
+    scan = ("probe", "scan", "--tcp", bench.tcp, "--units", "1-2", "--config", config)
+    process = await bench.start(*scan, LANG="zh_CN", PYTHONUTF8="0", PYTHONIOENCODING=encoding)
+    out, err = await process.communicate()
+    assert process.returncode == 0, err
+    found = out.decode("utf-8" if encoding == "ascii" else encoding)  # click takes ASCII for a terminal set wrongly
+    assert ("站号 1" in found, "unit 1" in found) == ((True, False) if encoding == "gbk" else (False, True))
+    process = await bench.start(*scan, "--json", LANG="zh_CN", PYTHONUTF8="0", PYTHONIOENCODING=encoding)
+    out, _ = await process.communicate()
+    assert len(json.loads(out.decode(encoding))["units"]) == 2
+
+
 async def test_help_loads_nothing_heavy(bench: Bench):
-    code = "import sys, sitewarden.cli; print([m for m in ('pymodbus', 'aiohttp', 'pydantic') if m in sys.modules])"
+    heavy = ("pymodbus", "aiohttp", "pydantic", "sitewarden.sensors")
+    code = f"import sys, sitewarden.cli; print([m for m in {heavy} if m in sys.modules])"
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
     out, _ = await process.communicate()
     assert out.decode().strip() == "[]"
@@ -505,7 +615,12 @@ async def test_a_running_gateway_is_asked_and_misses_no_poll(
         assert "[[bus]]" not in said.out
         said = await bench.run("probe", "read", "--data", data, "--bus", "nope", "--unit", 1, "--holding", 0)
         assert said.code == 1
-        assert "no running gateway has a bus 'nope'" in said.err
+        assert "no running gateway has a bus 'nope' (its buses: rs485)" in said.err
+        said = await bench.run("probe", "read", "--data", data, "--bus", "rs458", "--unit", 1, "--holding", 0)
+        assert "no running gateway has a bus 'rs458'; did you mean \"rs485\"?" in said.err
+        config = ("--config", bench.folder / "site.toml", "--bus", "rs485", "--unit", 1, "--holding", 0)
+        said = await bench.run("probe", "read", *config, STATE_DIRECTORY=str(data))
+        assert said.out.startswith("through the running gateway (")
         after = await _polls(data)
         assert before is not None
         assert after is not None

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from sitewarden.errors import ConfigError
 from sitewarden.sensors.fitting import Channel, Setting, fit
-from sitewarden.sensors.gases import GASES
+from sitewarden.sensors.profile_words import TABLES
 from sitewarden.sensors.profiles import Profile, load_catalogue, open_catalogue
 from sitewarden.sensors.registers import (
     ONE_BY_ONE,
@@ -23,6 +27,7 @@ from sitewarden.sensors.registers import (
     decode,
     plan,
 )
+from sitewarden.wording import names_of
 from sitewarden.words import Point, Quality
 
 GOOD = """
@@ -46,8 +51,11 @@ high = 80.5
 """
 
 
-OUTPUT = "high = 80.5\n[[outputs]]\nname = 'o'\nname_zh = '警'\nname_en = 'o'\naddress = 0\n"
-VARIANT = "high = 80.5\n[[variants]]\nid = 'v'\ndiffers = 'd'\ntell = 't'\n"
+FOLDER = Path(__file__).parent / "golden" / "profile"
+METER = (FOLDER / "meter.toml").read_text("utf-8")
+CASES: list[dict[str, Any]] = tomllib.loads((FOLDER / "cases.toml").read_text("utf-8"))["case"]
+FILE_NAME = "file: its name must be lower-case letters, digits and _: it is the profile's id"
+PATH = r"file|[a-z_]+(?:\[\d+\]|\.[A-Za-z_]+)*"
 
 
 def catalogue(folder: Path, text: str, name: str = "x1.toml") -> Path:
@@ -116,151 +124,126 @@ def test_points_and_unit_of_a_device(tmp_path: Path) -> None:
     assert (unit.unit_id, unit.timeout_ms, unit.registers) == (7, 900, profile.registers)
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "problem"),
-    [
-        ("address = 1", "address = 70000", "registers[0].address: Input should be less than 65536 (got 70000)"),
-        ("address = 1", "address = true", "registers[0].address: Input should be a valid integer (got True)"),
-        ("address = 1", "", "registers[0].address: Field required"),
-        ("address = 1", "adress = 1\naddress = 1", "registers[0].adress: Extra inputs are not permitted (got 1)"),
-        ("scale = 0.1", 'scale = "0.1"', "registers[0].scale: must be a number (got '0.1')"),
-        ("scale = 0.1", "scale = 0", "registers[0]: scale must not be 0"),
-        ("scale = 0.1", "scale = nan", "registers[0].scale: Input should be a finite number (got nan)"),
-        ("low = -40", "low = 90", "registers[0]: low must be less than high (got 90 and 80.5)"),
-        ('name = "t"', 'name = "T 1"', "registers[0].name: String should match pattern '^[a-z0-9_]+$' (got 'T 1')"),
-        ('type = "i16"', 'type = "bit"', "registers[0].type: bit does not fit table holding"),
-        ("decimals = 1", "decimals = 1\nunit_at = 4", "registers[0]: unit_at and unit_factors must be given together"),
-        (
-            "decimals = 1",
-            "decimals = 1\ndecimals_at = 200",
-            "registers: t: needs 200 addresses in one read, at most 125",
-        ),
-        ('source = "manual p. 3"', "", "source: Field required"),
-        (
-            'quantity = "temperature"',
-            'quantity = "gas"\ngas = "Xe"',
-            f"registers[0]: gas must be one of {', '.join(GASES)} (got 'Xe')",
-        ),
-        (
-            'unit = "°C"',
-            'unit = "%"\ngas = "CH4"',
-            "registers[0]: unit must be one of ppb, ppm, %vol, mg/m³, %LEL, and quantity gas (got '%')",
-        ),
-        (
-            "decimals = 1",
-            "decimals = 1\nmask = 0x10000",
-            "registers[0]: mask must fit an integer type (got 0x10000 of i16)",
-        ),
-        (
-            "decimals = 1",
-            "decimals = 1\nnegative_from = 9",
-            "registers[0]: negative_from belongs to unsigned types (got i16)",
-        ),
-        ('type = "i16"', 'type = "parts"', "registers[0]: type parts and the list of parts must be given together"),
-        (
-            'type = "i16"',
-            'type = "parts"\nparts = [{ address = 0 }, { address = 1 }]',
-            "registers[0]: address must be the lowest of its parts (got 1)",
-        ),
-        (
-            "decimals = 1",
-            "decimals = 1\nunit_at = 2\nunit_factors = [{ code = 1, factor = 1, unit = 'ppm' }]",
-            "registers[0].unit_factors[0]: factor or unit must be given, one of them",
-        ),
-        (
-            "decimals = 1",
-            "decimals = 1\nunit_at = 2\nunit_factors = [{ code = 1, unit = 'g' }]",
-            "registers[0].unit_factors[0]: unit must be one of ppb, ppm, %vol, mg/m³, %LEL (got 'g')",
-        ),
-        (
-            "decimals = 1",
-            "decimals = 1\nstatus = { address = 2 }",
-            "registers[0].status[0]: states or nonzero must be given, one of them",
-        ),
-        ("decimals = 1", 'decimals = 1\ngain = "0.5"', "registers[0].gain: String should match pattern"),
-        (
-            "scale = 0.1",
-            "scale = 0.1\nheartbeat = { address = 2, frozen_s = 0 }",
-            "registers[0].heartbeat.frozen_s: Input",
-        ),
-        (
-            "high = 80.5",
-            OUTPUT + "states = { on = 2 }",
-            "outputs[0]: states of a coil must be 0 or 1 (got {'on': 2})",
-        ),
-        (
-            "high = 80.5",
-            OUTPUT + "table = 'input'\nstates = { on = 1 }",
-            "outputs[0].table: Input should be 'coil' or 'holding' (got 'input')",
-        ),
-        (
-            "high = 80.5",
-            "high = 80.5\n[[identify]]\naddress = 0\nnote = 'n'",
-            'identify[0]: exactly one of values, low and high, is = "unit_id", text must be given',
-        ),
-        (
-            "high = 80.5",
-            "high = 80.5\n[[identify]]\naddress = 0\nnote = 'n'\ntext = '['",
-            "identify[0]: text must be a regular expression: unterminated character set at position 0 (got '[')",
-        ),
-        (
-            'source = "manual p. 3"',
-            'source = "m"\none_by_one = true\nmax_gap = 2',
-            "max_gap: must be 0 beside one_by_one (got 2)",
-        ),
-        (
-            'source = "manual p. 3"',
-            'source = "m"\ntakes_channels = true',
-            "takes_channels: needs registers with the unit mA",
-        ),
-        (
-            'source = "manual p. 3"',
-            'source = "m"\nvariants = 3',
-            "variants: must be a list of tables: begin each with [[variants]]",
-        ),
-        (
-            "high = 80.5",
-            VARIANT + "registers = [{ name = 't', address = -1 }]",
-            "variants[0].registers[0].address: Input should be greater than or equal to 0 (got -1)",
-        ),
-        (
-            "high = 80.5",
-            VARIANT + "drop = ['x']",
-            "variants[0].drop: must name a register (got 'x')",
-        ),
-        ("high = 80.5", "high = 80.5\n[[variants]]\nid = 'v'\ndiffers = 'd'", "variants[0].tell: Field required"),
-        ('id = "x1"', 'id = "x2"', "id: must be the file's name, 'x1' (got 'x2')"),
-    ],
-)
-def test_each_problem_is_named(tmp_path: Path, old: str, new: str, problem: str) -> None:
-    assert old in GOOD
-    (found,) = problems(catalogue(tmp_path, GOOD.replace(old, new)))
-    assert found.startswith(f"x1.toml: {problem}")
-    assert found == f"x1.toml: {problem}" or problem.endswith(("Input", "pattern"))
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
+def test_each_mistake_gives_exactly_its_problems(tmp_path: Path, case: dict[str, Any]) -> None:
+    assert problems(catalogue(tmp_path, changed(case["changes"]), "meter.toml")) == case["problems"]
+
+
+def changed(changes: list[dict[str, str]]) -> str:
+    """The profile that says everything, with a mistake in it."""
+    text = METER
+    for change in changes:
+        assert text.count(change["old"]) == 1, change
+        text = text.replace(change["old"], change["new"])
+    return text
+
+
+def test_there_is_a_case_for_every_word(tmp_path: Path) -> None:
+    """What the models can refuse on their own has a case, and no case is told with words that are not ours."""
+    told = "\n".join(problem for case in CASES for problem in case["problems"])
+    assert len(CASES) >= 90
+    assert all(case["problems"] for case in CASES)
+    assert "is refused" not in told
+    assert "Input should" not in told
+    for file in ("profile_files.py", "register_files.py"):
+        source = (Path(__file__).parent.parent / "sensors" / file).read_text("utf-8")
+        words = [found[1] for found in re.findall(r"""yield [^\n]*?, f?(["'])(.*?)(?:\1|{)""", source)]
+        assert len(words) > 10
+        assert [each for each in words if each not in told] == [], file
+
+
+@pytest.mark.parametrize("problem", [p for case in CASES for p in case["problems"]])
+def test_each_problem_is_one_line_with_file_path_and_place(problem: str) -> None:
+    assert re.fullmatch(rf"meter\.toml: (?:{PATH}|line \d+): \S.*", problem)
+    at_top = re.match(r"meter\.toml: [a-z]+: is required", problem)
+    assert at_top or re.search(r"(?: |^meter\.toml: )\[?(?:.*, )?line (\d+)", problem)
 
 
 def test_all_problems_of_all_files_at_once(tmp_path: Path) -> None:
     catalogue(tmp_path, GOOD.replace("decimals = 1", "decimals = 9").replace('unit = "°C"', "unit = 3"))
     catalogue(tmp_path, "id =\n", "broken.toml")
     (tmp_path / "latin.toml").write_bytes(b'id = "\xff"')
-    catalogue(tmp_path, GOOD + GOOD[GOOD.index("[[") :], "x2.toml")
-    found = problems(tmp_path)
-    assert [p.partition(":")[0] for p in found] == ["broken.toml", "latin.toml", "x1.toml", "x1.toml", "x2.toml"]
-    assert "line 1" in found[0]
-    assert found[2:] == [
-        "x1.toml: registers[0].unit: Input should be a valid string (got 3)",
-        "x1.toml: registers[0].decimals: Input should be less than or equal to 6 (got 9)",
-        "x2.toml: registers: name must be unique (got 't' again)",
+    catalogue(tmp_path, (GOOD + GOOD[GOOD.index("[[") :]).replace('"x1"', '"x2"'), "x2.toml")
+    (tmp_path / "folder.toml").mkdir()
+    catalogue(tmp_path, GOOD, "My head.toml")
+    assert problems(tmp_path) == [
+        f'My head.toml: {FILE_NAME} (got "My head.toml")',
+        'broken.toml: line 1: is not a value: text needs straight quotes, as in name = "..."',
+        "folder.toml: file: is a folder: name the file in it, such as my_head.toml",
+        "latin.toml: line 1: must be UTF-8 text: save the file as UTF-8 (got byte 0xff)",
+        'x1.toml: registers[0].unit: must be text in quotes (got 3) [register "t", line 11]',
+        'x1.toml: registers[0].decimals: must be 0..6 (got 9) [register "t", line 13]',
+        'x2.toml: registers[1].name: must be unique: registers[0] has it too (got "t") [register "t", line 20]',
     ]
+
+
+def test_what_editors_of_windows_write_is_read(tmp_path: Path) -> None:
+    (tmp_path / "x1.toml").write_bytes(b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode())
+    assert load_catalogue(tmp_path)["x1"].name == "某仪表"
 
 
 def test_no_folder(tmp_path: Path) -> None:
     assert problems(tmp_path / "none") == ["must be a folder with *.toml profiles"]
 
 
-def test_a_variant_is_named_once(tmp_path: Path) -> None:
-    twice = GOOD.replace("high = 80.5", VARIANT + VARIANT.partition("\n")[2])
-    assert problems(catalogue(tmp_path, twice)) == ["x1.toml: variants[1].id: must be unique (got 'v' again)"]
+# --- anything at all ---
+
+LINES = METER.splitlines()
+KEYS = sorted({key for model in TABLES.values() for key in names_of(model)})
+VALUES = [line.split("=", 1)[1].strip() for line in LINES if "=" in line]
+HEADERS = [line for line in LINES if line.startswith("[")] + ["[registers]", "[[defaults]]", "[[x]]", "[variants]"]
+ODD = ["-1", "70000", "1.5", "nan", "-inf", "1e999999", "true", "[]", "{}", "[[]]", "[{}]", '""', '"x y"', "2026-11-22"]
+
+
+def edits() -> st.SearchStrategy[list[tuple[str, int, str]]]:
+    at = st.integers(0, len(LINES) - 1)
+    values = st.sampled_from([*VALUES, *ODD])
+    return st.lists(
+        st.one_of(
+            st.tuples(st.sampled_from(["delete", "double"]), at, st.just("")),
+            st.tuples(st.just("value"), at, values),
+            st.tuples(st.just("key"), at, st.sampled_from(KEYS)),
+            st.tuples(st.just("add"), at, st.sampled_from(HEADERS)),
+            st.tuples(st.just("add"), at, st.tuples(st.sampled_from(KEYS), values).map(" = ".join)),
+        ),
+        min_size=1,
+        max_size=4,
+    )
+
+
+def mutate(changes: list[tuple[str, int, str]]) -> str:
+    lines = list(LINES)
+    for what, at, text in changes:
+        at %= len(lines)
+        key, sign, value = lines[at].partition("=")
+        if what == "delete":
+            del lines[at]
+        elif what == "double":
+            lines.insert(at, lines[at])
+        elif what == "value" and sign:
+            lines[at] = f"{key}= {text}"
+        elif what == "key" and sign:
+            lines[at] = f"{text} ={value}"
+        elif what == "add":
+            lines.insert(at, text)
+    return "\n".join(lines)
+
+
+@settings(
+    derandomize=True,
+    database=None,
+    deadline=None,
+    max_examples=500,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(edits())
+def test_no_edit_of_a_profile_crashes(tmp_path: Path, changes: list[tuple[str, int, str]]) -> None:
+    found, told = open_catalogue(catalogue(tmp_path, mutate(changes), "meter.toml"))
+    assert ("meter" in found) is not bool(told)
+    for problem in told:
+        assert re.fullmatch(rf"meter\.toml: (?:{PATH}|line \d+|end of file): \S.*", problem), problem
+        assert "is refused" not in problem
+        assert len(problem) < 900, problem
 
 
 # --- everything that a file can say ---

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sitewarden.edge.alerts.recipients import ALERTING, delivery_key, recipients
+from sitewarden.edge.alerts.recipients import ALERTING, COVERING, delivery_key, recipients
 from sitewarden.serving.people import parse_people
 
 PEOPLE = parse_people(
@@ -91,3 +91,24 @@ def test_parts_of_a_key_cannot_run_into_each_other():
     assert delivery_key("s", "ab", 1, "c", "p", "x") != delivery_key("s", "a", 1, "bc", "p", "x")
     assert delivery_key("s", "a", 11, "c", "p", "x") != delivery_key("s", "a", 1, "1c", "p", "x")
     assert len(delivery_key("s", "a", 1, "c", "p", "x")) == 64
+
+
+OVERLAY = {"kind": "shelved", "since": {"utc": "2026-11-22T10:00:00.000Z"}}
+
+
+def test_what_is_covered_tells_nobody_and_covering_it_tells_the_officer():
+    assert told("alarm.raised", overlay=OVERLAY) == []
+    assert told("alarm.repeated", overlay=OVERLAY) == []
+    for kind in COVERING:
+        assert who(told(kind, overlay=OVERLAY)) == [("wang", "officer", "robot"), ("both", "officer", "robot")]
+    again = {**OVERLAY, "since": {"utc": "2026-11-22T11:00:00.000Z"}}
+    keys = [row["key"] for laid in (OVERLAY, again) for row in told("alarm.shelved", overlay=laid)]
+    assert len(set(keys)) == 4, "renewed: told again"
+
+
+def test_a_repeat_goes_to_whoever_has_not_acknowledged_and_each_time_with_another_key():
+    acks = [{"role": "keeper", "person": "li"}]
+    first, second = (told("alarm.repeated", acks=acks, noticed={"utc": f"2026-11-22T10:0{n}:00.000Z"}) for n in (0, 5))
+    assert [row["person"] for row in first] == ["wu", "both", "wang"]
+    assert not {row["key"] for row in first} & {row["key"] for row in second}
+    assert "li" in [row["person"] for row in told("alarm.reraised", acks=acks)]

@@ -372,7 +372,8 @@ async def test_a_bad_file_changes_nothing_and_says_why(rig: Rig, eventually, nam
         revision = (await page.get("status"))["config"]
         answer = await rig.reload()
         assert len(answer["problems"]) >= (2 if name in ("unknown", "empty") else 1)
-        assert await page.ask("POST", "config/reload", {}) == (422, answer)
+        assert (answer["file"], answer["revision"]) == (str(rig.config.resolve()), revision)
+        assert await page.ask("POST", "config/reload", {}) == (422, {"problems": answer["problems"]})
         await rig.reload()
         await rig.reload()
         seen = rig.peer.count(1)
@@ -543,7 +544,7 @@ async def test_a_defect_while_applying_ends_the_process(rig: Rig, monkeypatch):
 async def test_a_defect_while_reading_changes_nothing(rig: Rig, monkeypatch):
     rig.write(bus("a", rig.peer.port), device("th1", 1))
     await rig.start()
-    monkeypatch.setattr(reloading, "load_site", lambda *_: 1 / 0)
+    monkeypatch.setattr(reloading, "read_site", lambda *_: 1 / 0)
     assert (await rig.reload())["problems"] == ["file: cannot be used: ZeroDivisionError: division by zero"]
     assert (await rig.units()).keys() == {"store.th1"}
 

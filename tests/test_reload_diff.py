@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from sitewarden.edge.reload import NEEDS_RESTART, Changes, diff, keep_fixed
+from sitewarden.edge.reload import NEEDS_RESTART, Changes, Count, diff, keep_fixed
 from sitewarden.edge.site import Site, load_site
 
 GOOD = Path(__file__).parent / "golden" / "site" / "good"
@@ -84,8 +84,28 @@ def test_words(folder: Path, old: str, new: str, lines: list[str]):
 
 def test_the_same_file_changes_nothing(folder: Path):
     site = load(folder)
-    assert diff(site, load(folder)) == Changes()
+    rules = len(site.rules)
+    assert diff(site, load(folder)) == Changes(devices=Count(untouched=3), rules=Count(untouched=rules))
     assert not diff(site, load(folder))
+
+
+def test_devices_and_rules_are_counted(folder: Path):
+    old = load(folder)
+    edit(folder, TH2, f"{TH2}poll_s = 2\n")
+    one = diff(old, load(folder))
+    assert one.devices == Count(changed=1, untouched=2)
+    assert one.rules.changed > 0, "silence is counted in polls"
+    edit(folder, TH2 + "poll_s = 2\n", TH2)
+    edit(folder, HIHI, HIHI.replace("85", "86"))
+    limit = diff(old, load(folder))
+    assert (limit.devices, limit.rules) == (Count(untouched=3), Count(changed=1, untouched=len(old.rules) - 1))
+    (folder / "site.toml").write_text((folder / "site.toml").read_text("utf-8") + RELAY, "utf-8")
+    assert diff(old, load(folder)).devices == Count(added=1, untouched=3)
+    assert diff(load(folder), old).devices == Count(removed=1, untouched=3)
+    edit(folder, "port = 502", "port = 503")
+    assert diff(old, load(folder)).devices == Count(added=1, changed=1, untouched=2), "its wire is another one"
+    edit(folder, "mqtt://127.0.0.1:1883", "mqtt://127.0.0.1:1884")
+    assert diff(old, load(folder)).devices == Count(added=1, changed=2, untouched=1), "its broker is another one"
 
 
 def test_the_order_of_the_file_means_nothing(folder: Path):

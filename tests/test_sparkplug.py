@@ -5,6 +5,7 @@ The messages here are written by an encoder of their own, from the field numbers
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import queue
@@ -27,7 +28,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from paho.mqtt.enums import CallbackAPIVersion
 from sitewarden.errors import ConfigError
-from sitewarden.sensors.mqtt_words import Arrival, MqttDevice, MqttDeviceHealth, MqttPoint, Outgoing, Taken
+from sitewarden.sensors.mqtt_ingest import LinkSpec, MqttLink
+from sitewarden.sensors.mqtt_words import (
+    MAX_PAYLOAD_BYTES,
+    Arrival,
+    MqttDevice,
+    MqttDeviceHealth,
+    MqttHealth,
+    MqttPoint,
+    Outgoing,
+    Taken,
+)
 from sitewarden.sensors.sparkplug import (
     ASK_CAP_S,
     ASK_FIRST_S,
@@ -37,7 +48,7 @@ from sitewarden.sensors.sparkplug import (
     SparkplugSource,
     make_sparkplug,
 )
-from sitewarden.sensors.sparkplug_payload import decode, encode_rebirth, number
+from sitewarden.sensors.sparkplug_payload import MOST_METRICS, MOST_NAME_BYTES, decode, encode_rebirth, number
 from sitewarden.words import ClockState, Instant, Quality, Reading, mono_s, now
 
 START_MS = 1_800_000_000_000
@@ -611,9 +622,9 @@ def test_alias_with_two_names_means_neither() -> None:
 
 
 def test_birth_and_data_full_of_one_alias() -> None:
-    names = [metric(f"{i}", kind=None, alias=7) for i in range(6000)]
+    names = [metric(f"{i}", kind=None, alias=7) for i in range(4000)]
     rig = running(UNIT, *birth_metrics(), metric("Inputs/CH4", 0.4, alias=7), *names)
-    rig.data(*[metric(alias=7, kind=None)] * 15_000)
+    rig.data(*[metric(alias=7, kind=None)] * MOST_METRICS)
     rig.data(*[metric("Inputs/CO", kind=None, alias=7)] * 2500)
     assert rig.state == {"ch4": (None, "alias_clash"), "co": (None, "alias_clash")}
 
@@ -782,6 +793,66 @@ def test_wrong_topic(topic: str) -> None:
 def test_too_large() -> None:
     data = message(metric("x" * 66_000, 1.0), seq=2)
     assert running().bytes("DDATA", data, "gas4") == Taken(reject="too_large")
+
+
+# --- too much ---
+
+MANY = [metric(alias=1000 + i, kind=None) for i in range(MOST_METRICS + 1)]
+WORDY = [metric(f"{i:500}", kind=None) for i in range(MOST_NAME_BYTES // 500 + 1)]
+TOO_MUCH = pytest.mark.parametrize(("much", "word"), [(MANY, "too_many_metrics"), (WORDY, "names_too_long")])
+
+
+def test_as_much_as_fits() -> None:
+    for most in (MANY[:-3], WORDY[:-1]):
+        rig = running(UNIT, *birth_metrics()[:2], *most)
+        assert rig.state == {"ch4": (0.4, ""), "co": (3.0, "")}
+        assert not rig.last.reject
+
+
+@TOO_MUCH
+@pytest.mark.parametrize("device", [UNIT, NODE])
+def test_a_birth_that_says_too_much_is_refused_and_seen(device: SparkplugDevice, much: list[bytes], word: Any) -> None:
+    rig = running(device)
+    rig.births(*birth_metrics(), *much)
+    assert rig.last.reject == word
+    assert rig.state == {"ch4": (None, word), "co": (None, word)}
+    rig.wait(15)
+    rig.data(metric("Inputs/CH4", 1.0))
+    assert rig.whys == {word}, "there is no birth, and that is why"
+    assert rig.asked == [0, 15]
+    rig.death(0)
+    rig.data(metric("Inputs/CH4", 1.0))
+    assert rig.whys == {"no_birth"}, "another session"
+    rig.births()
+    assert rig.state == {"ch4": (0.4, ""), "co": (3.0, "")}
+
+
+@TOO_MUCH
+def test_data_that_says_too_much_is_as_good_as_lost(much: list[bytes], word: Any) -> None:
+    rig = running()
+    rig.wait(15)
+    rig.data(metric(alias=CH4, value=66.0, kind=None), *much)
+    assert rig.last.reject == word
+    assert rig.state == {"ch4": (None, "seq_gap"), "co": (None, "seq_gap")}
+    assert rig.asked == [0, 15]
+    rig.births()
+    rig.data(metric(alias=CH4, value=0.5, kind=None))
+    assert rig.state == {"ch4": (0.5, ""), "co": (3.0, "")}
+
+
+@TOO_MUCH
+def test_what_others_of_the_node_say_too_much_is_not_looked_at(much: list[bytes], word: Any) -> None:
+    rig = running()
+    rig.send("DBIRTH", *much, unit="other")
+    rig.send("DDATA", *much, metric(b"\xff\xfe", 1.0), unit="other")
+    rig.send("NDATA", *much)
+    rig.data(metric(alias=CH4, value=0.5, kind=None))
+    assert rig.state == {"ch4": (0.5, ""), "co": (3.0, "")}
+    rig.node_birth(*much)
+    rig.send("DBIRTH", *birth_metrics(ch4=0.6))
+    rig.data(metric(alias=CO, value=70, at=INT, kind=None))
+    assert rig.state == {"ch4": (0.6, ""), "co": (7.0, "")}
+    assert rig.asked == [0]
 
 
 # --- times ---
@@ -1025,6 +1096,86 @@ def test_any_bytes_and_any_damage(kind: str, junk: bytes, place: int, flip: int)
     whole[place % len(whole)] ^= flip
     rig.bytes("DBIRTH", bytes(whole), "gas4")
     rig.bytes("DDATA", bytes(whole[: place % len(whole)]), "gas4")
+
+
+# Births that want our memory: blocks of metrics, all of one kind
+some_block = st.builds(
+    lambda count, size, alias, kind: [
+        metric(f"{i:0{size}}" if size else "", kind=kind, alias=None if alias is None else (alias + i) % 2**64)
+        for i in range(min(count, MAX_PAYLOAD_BYTES // (size + 6)))
+    ],
+    st.sampled_from([1, 30, MOST_METRICS - 1, MOST_METRICS, MOST_METRICS + 1, MOST_METRICS + 1, 30_000]),
+    st.sampled_from([0, 4, 4, 4, 40, 500, 60_000]),
+    st.none() | st.sampled_from([0, CH4, 2**64 - 1]),
+    st.none() | st.sampled_from([DOUBLE, 99]),
+)
+some_junk = st.sampled_from([b"", metric(b"\xff", 1.0), metric("\N{FIRE}" * 9000, 1.0), metric("Inputs/CH4", 1.0)])
+some_load = st.tuples(
+    st.sampled_from(["NBIRTH", "DBIRTH", "DBIRTH", "DDATA", "NDATA", "NDEATH"]),
+    st.sampled_from(["gas4", "gas4", "other", "o" * 300, "\N{FIRE}" * 60]),
+    st.lists(some_block, max_size=2),
+    some_junk,
+)
+GOOD = MqttDevice(
+    device="pit.good", topic="plant/edge1/good", points=(MqttPoint(name="v", path="V"),), shape="sparkplug_b"
+)
+APART = replace(GOOD, device="pit.apart", topic="plant/edge2/good")
+EVIL = replace(GOOD, device="pit.evil", topic="plant/edge1/gas4", points=UNIT.points)
+
+
+def flood(steps: list[tuple[str, str, list[list[bytes]], bytes]]) -> None:
+    """Two good devices, one of them of the same edge node, beside one that floods."""
+    devices = [GOOD, APART, EVIL]
+    health, took = MqttHealth.of(devices), list[Reading]()
+    link = MqttLink(LinkSpec(url="mqtt://h"), devices, took.extend, health)
+    link._queue.begin()
+    seq = {"edge1": -1, "edge2": -1}
+
+    def send(node: str, kind: str, *metrics: bytes, unit: str = "") -> None:
+        seq[node] = 0 if kind == "NBIRTH" else (seq[node] + (kind != "NDEATH")) % 256
+        data = message(*metrics, seq=None if kind == "NDEATH" else seq[node], ms=now().utc_ms)
+        topic = f"spBv1.0/plant/{kind}/{node}" + (f"/{unit}" if unit else "")
+        link._queue.arrived(topic, data, 0, False, False, len(data))
+        link._queue.drained()
+
+    def births(node: str) -> None:
+        send(node, "NBIRTH", metric("bdSeq", 0, LONG, UINT64))
+        send(node, "DBIRTH", metric("V", 0.0, alias=1), unit="good")
+
+    births("edge1")
+    births("edge2")
+    for number_, (kind, unit, blocks, junk) in enumerate(steps, 1):
+        metrics = [junk, *(metric for block in blocks for metric in block)]
+        while sum(map(len, metrics)) + 4 * len(metrics) > MAX_PAYLOAD_BYTES - 100:
+            del metrics[len(metrics) // 2 :]
+        send("edge1", kind, *metrics, unit="" if kind[0] == "N" else unit)
+        if kind in ("NBIRTH", "NDEATH"):
+            births("edge1")
+        for node in ("edge1", "edge2"):
+            took.clear()
+            send(node, "DDATA", metric(alias=1, value=float(number_), kind=None), unit="good")
+            device = "pit.good" if node == "edge1" else "pit.apart"
+            found = [(r.value, r.why) for r in took if r.point == f"{device}.v"]
+            assert found == [(number_, "")], (kind, unit, len(metrics))
+        sources: Any = [one.source for one in link._subscriptions.listed.values()]
+        for source in sources:
+            held = source._unit
+            if held is not None:
+                assert len(held.types) <= MOST_METRICS
+                assert len(held.aliases) <= MOST_METRICS
+                assert sum(len(name.encode()) for name in held.types) <= MOST_NAME_BYTES
+            assert set(source._heard_s) <= {point.name for point in source.device.points}
+    assert not any(one.defect for one in link._subscriptions.listed.values())
+    assert set(health.devices["pit.evil"].rejects) <= {"too_many_metrics", "names_too_long", "not_sparkplug"}
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(st.lists(some_load, max_size=6))
+def test_hostile_births_are_bounded_and_harm_nobody_else(steps: list[Any]) -> None:
+    async def play_them() -> None:
+        flood(steps)
+
+    asyncio.run(play_them())
 
 
 @pytest.mark.soak

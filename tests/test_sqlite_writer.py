@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import subprocess
-import sys
 import threading
+import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -190,6 +190,25 @@ def test_a_damaged_file_is_a_store_error_not_the_jobs(path: Path):
         writer.close()
 
 
+def test_a_job_that_is_done_is_let_go(opened) -> None:
+    """It may hold megabytes of readings, and the next one may come in ten seconds."""
+
+    class Readings:
+        pass
+
+    held = Readings()
+    gone = weakref.ref(held)
+    writer = opened()
+    future = writer.submit(lambda _, held=held: id(held))
+    del held
+    future.result(BOUND_S)
+    del future
+    end_s = time.monotonic() + BOUND_S
+    while gone() is not None:
+        assert time.monotonic() < end_s, "the writer still holds it"
+        time.sleep(0.01)
+
+
 async def test_cancelling_the_caller_does_not_withdraw_the_job(opened, path: Path):
     writer = opened()
     with busy(writer):
@@ -269,18 +288,67 @@ def test_a_schema_is_applied_once_and_step_by_step(tmp_path: Path) -> None:
     connection.close()
 
 
-def test_a_daemon_whose_files_are_up_to_date_does_not_load_the_migrations(tmp_path: Path) -> None:
-    code = f"""
-import asyncio, sys
-from pathlib import Path
-from typing import Any
-from sitewarden.sync.history import History
-from sitewarden.sync.journal import Journal
-async def main():
-    folder = Path({str(tmp_path)!r})
-    async with Journal(folder / "journal.db", "gw1", ()), History(folder / "history.db", "gw1"):
-        print("sqlite_utils" in sys.modules)
-asyncio.run(main())
+def test_a_schema_is_applied_whole_or_not_at_all(tmp_path: Path) -> None:
+    def m001_first(db: sqlite3.Connection) -> None:
+        db.execute("CREATE TABLE a (x)")
+
+    def m002_broken(db: sqlite3.Connection) -> None:
+        db.execute("CREATE TABLE b (x)")
+        raise OSError("the power is gone")
+
+    connection = sqlite3.connect(tmp_path / "a.db", isolation_level=None)
+    with pytest.raises(OSError, match="power"):
+        Schema("one", (m001_first, m002_broken)).apply(connection)
+    assert list(connection.execute("SELECT name FROM sqlite_master")) == []
+    Schema("one", (m001_first,)).apply(connection)
+    with pytest.raises(OSError, match="power"):
+        Schema("one", (m001_first, m002_broken)).apply(connection)
+    assert [name for (name,) in connection.execute("SELECT name FROM _sqlite_migrations")] == ["m001_first"]
+    connection.close()
+
+
+def test_sets_of_steps_do_not_know_each_other(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "a.db", isolation_level=None)
+    for name in ("one", "two"):
+
+        def m001_first(db: sqlite3.Connection, table: str = name) -> None:
+            db.execute(f"CREATE TABLE {table} (x)")
+
+        Schema(name, (m001_first,)).apply(connection)
+    names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    assert {"one", "two"} <= names
+    connection.close()
+
+
+FIRST_FILES = """
+CREATE TABLE "_sqlite_migrations" (
+   "id" INTEGER PRIMARY KEY,
+   "migration_set" TEXT,
+   "name" TEXT,
+   "applied_at" TEXT
+);
+CREATE UNIQUE INDEX "idx__sqlite_migrations_migration_set_name"
+    ON "_sqlite_migrations" ("migration_set", "name");
+INSERT INTO _sqlite_migrations VALUES (1, 'one', 'm001_first', '2026-11-22 12:00:00.000000+00:00');
 """
-    said = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in "ab"]
-    assert [run.stdout.strip() for run in said] == ["True", "False"]
+
+
+def test_files_of_version_0_1_are_known(tmp_path: Path) -> None:
+    """As the library made them that kept this table then."""
+    seen: list[str] = []
+
+    def m001_first(db: sqlite3.Connection) -> None:
+        seen.append("first")
+
+    def m002_second(db: sqlite3.Connection) -> None:
+        seen.append("second")
+
+    connection = sqlite3.connect(tmp_path / "a.db", isolation_level=None)
+    connection.executescript(FIRST_FILES)
+    Schema("one", (m001_first, m002_second)).apply(connection)
+    assert seen == ["second"]
+    assert list(connection.execute("SELECT id, name FROM _sqlite_migrations")) == [
+        (1, "m001_first"),
+        (2, "m002_second"),
+    ]
+    connection.close()

@@ -6,6 +6,7 @@ from typing import Any
 
 from ...words import ClockState, Instant, Reading, utc_from_text, utc_text
 from .machine import Ack, Alarm, State
+from .overlay import Overlay, OverlayKind
 from .rules import Kind, Rule
 
 
@@ -34,6 +35,8 @@ def alarm_json(rule: Rule, alarm: Alarm, changed_at: Instant) -> dict[str, Any]:
         "required_acks": list(alarm.required_acks),
         "distinct_persons": alarm.distinct_persons,
         "acks": [_ack_json(ack) for ack in alarm.acks],
+        "noticed": alarm.noticed_at.to_json() if alarm.noticed_at else None,
+        "overlay": _overlay_json(alarm.overlay) if alarm.overlay else None,
     }
 
 
@@ -56,6 +59,8 @@ def alarm_from_json(fields: dict[str, Any]) -> Alarm:
         required_acks=tuple(fields["required_acks"]),
         distinct_persons=bool(fields["distinct_persons"]),
         acks=acks,
+        noticed_at=_instant(fields["noticed"]) if fields.get("noticed") else None,
+        overlay=_overlay(fields["overlay"]) if fields.get("overlay") else None,
     )
 
 
@@ -72,6 +77,30 @@ def reading_json(reading: Reading) -> dict[str, Any]:
 
 def _ack_json(ack: Ack) -> dict[str, Any]:
     return {"role": ack.role, "person": ack.person, "at": utc_text(ack.at.utc_ms), "instant": ack.at.to_json()}
+
+
+def _overlay_json(overlay: Overlay) -> dict[str, Any]:
+    return {
+        "kind": overlay.kind.value,
+        "who": overlay.who,
+        "why": overlay.why,
+        "permit": overlay.permit,
+        "since": overlay.since.to_json(),
+        "for_s": overlay.for_s,
+        "one_shot": overlay.one_shot,
+    }
+
+
+def _overlay(fields: dict[str, Any]) -> Overlay:
+    return Overlay(
+        kind=OverlayKind(fields["kind"]),
+        who=fields["who"],
+        why=fields["why"],
+        permit=fields["permit"],
+        since=_instant(fields["since"]),
+        for_s=fields["for_s"],
+        one_shot=fields["one_shot"],
+    )
 
 
 def _instant(fields: dict[str, Any]) -> Instant:

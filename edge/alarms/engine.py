@@ -14,7 +14,22 @@ from ...errors import RefusedError
 from ...sync.journal import Draft
 from ...words import Instant, Quality, Reading, utc_text
 from .codec import alarm_json, reading_json
-from .machine import Acknowledge, Alarm, Change, Event, Off, On, Reason, Reset, State, Transition, step
+from .machine import (
+    Acknowledge,
+    Alarm,
+    Change,
+    Event,
+    Off,
+    On,
+    Realarm,
+    Reason,
+    Reset,
+    State,
+    Transition,
+    repeat_due,
+    step,
+)
+from .overlay import Cover, Overlay, OverlayKind, Uncover
 from .rules import (
     Condition,
     Level,
@@ -92,6 +107,7 @@ class Engine:
     def __init__(self, rules: Iterable[Rule], alarms: Mapping[str, Alarm], start: Instant) -> None:
         self._points: dict[str, _Watched] = {}
         self._by_id: dict[str, _Live] = {}
+        self._busy: dict[str, _Live] = {}  # open or covered: time alone may change them
         self._last_occurrence = max((alarm.occurrence for alarm in alarms.values()), default=0)
         for rule in rules:
             alarm = alarms.get(rule.id, Alarm(id=rule.id))
@@ -110,7 +126,7 @@ class Engine:
             now: of the records.
         """
         points, known = self._points, self._by_id
-        self._points, self._by_id = {}, {}
+        self._points, self._by_id, self._busy = {}, {}, {}
         for rule in rules:
             before = known.get(rule.id)
             live = _Live(rule=rule, condition=quiet(rule), alarm=Alarm(id=rule.id))
@@ -175,6 +191,32 @@ class Engine:
                 if condition != live.condition:
                     self._set_condition(live, condition, watched.last, now, drafts)
             watched.calm = all(is_quiet(live.condition) for live in watched.rules)
+        for live in list(self._busy.values()):
+            drafts += self._time_up(live, now)
+        return drafts
+
+    def _time_up(self, live: _Live, now: Instant) -> list[Draft]:
+        """What lies over an alarm ends, or people are told of it again."""
+        overlay = live.alarm.overlay
+        if overlay is not None:
+            return self._step(live, Uncover(kind=overlay.kind), None, now) if overlay.is_over(now) else []
+        return self._step(live, Realarm(), None, now) if repeat_due(live.rule, live.alarm, now) else []
+
+    def cover(self, alarm_id: str, overlay: Overlay, roles: Iterable[str], now: Instant) -> list[Draft]:
+        """Nobody is told of an alarm for now. Raises RefusedError; see `overlay.check_cover`.
+
+        Args:
+            overlay: with who, why and for how long.
+            roles: of that person; a rule has none.
+        """
+        return self._step(self._live(alarm_id), Cover(overlay=overlay, roles=tuple(roles)), None, now)
+
+    def uncover(self, alarm_id: str, kind: OverlayKind, person: str, now: Instant) -> list[Draft]:
+        """That comes to an end. Raises RefusedError `no_such_alarm`, `not_covered`."""
+        live = self._live(alarm_id)
+        drafts = self._step(live, Uncover(kind=kind, person=person), None, now)
+        if not drafts and person:
+            raise RefusedError("not_covered", f"{alarm_id} is not {kind.value}")
         return drafts
 
     def acknowledge(self, alarm_id: str, occurrence: int, role: str, person: str, now: Instant) -> list[Draft]:
@@ -194,6 +236,7 @@ class Engine:
     def _watch(self, live: _Live, now_s: float, before: _Watched | None = None) -> None:
         rule = live.rule
         self._by_id[rule.id] = live
+        self._mind(live)
         watched = self._points.get(rule.point)
         if watched is None:
             seen = before or _Watched(last_s=now_s)
@@ -217,6 +260,12 @@ class Engine:
         event = self._event(live, level, watched.last)
         live.unseen = False
         return self._step(live, event, watched.last, now)
+
+    def _mind(self, live: _Live) -> None:
+        if live.alarm.state is State.NORM and live.alarm.overlay is None:
+            self._busy.pop(live.rule.id, None)
+        else:
+            self._busy[live.rule.id] = live
 
     def _live(self, alarm_id: str) -> _Live:
         live = self._by_id.get(alarm_id)
@@ -261,6 +310,7 @@ class Engine:
         drafts = []
         for transition in step(live.rule, live.alarm, event, now, self._last_occurrence + 1):
             live.alarm = transition.alarm
+            self._mind(live)
             self._last_occurrence = max(self._last_occurrence, transition.alarm.occurrence)
             drafts.append(_draft(live.rule, transition, trigger, now))
         return drafts

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from ...errors import RefusedError
 from ...words import Instant
+from .overlay import Cover, Overlay, OverlayKind, Uncover, check_cover, seconds_between
 from .rules import Kind, Level, Rule
 
 
@@ -37,6 +38,12 @@ class Change(enum.StrEnum):
     RETURNED = "returned"
     ACKED = "acked"
     REPEATED = "repeated"
+    SHELVED = "shelved"
+    UNSHELVED = "unshelved"
+    SUPPRESSED = "suppressed"
+    UNSUPPRESSED = "unsuppressed"
+    OUT_OF_SERVICE = "out_of_service"
+    IN_SERVICE = "in_service"
     CLOSED = "closed"
 
 
@@ -51,6 +58,10 @@ class Reason(enum.StrEnum):
     ACKED_AND_NORMAL = "acked_and_normal"
     SUPERSEDED_UNACKED = "superseded_unacked"
     RESET = "reset"
+    TIME_UP = "time_up"
+    BY_DESIGN = "by_design"
+    UNCOVERED = "uncovered"
+    CLEARED_WHILE_SUPPRESSED = "cleared_while_suppressed"
     RULE_REMOVED = "rule_removed"
 
 
@@ -76,6 +87,8 @@ class Alarm:
         value: of the reading that raised it, made it worse or brought it back; None for silence and bad quality.
         required_acks, distinct_persons: as they were when it was raised; a new configuration counts from the next
             occurrence.
+        noticed_at: when people were last told of it, or would have been without an overlay.
+        overlay: why nobody is told; None when people are.
     """
 
     id: str
@@ -93,6 +106,8 @@ class Alarm:
     required_acks: tuple[str, ...] = ()
     distinct_persons: bool = True
     acks: tuple[Ack, ...] = ()
+    noticed_at: Instant | None = None
+    overlay: Overlay | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +148,18 @@ class Realarm:
     """The repeat timer fired."""
 
 
-Event = On | Off | Acknowledge | Reset | Realarm
+Event = On | Off | Acknowledge | Reset | Realarm | Cover | Uncover
+
+_COVERED = {
+    OverlayKind.SHELVED: Change.SHELVED,
+    OverlayKind.BY_DESIGN: Change.SUPPRESSED,
+    OverlayKind.OUT_OF_SERVICE: Change.OUT_OF_SERVICE,
+}
+_UNCOVERED = {
+    OverlayKind.SHELVED: Change.UNSHELVED,
+    OverlayKind.BY_DESIGN: Change.UNSUPPRESSED,
+    OverlayKind.OUT_OF_SERVICE: Change.IN_SERVICE,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,19 +185,33 @@ def step(rule: Rule, alarm: Alarm, event: Event, now: Instant, next_occurrence: 
     Raises:
         RefusedError: a person's command that the state does not allow (`old_occurrence`, `not_in_alarm`,
             `role_not_required`, `already_acked`, `distinct_persons`, `ack_first`, `still_on`, `bad_quality`,
-            `not_latched`).
+            `not_latched`; of an overlay: see `overlay.check_cover`, and `covered`).
     """
     match event:
         case On():
             return _on(rule, alarm, event, now, next_occurrence)
         case Off():
             return _off(alarm, event, now)
+        case Cover():
+            return _cover(rule, alarm, event)
+        case Uncover():
+            return _uncover(alarm, event, now)
         case Acknowledge():
             return _acknowledge(rule, alarm, event, now)
         case Reset():
             return _reset(alarm, event)
         case Realarm():
-            return _realarm(alarm)
+            return _realarm(alarm, now)
+
+
+def repeat_due(rule: Rule, alarm: Alarm, now: Instant) -> bool:
+    """Whether people must be told again: `repeat_s` while it is not acknowledged, `realarm_s` while it is still on."""
+    if alarm.overlay is not None or alarm.state in (State.NORM, State.LATA):
+        return False
+    acked = alarm.state is State.ACKED
+    every_s = (rule.realarm_s if acked else rule.repeat_s).get(alarm.priority, 0.0)
+    since = alarm.acks[-1].at if acked and alarm.acks else alarm.noticed_at
+    return every_s > 0 and since is not None and seconds_between(since, now) >= every_s
 
 
 def missing_roles(rule: Rule, alarm: Alarm) -> tuple[str, ...]:
@@ -185,7 +225,7 @@ def required_roles(rule: Rule, alarm: Alarm) -> tuple[str, ...]:
     return rule.required_acks if alarm.state is State.NORM else alarm.required_acks
 
 
-def _raise(rule: Rule, event: On, now: Instant, occurrence: int) -> Transition:
+def _raise(rule: Rule, alarm: Alarm, event: On, now: Instant, occurrence: int) -> Transition:
     level = event.level
     raised = Alarm(
         id=rule.id,
@@ -201,18 +241,20 @@ def _raise(rule: Rule, event: On, now: Instant, occurrence: int) -> Transition:
         raised_at=now,
         required_acks=rule.required_acks,
         distinct_persons=rule.distinct_persons,
+        noticed_at=now,
+        overlay=alarm.overlay,
     )
     return Transition(alarm=raised, change=Change.RAISED, reason=Reason.CONDITION)
 
 
 def _on(rule: Rule, alarm: Alarm, event: On, now: Instant, next_occurrence: int) -> tuple[Transition, ...]:
     if alarm.state is State.NORM:
-        return (_raise(rule, event, now, next_occurrence),)
-    if alarm.state is State.RTNUN and _since(alarm.returned_at, now) > rule.reopen_s:
+        return (_raise(rule, alarm, event, now, next_occurrence),)
+    if alarm.state is State.RTNUN and seconds_between(alarm.returned_at, now) > rule.reopen_s:
         closed = replace(alarm, state=State.NORM, active=None)
         return (
             Transition(alarm=closed, change=Change.CLOSED, reason=Reason.SUPERSEDED_UNACKED),
-            _raise(rule, event, now, next_occurrence),
+            _raise(rule, alarm, event, now, next_occurrence),
         )
     up = _rank(event.level.kind) > _rank(alarm.active)
     worse = _rank(event.level.kind) > _rank(alarm.kind)
@@ -228,17 +270,24 @@ def _on(rule: Rule, alarm: Alarm, event: On, now: Instant, next_occurrence: int)
         after = replace(after, kind=event.level.kind, priority=event.level.priority, limit=event.level.limit)
     if alarm.state in (State.UNACK, State.ACKED):
         if worse:
-            after = replace(after, state=State.UNACK, acks=())
+            after = replace(after, state=State.UNACK, acks=(), noticed_at=now)
             return (Transition(alarm=after, change=Change.RERAISED, reason=Reason.SEVERITY_UP),)
         return (Transition(alarm=after, change=Change.RECURRED if up else Change.EASED, reason=Reason.CONDITION),)
     # RTNUN, LATU, LATA: the same occurrence is on again
     keep = alarm.state is not State.LATA and not worse
-    after = replace(after, state=State.UNACK, acks=alarm.acks if keep else ())
+    after = replace(after, state=State.UNACK, acks=alarm.acks if keep else (), noticed_at=now)
     reason = Reason.SEVERITY_UP if worse else Reason.CONDITION
     return (Transition(alarm=after, change=Change.REOPENED, reason=reason),)
 
 
 def _off(alarm: Alarm, event: Off, now: Instant) -> tuple[Transition, ...]:
+    returned = _return(alarm, event, now)
+    if not returned or alarm.overlay is None or not alarm.overlay.one_shot:
+        return returned
+    return (*returned, *_uncover(returned[-1].alarm, Uncover(kind=alarm.overlay.kind), now))
+
+
+def _return(alarm: Alarm, event: Off, now: Instant) -> tuple[Transition, ...]:
     if alarm.active is None:
         return ()
     after = replace(alarm, active=None, returned_at=now)
@@ -305,15 +354,50 @@ def _reset(alarm: Alarm, event: Reset) -> tuple[Transition, ...]:
     return (Transition(alarm=after, change=Change.CLOSED, reason=Reason.RESET, actor=event.person),)
 
 
-def _realarm(alarm: Alarm) -> tuple[Transition, ...]:
+def _realarm(alarm: Alarm, now: Instant) -> tuple[Transition, ...]:
+    if alarm.overlay is not None:
+        return ()
     match alarm.state:
         case State.UNACK | State.RTNUN | State.LATU:
-            return (Transition(alarm=alarm, change=Change.REPEATED, reason=Reason.REALARM),)
+            after = replace(alarm, noticed_at=now)
+            return (Transition(alarm=after, change=Change.REPEATED, reason=Reason.REALARM),)
         case State.ACKED:
-            after = replace(alarm, state=State.UNACK, acks=())
+            after = replace(alarm, state=State.UNACK, acks=(), noticed_at=now)
             return (Transition(alarm=after, change=Change.REPEATED, reason=Reason.REALARM),)
         case State.NORM | State.LATA:
             return ()
+
+
+def _cover(rule: Rule, alarm: Alarm, event: Cover) -> tuple[Transition, ...]:
+    overlay = event.overlay
+    is_rule = overlay.kind is OverlayKind.BY_DESIGN
+    if alarm.overlay is not None:
+        if is_rule:
+            return ()  # what lies over it already does the same, and ends by itself
+        if alarm.overlay.kind is not overlay.kind:
+            raise RefusedError("covered", f"{alarm.id} is {alarm.overlay.kind} already", hint="end that first")
+    check_cover(alarm.id, event, is_life_safety=rule.life_safety, shelve_max_s=rule.shelve_max_s)
+    reason, actor = (Reason.BY_DESIGN, "gateway") if is_rule else (Reason.PERSON, overlay.who)
+    after = replace(alarm, overlay=overlay)
+    return (Transition(alarm=after, change=_COVERED[overlay.kind], reason=reason, actor=actor),)
+
+
+def _uncover(alarm: Alarm, event: Uncover, now: Instant) -> tuple[Transition, ...]:
+    if alarm.overlay is None or alarm.overlay.kind is not event.kind:
+        return ()
+    reason = Reason.PERSON if event.person else Reason.TIME_UP
+    if event.kind is OverlayKind.BY_DESIGN:
+        reason = Reason.BY_DESIGN
+    after = replace(alarm, overlay=None)
+    actor = event.person or "gateway"
+    ended = Transition(alarm=after, change=_UNCOVERED[event.kind], reason=reason, actor=actor)
+    if alarm.active is not None:
+        fresh = replace(after, state=State.UNACK, acks=(), noticed_at=now)
+        return (ended, Transition(alarm=fresh, change=Change.RERAISED, reason=Reason.UNCOVERED))
+    if alarm.state is State.RTNUN:
+        closed = replace(after, state=State.NORM)
+        return (ended, Transition(alarm=closed, change=Change.CLOSED, reason=Reason.CLEARED_WHILE_SUPPRESSED))
+    return (ended,)
 
 
 def _check_occurrence(alarm: Alarm, occurrence: int) -> None:
@@ -332,12 +416,3 @@ def _rank(kind: Kind | None) -> int:
     if kind is None:
         return -1
     return 1 if kind in (Kind.HIHI, Kind.LOLO) else 0
-
-
-def _since(before: Instant | None, now: Instant) -> float:
-    """Seconds from `before` to `now`: monotonic within one boot, else by the wall clock."""
-    if before is None:
-        return 0.0
-    if before.boot == now.boot:
-        return now.mono_s - before.mono_s
-    return max(0.0, (now.utc_ms - before.utc_ms) / 1000)

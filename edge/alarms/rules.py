@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import enum
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from ...words import Quality, Reading
+
+REPEAT_S: Mapping[int, float] = {1: 300.0, 2: 900.0}
+REALARM_S: Mapping[int, float] = {1: 1800.0, 2: 7200.0}
 
 
 class Kind(enum.StrEnum):
@@ -60,6 +64,10 @@ class Rule:
         required_acks: roles that must each acknowledge.
         distinct_persons: one person may answer for one role only.
         fresh_s: a reading older than this does not let an officer reset a latched alarm.
+        life_safety: never suppressed by design; shelved by an officer alone, and for half an hour at most.
+        shelve_max_s: the longest time it may be shelved for.
+        repeat_s, realarm_s: by priority, seconds after which people are told again: of one that is not acknowledged; of
+            one that is, and is still on. A priority that is not there is not repeated.
         reopen_s: a condition that comes back within this time after an unacknowledged return is the same occurrence.
         revision: of the configuration; every record carries it.
     """
@@ -74,6 +82,10 @@ class Rule:
     levels: tuple[Level, ...]
     required_acks: tuple[str, ...] = ("keeper", "officer")
     distinct_persons: bool = True
+    life_safety: bool = False
+    shelve_max_s: float = 28_800.0
+    repeat_s: Mapping[int, float] = field(default_factory=lambda: REPEAT_S)
+    realarm_s: Mapping[int, float] = field(default_factory=lambda: REALARM_S)
     reopen_s: float = 300.0
     fresh_s: float = math.inf
     revision: str = ""

@@ -7,9 +7,8 @@ import contextlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ..models import ChannelTable
-
 if TYPE_CHECKING:
+    from ..models import ChannelTable
     from .webhook import Webhook
 
 _CLOSE_S = 5.0

@@ -10,7 +10,14 @@ from zoneinfo import ZoneInfo
 
 from ...serving.people import Person
 
-_VERB = {"alarm.raised": "报警", "alarm.reraised": "报警升级", "alarm.reopened": "再次报警"}
+_VERB = {
+    "alarm.raised": "报警",
+    "alarm.reraised": "报警升级",
+    "alarm.reopened": "再次报警",
+    "alarm.repeated": "仍未处理",
+    "alarm.shelved": "报警已搁置",
+    "alarm.out_of_service": "报警已停用",
+}
 _KIND = {"hihi": "超过上上限", "hi": "超过上限", "lo": "低于下限", "lolo": "低于下下限"}
 _KIND_EN = {
     "hihi": "above the high-high limit",

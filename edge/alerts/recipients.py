@@ -8,7 +8,9 @@ from typing import Any
 
 from ...serving.people import Person, with_role
 
-ALERTING = ("alarm.raised", "alarm.reraised", "alarm.reopened")
+ALERTING = ("alarm.raised", "alarm.reraised", "alarm.reopened", "alarm.repeated")
+COVERING = ("alarm.shelved", "alarm.out_of_service")
+"""Somebody has decided that nobody need be told: the officer always hears of it."""
 
 
 def recipients(
@@ -17,22 +19,29 @@ def recipients(
     """One entry per (person, channel); each becomes one outbox row in the transaction of the record.
 
     Every holder of every required role who answers for the alarm's area is told. A person with two roles is told
-    once per channel.
+    once per channel. Who has acknowledged is not told again (`repeated`). What is shelved, suppressed or out of service
+    tells nobody.
 
     Args:
-        kind: of the record; only `ALERTING` kinds tell anyone.
+        kind: of the record; only `ALERTING` and `COVERING` kinds tell anyone.
         alarm: the alarm object (JSON) after the transition.
         site: what makes numbers of occurrences unique, part of the key: site, gateway and epoch of its journal.
         people: by id.
         channels: ids of the channels to use.
     """
-    if kind not in ALERTING:
+    if kind in COVERING:
+        roles, event = ["officer"], f"{kind}:{alarm['overlay']['since']['utc']}"
+    elif kind in ALERTING and alarm.get("overlay") is None:
+        roles = alarm["required_acks"]
+        event = f"{kind}:{alarm['kind']}:{alarm['count']}:{(alarm.get('noticed') or {}).get('utc', '')}"
+    else:
         return []
-    event = f"{kind}:{alarm['kind']}:{alarm['count']}"
+    acked = {ack["person"] for ack in alarm.get("acks", ())} if kind == "alarm.repeated" else set[str]()
     told: dict[str, str] = {}
-    for role in alarm["required_acks"]:
+    for role in roles:
         for person in with_role(people, role, alarm["area"]):
-            told.setdefault(person.id, role)
+            if person.id not in acked:
+                told.setdefault(person.id, role)
     return [
         {
             "person": person,

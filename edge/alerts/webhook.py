@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
-from ..models import ChannelTable
+if TYPE_CHECKING:
+    from ..models import ChannelTable
 
 _ANSWER_LIMIT = 64 * 1024
 _ERROR_LIMIT = 200

@@ -18,7 +18,7 @@ from ...sync.journal import Journal, Record
 from ...words import now, utc_text
 from ..alarms.machine import State, missing_roles, required_roles
 from ..alarms.table import alarm_events, alarm_events_after, stored_alarms
-from ..dashboards import PointMeta
+from ..metas import PointMeta
 from ..outputs import OutputError, Outputs
 from ..pipeline import Pipeline
 from ..reloading import Outcome

@@ -1,6 +1,12 @@
-import { describe, expect, it } from 'vitest'
+import { createSSRApp } from 'vue'
+import { renderToString } from 'vue/server-renderer'
+import { createI18n } from 'vue-i18n'
+import { describe, expect, it, vi } from 'vitest'
 import { en } from '../src/i18n/en'
+import { useWords } from '../src/i18n/words'
 import { zh } from '../src/i18n/zh'
+
+vi.mock('../src/i18n', () => ({ language: { value: 'zh' } }))
 
 /** What the servers say in identifiers, word for word: the pages must have words for each. */
 const SAID = {
@@ -16,7 +22,7 @@ const SAID = {
     'not_found', 'wrong_method',
   ],
   why: [
-    'timeout', 'no_connection', 'bad_frame', 'bus_noise', 'exception', 'driver_error', 'out_of_range', 'not_a_number', 'sentinel', 'unknown_state',
+    'timeout', 'no_connection', 'bad_frame', 'bus_noise', 'exception', 'exception_10', 'exception_11', 'driver_error', 'out_of_range', 'not_a_number', 'sentinel', 'unknown_state',
     'unknown_unit', 'bad_decimals', 'breaker_open', 'retained', 'missing', 'wrong_type', 'warm_up', 'inhibit', 'calibration', 'fault', 'status',
     'status_missing', 'status_unknown',
   ],
@@ -52,3 +58,16 @@ it('says everything in both languages, with the same blanks', () => {
   expect(Object.keys(english).sort()).toEqual(Object.keys(chinese).sort())
   for (const [key, text] of Object.entries(chinese)) expect([key, blanks(english[key]!)]).toEqual([key, blanks(text)])
 })
+
+it.each([['zh', '设备拒绝（异常码 2）', '转换器后的设备无应答（异常码 11）'], ['en', 'device refused (exception 2)', 'device behind the converter is silent (exception 11)']])(
+  'tells a refusal of the device from one of the converter before it, in %s', async (locale, ofDevice, ofConverter) => {
+    let said: string[] = []
+    const setup = (): (() => string) => {
+      const { why } = useWords()
+      said = ['exception_2', 'exception_11', ''].map(why)
+      return () => ''
+    }
+    await renderToString(createSSRApp({ setup }).use(createI18n({ legacy: false, locale, messages: { zh, en } })))
+    expect(said).toEqual([ofDevice, ofConverter, ''])
+  },
+)

@@ -52,7 +52,7 @@ export const en: Messages = {
   },
   why: {
     timeout: 'communication timed out', no_connection: 'cannot reach the device', breaker_open: 'silent for long; polling paused', bad_frame: 'damaged reply', bus_noise: 'noise on the bus',
-    exception: 'device refused (exception {n})', driver_error: 'driver error', out_of_range: 'outside the measuring range', not_a_number: 'not a number', sentinel: 'instrument reports a fault',
+    exception: 'device refused (exception {n})', exception_10: 'converter has no path to the device (exception 10)', exception_11: 'device behind the converter is silent (exception 11)', driver_error: 'driver error', out_of_range: 'outside the measuring range', not_a_number: 'not a number', sentinel: 'instrument reports a fault',
     unknown_state: 'unknown device state', unknown_unit: 'unknown unit', bad_decimals: 'invalid number of decimals', retained: 'old retained message', missing: 'value missing in the message', wrong_type: 'wrong data type',
     warm_up: 'warming up', inhibit: 'inhibited', calibration: 'being calibrated', fault: 'device fault',
     status: 'device state: {word}', status_missing: 'device state missing in the message', status_unknown: 'unknown device state',

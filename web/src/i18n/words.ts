@@ -26,11 +26,12 @@ export function useWords() {
       .map(([n, unit]) => t(`age.${unit}`, { n }))
       .join(language.value === 'en' ? ' ' : '')
 
-  /** Reason of a bad value; `exception_2` is the device's own refusal, `status_x` its own word for its state. */
+  /** Reason of a bad value; `exception_2` is the device's own refusal, 10 and 11 are the converter's before it;
+   * `status_x` is the device's own word for its state. */
   const why = (reason: string): string => {
+    if (!reason || te(`why.${reason}`)) return reason && t(`why.${reason}`)
     const exception = /^exception_(\d+)$/.exec(reason)
     if (exception) return t('why.exception', { n: exception[1] })
-    if (!reason || te(`why.${reason}`)) return reason && t(`why.${reason}`)
     const word = /^status_(.+)$/.exec(reason)?.[1]
     return word ? (te(`why.${word}`) ? t(`why.${word}`) : t('why.status', { word })) : reason
   }

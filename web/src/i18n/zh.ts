@@ -51,7 +51,7 @@ export const zh = {
   },
   why: {
     timeout: '通信超时', no_connection: '连接不上设备', breaker_open: '设备长时间无应答，暂停轮询', bad_frame: '应答报文损坏', bus_noise: '总线干扰',
-    exception: '设备拒绝（异常码 {n}）', driver_error: '驱动程序出错', out_of_range: '超出量程', not_a_number: '不是数值', sentinel: '仪表报故障值',
+    exception: '设备拒绝（异常码 {n}）', exception_10: '转换器没有通往该设备的路径（异常码 10）', exception_11: '转换器后的设备无应答（异常码 11）', driver_error: '驱动程序出错', out_of_range: '超出量程', not_a_number: '不是数值', sentinel: '仪表报故障值',
     unknown_state: '设备状态未知', unknown_unit: '单位未知', bad_decimals: '小数位数无效', retained: '旧的保留消息', missing: '报文缺少该值', wrong_type: '数据类型错误',
     warm_up: '预热中', inhibit: '已屏蔽', calibration: '标定中', fault: '设备故障',
     status: '设备状态：{word}', status_missing: '报文缺少设备状态', status_unknown: '设备状态未知',

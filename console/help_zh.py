@@ -1,0 +1,140 @@
+"""The help in Chinese: of each text its first paragraph, on one line, and what is said instead of the whole text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+HELP_ZH: Mapping[str, str] = {
+    # every command
+    "Show the version and exit.": "显示版本后退出",
+    "Show this message and exit.": "显示本帮助后退出",
+    "Language [default: the locale's].": "语言：zh 或 en [默认：按系统区域设置]",
+    "Log more (to standard error).": "输出更多日志（到标准错误）",
+    "Print JSON.": "输出 JSON",
+    # sitewarden
+    "Sitewarden 岗哨: a safety gateway for small plants.": (
+        "Sitewarden 岗哨：小型工厂的安全网关。\n\n先试 sitewarden demo：在本机模拟一整座工厂。"
+    ),
+    "Run the gateway until SIGTERM or Ctrl-C.": "运行网关，直到 SIGTERM 或 Ctrl-C",
+    "Run the gateway daemon until SIGTERM or Ctrl-C.": "运行网关守护进程，直到 SIGTERM 或 Ctrl-C。",
+    "site.toml of this gateway.": "本网关的 site.toml",
+    "Folder of the stores [default: $STATE_DIRECTORY].": "存储文件夹 [默认：$STATE_DIRECTORY]",
+    "Run the cloud service until SIGTERM or Ctrl-C.": "运行云端服务，直到 SIGTERM 或 Ctrl-C",
+    "cloud.toml of this service.": "本服务的 cloud.toml",
+    "Apply a changed site.toml without a restart.": "不重启，应用改动后的 site.toml",
+    "Let the running gateway apply its changed site.toml and people.csv: what stays the same goes on untouched.": (
+        "让运行中的网关应用改动后的 site.toml 和 people.csv：未改动的部分不受影响。\n\n"
+        "文件有错时什么都不改，并列出每个问题。\n\n"
+        "退出码 0：已应用，或没有变化；1：文件被拒绝，或找不到网关；2：用法错误；130：Ctrl-C。"
+    ),
+    "Folder of the running gateway, or of the demo [default: looked for].": (
+        "运行中的网关或演示的文件夹 [默认：自动查找]"
+    ),
+    "List what may be switched (siren, lamp), or switch it.": "列出或操作可写输出（警号、灯）",
+    "List the outputs of the running gateway, or bring OUTPUT (area.device.output) into STATE and read it back.": (
+        "列出运行中网关的输出，或把 OUTPUT（区域.设备.输出）置为 STATE 并读回确认。\n\n"
+        "退出码 0：设备已确认；1：未确认，或找不到网关；2：用法错误；130：Ctrl-C。"
+    ),
+    "Check a site.toml or cloud.toml offline.": "离线检查 site.toml 或 cloud.toml",
+    "Check a site.toml or cloud.toml offline: every problem at once.": (
+        "离线检查 site.toml 或 cloud.toml：一次列出所有问题。\n\n"
+        "people.csv 随引用它的文件一起检查。文件名以 cloud 开头的按 cloud.toml 检查。\n\n"
+        "退出码 0：正确；1：有问题；2：用法错误。"
+    ),
+    "Print every delay, limit and unit as they will be used.": "打印实际使用的每个延时、限值和单位（英文）",
+    "Check the chain of a journal.db.": "检查 journal.db 的链",
+    "Check the chain of a journal.db: names the first record that was altered, removed or inserted.": (
+        "检查 journal.db 的链：指出第一条被改动、删除或插入的记录。\n\n"
+        "末尾的记录若连同痕迹一起被删，只有保存着它们的总部才能发现。"
+    ),
+    "Print the gateway's public key; made on first use.": "打印网关公钥；首次使用时生成",
+    "Print the public key of this gateway; makes the key pair on first use.": (
+        "打印本网关的公钥；首次使用时生成密钥对。"
+    ),
+    "PINs of the people who sign in.": "登录人员的 PIN",
+    "Set somebody's PIN.": "设置某人的 PIN",
+    "Set the PIN (4 to 12 digits) of a person of people.csv; ends that person's sessions.": (
+        "设置 people.csv 中某人的 PIN（4 至 12 位数字），并结束其登录。\n\n不给 --people 时不检查此人是否存在。"
+    ),
+    "secrets.db in the data folder of edge or cloud.": "网关或云端数据文件夹中的 secrets.db",
+    "people.csv; refuses a person who is not in it.": "people.csv；其中没有的人会被拒绝",
+    "Read the PIN from standard input instead of asking.": "从标准输入读取 PIN，不提问",
+    # demo, plant, receiver
+    "Start a whole simulated plant here, or disturb it.": "在本机启动模拟工厂，或给它制造异常",
+    "Start a whole plant on this machine; with --humid, --dry, --kill, --late or --ok: disturb the running one.": (
+        "在本机启动一整座工厂；加 --humid、--dry、--kill、--late 或 --ok 时，对运行中的演示制造异常。\n\n"
+        "配置文件写入演示文件夹后即保留：改过的文件不会被覆盖。"
+    ),
+    "Folder of the demo.": "演示的文件夹",
+    "Take free ports everywhere.": "全部使用空闲端口",
+    "Write the configuration anew; an edited file is kept beside as *.edited.": (
+        "重新写出配置；改过的文件另存为 *.edited"
+    ),
+    "Which MQTT broker to start.": "启动哪个 MQTT 服务器",
+    "Push the store's humidity to so many %RH (82).": "把助剂库湿度推到该值，%RH（82）",
+    "Release the humidity.": "恢复湿度",
+    "A device stops answering.": "某设备停止应答",
+    "A device answers late.": "某设备应答变慢",
+    "A device works again.": "某设备恢复正常",
+    "Run only the simulated plant.": "只运行模拟工厂",
+    "Run only the simulated plant: Modbus TCP, Modbus RTU on a pseudo-terminal, MQTT, and its control page.": (
+        "只运行模拟工厂：Modbus TCP、伪终端上的 Modbus RTU、MQTT 及其控制页面。"
+    ),
+    "JSON file with the options (ports, serial link, broker).": "选项的 JSON 文件（端口、串口链接、MQTT 服务器）",
+    "Run a chat robot's endpoint that shows its messages.": "运行群机器人接收端并显示消息",
+    "Run a chat robot's endpoint that shows what it was sent.": "运行群机器人接收端，显示收到的消息。",
+    "Address to listen on.": "监听地址",
+    "Port; 0: a free one.": "端口；0 为任一空闲端口",
+    # probe
+    "Look at Modbus wires: scan, read, watch, plan.": "查看 Modbus 线路：扫描、读取、观察、规划",
+    "Look at Modbus wires: scan, identify, read, watch; through the running gateway or alone.": (
+        "查看 Modbus 线路：扫描、识别、读取、观察；通过运行中的网关，或独占打开。只读不写。\n\n"
+        "sitewarden probe --plan --config site.toml 打印寄存器如何合并成请求。"
+    ),
+    "Print which requests a site makes, and what they cost.": "打印一个厂的请求及其占用的线时",
+    "Print how registers are grouped into requests, and what they cost the wire.": (
+        "打印寄存器如何合并成请求，以及占用多少线时。"
+    ),
+    "site.toml.": "site.toml",
+    "Only this device.": "只看这台设备",
+    "Find the units of a wire, and write lines for site.toml.": "找出线上的站号，生成 site.toml 内容",
+    "Find the units of a wire, say what each may be, and write the lines for site.toml.": (
+        "找出线上的站号，判断各是什么设备，并写出 site.toml 的内容。\n\n不指明线路时列出本机串口。"
+    ),
+    "Modbus TCP; port 502.": "Modbus TCP；端口 502",
+    "RTU frames through a transparent converter.": "经透明转换器的 RTU 帧",
+    "RTU on a serial port, best /dev/serial/by-id/...": "串口 RTU，最好用 /dev/serial/by-id/...",
+    "A bus of the running gateway, or of --config.": "运行中网关的总线，或 --config 中的总线",
+    "site.toml: has --bus, and what there is already.": "site.toml：含有 --bus 及已有的设备",
+    "Folder of the running gateway, or of the demo.": "运行中的网关或演示的文件夹",
+    "Such as 1-247 [default: 1-20 and factory addresses].": "例如 1-247 [默认：1-20 和出厂站号]",
+    "Such as 9600,4800.": "例如 9600,4800",
+    "Such as N,E.": "例如 N,E",
+    "Wait so many ms for a reply.": "等待应答的毫秒数",
+    "Area of the devices in the lines for site.toml.": "site.toml 内容中设备的区域",
+    "Write the lines for site.toml to a new file.": "把 site.toml 的内容写入新文件",
+    "Read registers once, in every interpretation.": "读一次寄存器，列出各种解释",
+    "Read registers once and print them in every interpretation, side by side.": ("读一次寄存器，并列打印各种解释。"),
+    "Unit id.": "站号",
+    "Holding register, as sent: from 0, or 0x...": "保持寄存器，按发送的地址：从 0 起，或 0x...",
+    "Input register.": "输入寄存器",
+    "Coil.": "线圈",
+    "Discrete input.": "离散输入",
+    "As manuals number them: 40003 is holding 2.": "手册编号：40003 即保持寄存器 2",
+    "How many.": "个数",
+    "Of --serial [default: 9600].": "用于 --serial [默认：9600]",
+    "Of --serial [default: N].": "用于 --serial [默认：N]",
+    "Of --serial [default: 1].": "用于 --serial [默认：1]",
+    "Read again and again: values, reply times, errors.": "反复读取：数值、应答时间、错误",
+    "Read again and again: value, reply times, errors; at the end what site.toml should say about waiting.": (
+        "反复读取：数值、应答时间、错误；结束时给出 site.toml 中等待时间的建议。"
+    ),
+    "Watch the values of this profile instead of an address.": "按该型号的测点观察，不用地址",
+    "u16, i16, u32, i32, f32 ... [default: raw words].": "u16、i16、u32、i32、f32 ... [默认：原始字]",
+    "big, little, big_swapped ...": "字序：big、little、big_swapped ...",
+    "Seconds from look to look.": "每次间隔的秒数",
+    "End after so many looks.": "读取多少次后结束",
+    "End after so many seconds.": "多少秒后结束",
+    "Wait up to 5 s: measures how late replies come.": "最多等 5 秒：测量应答最晚多久到达",
+    "A new line for each look.": "每次一行",
+}

@@ -1,0 +1,192 @@
+"""Builds the site that the daemon uses from what site.toml and the files beside it say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError
+from ..sensors.buses import BusKind, BusSpec
+from ..words import Point
+from .alarms.defaults import build_rules, stale_after_s
+from .alarms.rules import Kind
+from .checks import find_problems, find_warnings
+from .config import Document, read_document, split_points
+from .fitted import fit_device
+from .lines import place
+from .metas import OutputMeta, PointMeta
+from .models import REPEATED, SINGLE, AlarmTable, AlertsTable, AreaTable, ChannelTable
+from .mqtt_site import mqtt_devices, mqtt_links
+from .site import Site
+from .tables import changed, plain
+
+
+def build_site(path: Path, data: Path | None = None) -> Site:
+    """Read and check site.toml.
+
+    Args:
+        path: of the file; people.csv and the files it names lie beside it.
+        data: of the daemon; a relative serial path starts there.
+
+    Raises:
+        ConfigError: with every problem.
+    """
+    document, problems = read_document(path)
+    points = dict(_points(document))
+    by_id = {name: point for name, (_, point) in points.items()}
+    problems += find_problems(document, by_id)
+    if problems:
+        raise ConfigError(str(path), place(problems, document.raw, document.text, elsewhere=document.people_file))
+    assert document.people is not None, "broken people are a problem"
+    tables = {alarm.point: alarm for alarm in document.entries("alarm")}
+    areas = {area.id: area for area in document.entries("area")}
+    alerts: AlertsTable = document.single["alerts"]
+    metas = tuple(_meta(area, point, tables, areas) for area, point in points.values())
+    rules = tuple(
+        rule
+        for meta in metas
+        for rule in build_rules(
+            meta.point,
+            tables.get(meta.point.id, AlarmTable(point=meta.point.id)),
+            area=meta.area,
+            required_acks=alerts.required_acks,
+            revision=document.revision,
+        )
+    )
+    buses, mqtt = tuple(_buses(document, data)), document.single["mqtt"]
+    single = {name: plain(table) for name, table in document.single.items() if table is not None}
+    return Site(
+        path=path,
+        site=single["site"],
+        gateway=single["gateway"],
+        web=single["web"],
+        mqtt=single.get("mqtt"),
+        cloud=single.get("cloud"),
+        alerts=single["alerts"],
+        areas=tuple(map(plain, areas.values())),
+        channels=tuple(_with_url(channel, path.parent) for channel in document.entries("channel")),
+        people=document.people,
+        points=metas,
+        rules=rules,
+        buses=buses,
+        mqtt_devices=tuple(mqtt_devices(document)),
+        mqtt_links=tuple(mqtt_links(document, lambda name: _content(path.parent / name) if name else "")),
+        outputs=tuple(_outputs(buses, areas)),
+        tables=_tables(document),
+        warnings=tuple(place(find_warnings(document, by_id), document.raw, document.text)),
+        revision=document.revision,
+        mqtt_password=_content(path.parent / mqtt.password_file) if mqtt and mqtt.password_file else "",
+    )
+
+
+def _tables(document: Document) -> dict[str, tuple[Any, ...]]:
+    singles = {name: (plain(document.single[name]),) for name in SINGLE if document.single[name] is not None}
+    return {**singles, **{name: tuple(map(plain, document.entries(name))) for name in REPEATED}}
+
+
+def _outputs(buses: Sequence[BusSpec], areas: Mapping[str, AreaTable]) -> Iterator[OutputMeta]:
+    for bus in buses:
+        for unit in bus.units:
+            area = areas[unit.device.partition(".")[0]]
+            for output in unit.outputs:
+                yield OutputMeta(
+                    id=f"{unit.device}.{output.name}",
+                    bus=bus.id,
+                    area=area.id,
+                    device=unit.device,
+                    output=output.name,
+                    name=area.name + (output.name_zh or output.name),
+                    name_en=f"{area.name_en} {output.name_en or output.name}",
+                    states=tuple(state for state, _ in output.states),
+                )
+
+
+def _content(file: Path) -> str:
+    try:
+        return file.read_text("utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise ConfigError(str(file), [f"file: cannot be read as text: {error}"]) from error
+
+
+def _with_url(channel: ChannelTable, folder: Path) -> ChannelTable:
+    url = {"url": _content(folder / channel.url_file)} if channel.url_file else {}
+    return changed(plain(channel), url)
+
+
+def _points(document: Document) -> Iterator[tuple[str, tuple[str, Point]]]:
+    """Of every device whose id, area and profile can be read; what is wrong in other keys is left out of its points.
+
+    `poll_s` that cannot be read is 0: no time is too short for it.
+    """
+    areas = {part.name: part.entry for part in document.parts["area"]}
+    for part in document.parts["device"]:
+        device = part.entry
+        if None in (device.id, device.area) or device.profile not in document.catalogue:
+            continue
+        name, area = f"{device.area}.{device.id}", areas.get(device.area)
+        profile, _ = fit_device(document, part)
+        for point in profile.points(name, device.poll_s or 0.0, place=_name(area), place_en=_name(area, "name_en")):
+            yield point.id, (device.area, point)
+    for part in document.parts["mqtt_device"]:
+        device = part.entry
+        if None in (device.id, device.area):
+            continue
+        area = areas.get(device.area)
+        for entry in (inner.entry for inner in split_points(part)):
+            if None in (entry.name, entry.quantity):
+                continue
+            point = Point(
+                id=f"{device.area}.{device.id}.{entry.name}",
+                name=_name(area) + (entry.label or ""),
+                name_en=f"{_name(area, 'name_en')} {entry.label_en or ''}",
+                unit=entry.unit or "",
+                quantity=entry.quantity,
+                decimals=entry.decimals or 0,
+                poll_s=device.every_s or 0.0,
+                low=entry.low,
+                high=entry.high,
+            )
+            yield point.id, (device.area, point)
+
+
+def _name(area: AreaTable | None, key: str = "name") -> str:
+    return getattr(area, key, None) or ""
+
+
+def _meta(area: str, point: Point, tables: Mapping[str, AlarmTable], areas: Mapping[str, AreaTable]) -> PointMeta:
+    table = tables.get(point.id, AlarmTable(point=point.id))
+    limits: dict[str, float | None] = {}
+    for kind in (Kind.LOLO, Kind.LO, Kind.HI, Kind.HIHI):
+        level: Any = getattr(table, kind.value)
+        limits[kind.value] = level.limit if level is not None else None
+    stale_s = stale_after_s(point, table)
+    return PointMeta(point=point, area=area, area_name=areas[area].name, stale_s=stale_s, limits=limits)
+
+
+def _buses(document: Document, data: Path | None) -> Iterator[BusSpec]:
+    for bus in document.entries("bus"):
+        fitted = [(p.entry, fit_device(document, p)[0]) for p in document.parts["device"] if p.entry.bus == bus.id]
+        units = tuple(
+            profile.unit(f"{device.area}.{device.id}", device.unit_id, device.poll_s, timeout_ms=device.timeout_ms)
+            for device, profile in fitted
+        )
+        if not units:
+            continue
+        serial = bus.serial or ""
+        if serial and data is not None:
+            serial = str(data / serial)  # an absolute path stays what it is
+        yield BusSpec(
+            id=bus.id,
+            kind=BusKind(bus.kind),
+            host=bus.host or "",
+            port=bus.port or 502,
+            serial=serial,
+            baud=bus.baud,
+            parity=bus.parity,
+            stopbits=bus.stopbits,
+            timeout_ms=bus.timeout_ms,
+            late_max_ms=bus.late_max_ms,
+            inter_frame_ms=max(bus.inter_frame_ms, *(profile.inter_frame_ms for _, profile in fitted)),
+            units=units,
+        )
