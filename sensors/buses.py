@@ -187,7 +187,7 @@ class UnitHealth:
     """Counters of one unit. `polls == good + bad + skipped`, always.
 
     Attributes:
-        polls: polls whose time had come.
+        polls: polls that were made or skipped; one that is under way is not among them yet.
         good: every block was answered. bad: at least one was not. skipped: nobody was asked (breaker open, or the bus
             was busy for a whole period).
         timeouts, exceptions, bad_frames: requests that ended so.

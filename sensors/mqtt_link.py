@@ -1,9 +1,10 @@
 """One connection to an MQTT broker on the event loop. The only file of the sensors with the MQTT client.
 
-paho-mqtt speaks the protocol, with two exceptions. The socket is ours (`mqtt_wire`): it is connected without blocking
+paho-mqtt speaks the protocol, with these exceptions. The socket is ours (`mqtt_wire`): it is connected without blocking
 the loop, and one read or write of the operating system carries many packets, where paho reads each in three pieces.
 And PUBLISH and PUBACK, which are nearly all of the traffic, are decoded and made here: paho spends more on a message
-than everything that follows. A message beyond MOST_BYTES is skipped as it comes and never held.
+than everything that follows. So are pings: paho does not see what comes. A message beyond MOST_BYTES is skipped as it
+comes and never held.
 """
 
 from __future__ import annotations
@@ -26,10 +27,13 @@ from .mqtt_wire import MOST_BYTES, PORTS, PUBLISH, LinkLostError, Wire, connect
 from .mqtt_words import LinkSpec
 
 KEEPALIVE_S = 20
+PING_S = KEEPALIVE_S / 2
+SILENCE_S = 1.5 * KEEPALIVE_S  # whatever comes breaks it: the answer to a ping may be far behind in a queue
 ANSWER_S = 5.0  # for the broker's part of connecting and subscribing
 SESSION_S = 3600  # MQTT 5: how long the broker keeps our session; MQTT 3.1.1 knows no limit
 RECEIVE_MAXIMUM = 256  # MQTT 5: messages without our acknowledgement; brokers have a limit of their own, often 20
 _PUBACK = b"\x40\x02"
+_PINGREQ = b"\xc0\x00"
 _FILTERS = 200  # in one SUBSCRIBE
 _PIECES = 16  # read in one turn of the loop
 
@@ -77,6 +81,8 @@ class Connection:
         self._blocked = False
         self._timer: asyncio.TimerHandle | None = None
         self._reading = False
+        self._heard = False
+        self._heard_s = self._pinged_s = self._loop.time()
         self._paused = False
         self._client = self._make_client()
 
@@ -119,6 +125,7 @@ class Connection:
         )
         self._loop.add_reader(self._number, self._read)
         self._client.reconnect()
+        self._heard = True
         self._tick()
         await self._first(self._accepted, "the broker accepts the connection but does not answer")
         return self._accepted.result()
@@ -198,6 +205,7 @@ class Connection:
                 if self._paused or self.lost.done():
                     break
                 more = wire.fill()
+                self._heard = True
                 self._take_packets(wire)
                 if not more:
                     break
@@ -266,10 +274,19 @@ class Connection:
                 self._loop.add_writer(self._number, self._write)
 
     def _tick(self) -> None:
-        """Keep alive."""
+        """Keep alive: the broker by pings, and ourselves from a broker that is gone without a word."""
         if self.lost.done():
             return
-        self._client.loop_misc()
+        now_s = self._loop.time()
+        if self._heard or self._paused:
+            self._heard, self._heard_s = False, now_s
+        if now_s - self._heard_s > SILENCE_S:
+            self._end(f"the broker says nothing for {SILENCE_S:g} s")
+            return
+        if self._wire is not None and self._accepted.done() and now_s - self._pinged_s >= PING_S:
+            self._pinged_s = now_s
+            self._wire.send(_PINGREQ)
+            self._write_soon()
         self._timer = self._loop.call_later(1.0, self._tick)
 
     def _end(self, why: str) -> None:

@@ -208,9 +208,9 @@ class Owner:
             unit.skip_missed(start_s)
         unit.due_s += unit.spec.poll_s
         health = unit.health
-        health.polls += 1
         health.breaker = unit.breaker.state(start_s)
         if health.breaker is BreakerState.OPEN:
+            health.polls += 1
             health.skipped += 1
             return _bad(unit, health.why, now())
         readings, fault, at = await self.poll_safely(unit)
@@ -266,6 +266,7 @@ class Owner:
     def judge(self, unit: _Unit, fault: ReplyError | None, at: Instant) -> None:
         """Count the poll and move the breaker."""
         health = unit.health
+        health.polls += 1  # not before its outcome is known: the counters add up at every moment
         if fault is None:
             health.good += 1
             health.last_good_at = at

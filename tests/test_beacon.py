@@ -14,10 +14,11 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sitewarden.edge.alarms.codec import alarm_json
 from sitewarden.edge.alarms.machine import Acknowledge, Alarm, Event, Off, On, Realarm, Reset, State, step
+from sitewarden.edge.alarms.overlay import Overlay, OverlayKind
 from sitewarden.edge.alarms.rules import Kind, Level, Rule, Side
 from sitewarden.edge.alerts.beacon import LOST, Beacon, BeaconSettings, LampTest, OutputRef, Weekly, is_due
 from sitewarden.edge.alerts.opened import NOBODY, Open, concerning, heard, open_of, opened, silence, still_silenced
@@ -33,7 +34,7 @@ from sitewarden.edge.alerts.picture import (
     wanted_states,
 )
 from sitewarden.edge.alerts.port import Channel, Fault, Notice, Outcome, Receiver, Sent
-from sitewarden.errors import RefusedError
+from sitewarden.errors import ConfigError, RefusedError
 from sitewarden.sensors.buses import BusHealth, BusKind, BusSpec, UnitSpec
 from sitewarden.sensors.modbus import Bus
 from sitewarden.sensors.profiles import load_catalogue
@@ -91,6 +92,7 @@ def silences(draw: st.DrawFn) -> tuple[tuple[Open, ...], dict[Any, float], float
 
 
 @given(silences(), STEPS, PRIORITIES, PARTS)
+@settings(deadline=None)
 def test_green_is_never_shown_beside_an_open_alarm(
     case: Any, lamp_test: Step | None, siren: frozenset[int], parts: dict[Part, tuple[str, ...]]
 ) -> None:
@@ -108,6 +110,7 @@ def test_green_is_never_shown_beside_an_open_alarm(
 
 
 @given(silences(), STEPS, PRIORITIES)
+@settings(deadline=None)
 def test_the_siren_sounds_for_what_nobody_acknowledged_or_silenced(
     case: Any, lamp_test: Step | None, siren: frozenset[int]
 ) -> None:
@@ -119,6 +122,7 @@ def test_the_siren_sounds_for_what_nobody_acknowledged_or_silenced(
 
 
 @given(silences(), PRIORITIES)
+@settings(deadline=None)
 def test_a_silence_stops_the_siren_and_not_the_light(case: Any, siren: frozenset[int]) -> None:
     alarms, silenced, now_s = case
     before = picture(alarms, silenced, None, now_s, siren=siren)
@@ -130,6 +134,7 @@ def test_a_silence_stops_the_siren_and_not_the_light(case: Any, siren: frozenset
 
 
 @given(silences())
+@settings(deadline=None)
 def test_a_silence_ends_with_the_acknowledgement_and_with_its_time(case: Any) -> None:
     alarms, silenced, now_s = case
     kept = still_silenced(silenced, alarms, now_s)
@@ -149,6 +154,7 @@ def test_a_silenced_alarm_that_gets_worse_sounds_again() -> None:
 
 
 @given(ALARMS, STEPS)
+@settings(deadline=None)
 def test_a_test_is_never_taken_for_an_alarm_and_hides_none(alarms: tuple[Open, ...], lamp_test: Step | None) -> None:
     real = picture(alarms, NOBODY, None, 0.0)
     for shown in PROOF_TEST:
@@ -164,6 +170,7 @@ def test_a_test_is_never_taken_for_an_alarm_and_hides_none(alarms: tuple[Open, .
 
 
 @given(ALARMS, st.frozensets(st.sampled_from(("pit", "store", "hall"))))
+@settings(deadline=None)
 def test_a_beacon_shows_its_own_areas_and_what_concerns_the_whole_site(
     alarms: tuple[Open, ...], areas: frozenset[str]
 ) -> None:
@@ -182,7 +189,9 @@ CASES: dict[str, list[tuple[Open, ...]]] = {
         (replace(MODEM, priority=4),),
     ],
     "priority 1 or 2, acknowledged and not closed": [(acked(P1),), (acked(P2),)],
-    "priority 4; priority 3 and faults of the system, acknowledged and not closed": [
+    "priority 4; priority 3 and faults of the system, acknowledged and not closed; "
+    "anything shelved, suppressed or out of service": [
+        (replace(P1, acked=True, covered=True),),
         (P4,),
         (acked(P3),),
         (acked(P4),),
@@ -257,6 +266,7 @@ EVENTS: dict[str, Event] = {
 
 
 @given(st.lists(st.sampled_from(list(EVENTS)), max_size=12))
+@settings(deadline=None)
 def test_a_restart_shows_the_same_from_the_stored_alarms_alone(names: list[str]) -> None:
     """Whatever happened to an alarm, its stored object is all that the picture needs."""
     at = Instant(utc_ms=START_UTC_MS, mono_s=5.0, boot="b")
@@ -283,6 +293,17 @@ def test_a_restart_shows_the_same_from_the_stored_alarms_alone(names: list[str])
         assert open_of({"alarm": stored}) == alarms[0]
         assert (alarms[0].name, alarms[0].value, alarms[0].unit) == ("硫化氢", alarm.value, "ppm")
     assert open_of({}) is None
+
+
+def test_a_shelved_alarm_is_seen_and_not_heard() -> None:
+    """Nobody is told, and still it is open: not green."""
+    at = Instant(utc_ms=START_UTC_MS, mono_s=5.0, boot="b")
+    (raised,) = step(RULE, Alarm(id=RULE.id), EVENTS["hihi"], at, 1)
+    shelf = Overlay(kind=OverlayKind.SHELVED, who="wang", why="test of the sensor", since=at, for_s=600.0)
+    alarms = opened([alarm_json(RULE, replace(raised.alarm, overlay=shelf), at)])
+    assert picture(alarms, NOBODY, None, 0.0) == Picture(amber=Light.ON)
+    quiet = silence(NOBODY, [alarms[0].key], 900.0)
+    assert still_silenced(quiet, alarms, 1.0) == {}, "when the shelf ends it sounds"
 
 
 # --- the schedule of lamp tests ---------------------------------------------------------------------------------------
@@ -326,6 +347,7 @@ def test_the_hour_that_comes_twice_has_one_test() -> None:
     st.builds(Weekly, weekday=st.integers(0, 6), hour=st.integers(0, 22), minute=st.integers(0, 59)),
     st.sampled_from(("Asia/Shanghai", "Europe/Berlin", "UTC")),
 )
+@settings(deadline=None)
 def test_lamps_are_tested_once_a_week(start_s: int, schedule: Weekly, timezone: str) -> None:
     """Asked every ten minutes for three weeks, from any start."""
     tested = at = start = datetime.fromtimestamp(start_s, ZoneInfo("UTC"))
@@ -574,6 +596,8 @@ def test_a_lamp_that_does_not_take_it_is_a_fault_and_the_others_go_on(
             await made.reports(fault)
             assert f"red ({TOWER}.red) did not become fast" in beacon.health.detail
             assert word in beacon.health.detail
+            assert beacon.health.facts["en"] == beacon.health.detail
+            assert beacon.health.facts["zh"].startswith(f"红灯（{TOWER}.red）没有变为 fast：设备没有")
             assert "siren" not in beacon.health.detail
             tries = made.asked.count((f"{TOWER}.red", "fast"))
             await asyncio.sleep(300)
@@ -847,6 +871,21 @@ def test_beside_an_acknowledged_alarm_only_red_and_amber_are_tried(unit: UnitSpe
     live(main)
 
 
+def test_what_may_not_be_tried_any_more_was_not_tried(unit: UnitSpec) -> None:
+    async def main() -> None:
+        async with post(unit) as made, made.beacon as beacon:
+            beacon.show([])
+            await made.shows(green="on")
+            async with asyncio.TaskGroup() as group:
+                test = group.create_task(beacon.lamp_test(), name="test")
+                await asyncio.sleep(1)
+                beacon.show([acked(P3)])
+            assert test.result().interrupted
+            await made.shows(amber="on")
+
+    live(main)
+
+
 def test_the_weekly_test_comes_by_itself_and_once(unit: UnitSpec) -> None:
     local = datetime.fromtimestamp(START_UTC_MS / 1000, ZONE)
     schedule = Weekly(weekday=local.weekday(), hour=local.hour + 1, minute=0)
@@ -918,15 +957,20 @@ def test_a_real_alarm_ends_a_proof_test(unit: UnitSpec) -> None:
 
 def test_a_beacon_that_nobody_would_notice_is_refused() -> None:
     green = OutputRef(id="a.b.green")
-    with pytest.raises(ValueError, match="beacon x: it has neither a siren nor a red or amber lamp"):
+    with pytest.raises(ConfigError, match="it has neither a siren nor a red or amber lamp"):
         BeaconSettings(id="x", parts={Part.GREEN: green})
     odd = OutputRef(id="a.b.red", states=("dark", "on"))
-    with pytest.raises(ValueError, match=r"red: a\.b\.red has no state 'off' \(it has dark, on\)") as wrong:
+    with pytest.raises(ConfigError, match=r"red: a\.b\.red has no state 'off' \(it has dark, on\)") as wrong:
         BeaconSettings(id="x", parts={Part.RED: odd, Part.AMBER: OutputRef(id="a.b.red")})
     assert "a.b.red is named twice" in str(wrong.value)
 
 
 def test_the_document_names_every_state_and_part() -> None:
     text = DOC.read_text("utf-8")
-    assert all(f"`{word}`" in text for word in [*Light, *Part, LOST, "has_watchdog", "silence_s", "refresh_s"])
+    assert all(f"`{word}`" in text for word in [*Light, *Part, LOST])
+    section = text.split("## Settings")[1].split("\n## ")[0]
+    keys = re.findall(
+        r"`(\w+)`", "".join(line.split("|")[1] for line in section.splitlines() if line.startswith("| `"))
+    )
+    assert keys == [name for name in BeaconSettings.__dataclass_fields__ if name != "id"]
     assert set(LAMP_TEST + PROOF_TEST) == set(Step)

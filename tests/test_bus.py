@@ -312,6 +312,20 @@ async def test_a_device_that_stands_still_is_not_forgotten_by_a_change() -> None
         assert {r.why for r in run.readings[seen:]} == {"frozen"}
 
 
+async def test_the_counters_add_up_while_a_poll_is_under_way() -> None:
+    async with plant() as peer, running(spec_of(peer, unit(1, poll_s=0.05))) as run:
+        peer.delay_s = 0.3
+        seen = set[tuple[bool, int]]()
+
+        def asked_and_added_up() -> bool:
+            health = run.health.units["area.u1"]
+            seen.add((len(peer.asked) > health.good, health.polls - health.good - health.bad - health.skipped))
+            return health.good >= 2
+
+        await run.until(asked_and_added_up)
+        assert seen == {(True, 0), (False, 0)} or seen == {(True, 0)}
+
+
 async def test_commands_do_not_wait_for_the_next_poll(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sitewarden.sensors.owner.IDLE_S", 3600.0)
     async with plant() as peer, running(spec_of(peer, unit(1, poll_s=3600.0, outputs=(SIREN,)))) as run:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.utils import parsedate_to_datetime
@@ -64,9 +64,9 @@ def notice(text: str = TEXT, *, to: str = "wang@example.com", name: str = "王�
     return Notice(to=receiver, text=text, **fields)
 
 
-def mail(server: MailServer, **changes: Any) -> Mail:
+def mail(server: MailServer, clock: Clock | None = None, **changes: Any) -> Mail:
     fields = {"host": "127.0.0.1", "port": server.port, "security": Security.PLAIN, "sender": USER, **changes}
-    clock = Clock()
+    clock = clock or Clock()
     made = Mail(MailSettings(**{"timeout_s": 20.0, **fields}), clock=clock)
     clock.mono_s += 100.0
     return made
@@ -411,15 +411,28 @@ async def test_ways_to_sign_in(offers: tuple[str, ...], used: str, server: MailS
 
 
 @pytest.mark.parametrize("offers", [("PLAIN", "LOGIN"), ("LOGIN",), ("CRAM-MD5",), ("PLAIN", "LOGIN", "CRAM-MD5")])
-async def test_a_wrong_password_is_tried_once(offers: tuple[str, ...], server: MailServer) -> None:
+async def test_a_wrong_password_is_tried_once_in_five_minutes(offers: tuple[str, ...], server: MailServer) -> None:
+    """However many messages there are: more tries lock an account."""
     server.offers = offers
-    async with mail(server, username=USER, password="wrong one") as channel:
-        sent = await channel.send(notice())
-        assert (sent.outcome, channel.health.fault) == (Outcome.FAILED, Fault.REFUSING)
-        assert sent.retry_s >= 60
-    assert "授权码" in sent.detail
-    assert "authorization code" in sent.detail
-    assert len(server.tried) == 1
+    clock = Clock()
+    async with asyncio.timeout(60), mail(server, clock, username=USER, password="wrong one") as channel:
+        sent = [await channel.send(notice()) for _ in range(3)]
+        assert {each.outcome for each in sent} == {Outcome.FAILED}
+        assert all("授权码" in each.detail and "authorization code" in each.detail for each in sent)
+        assert channel.health.fault is Fault.REFUSING
+        assert len(server.tried) == 1
+        clock.mono_s += 299.0
+        assert (await channel.send(notice())).retry_s == 1.0
+        assert len(server.tried) == 1
+        clock.mono_s += 1.0
+        assert (await channel.send(notice())).retry_s == 300.0
+        assert len(server.tried) == 2
+
+
+async def test_a_wrong_password_is_tried_little_also_at_once(server: MailServer) -> None:
+    async with asyncio.timeout(60), mail(server, username=USER, password="wrong one") as channel:
+        await asyncio.gather(*(channel.send(notice()) for _ in range(12)))
+    assert len(server.tried) <= 3
 
 
 async def test_a_server_that_offers_no_way_to_sign_in(server: MailServer) -> None:
@@ -484,7 +497,8 @@ async def test_a_server_that_wants_a_sign_in(server: MailServer) -> None:
 async def test_answers(step: str, answer: str, outcome: str, fault: str, says: str, server: MailServer) -> None:
     server.refuse[step] = answer
     terms = {"username": USER, "password": PASSWORD} if step == "AUTH" else {}
-    async with asyncio.timeout(60), mail(server, **terms) as channel:
+    clock = Clock()
+    async with asyncio.timeout(60), mail(server, clock, **terms) as channel:
         sent = await channel.send(notice())
         assert (sent.outcome, channel.health.fault) == (outcome, fault)
         assert says in sent.detail
@@ -495,6 +509,7 @@ async def test_answers(step: str, answer: str, outcome: str, fault: str, says: s
         if "300 seconds" in answer or "5 minutes" in answer:
             assert sent.retry_s == 300.0
         server.refuse.clear()
+        clock.mono_s += 300.0
         assert (await channel.send(notice())).outcome is Outcome.ACCEPTED
         assert channel.health.fault is Fault.NONE
     assert len(server.taken) == 1
@@ -508,6 +523,14 @@ async def test_a_server_that_hangs_costs_the_timeout(step: str, server: MailServ
         assert (sent.outcome, channel.health.fault) == (Outcome.FAILED, Fault.SILENT)
     assert "does not answer in time" in sent.detail
     assert ("it may have arrived" in sent.detail) == (step == "DATA")
+
+
+async def test_a_slow_server_costs_the_timeout_all_in_all(server: MailServer) -> None:
+    server.slow_s = 0.5
+    async with asyncio.timeout(60), mail(server, timeout_s=1.0) as channel:
+        sent = await channel.send(notice())
+        assert (sent.outcome, channel.health.fault) == (Outcome.FAILED, Fault.SILENT)
+    assert not server.taken
 
 
 @pytest.mark.parametrize("step", ["EHLO", "MAIL", "RCPT", "DATA"])
@@ -671,6 +694,12 @@ def test_settings_that_cannot_work(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(says)) as caught:
         Mail(MailSettings(**{"host": "mail.example.com", "sender": USER, **changes}))
     hides(str(caught.value))
+
+
+def test_every_setting_is_documented(root: Path) -> None:
+    text = (root / "docs/mail.md").read_text("utf-8")
+    assert set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == {each.name for each in fields(MailSettings)}
+    assert all(f"`{security}`" in text for security in Security)
 
 
 def test_a_mail_channel_is_one_of_the_contract() -> None:

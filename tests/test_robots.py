@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import ssl
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -211,7 +212,7 @@ async def test_a_robot_that_never_ends_costs_its_timeout(
     name: str, fault: robot_servers.Fault, servers: RobotServers
 ) -> None:
     servers.fault = fault
-    async with asyncio.timeout(60), channel(name, servers, timeout_s=0.5) as robot:
+    async with asyncio.timeout(20), channel(name, servers, timeout_s=0.5) as robot:
         sent = await robot.send(notice())
         assert (sent.outcome, robot.health.fault) == (Outcome.FAILED, Fault.SILENT)
         assert "no answer within 0.5 s; it may have arrived" in sent.detail
@@ -242,6 +243,13 @@ async def test_many_at_once(name: str, servers: RobotServers) -> None:
         sent = await asyncio.gather(*(robot.send(notice(f"{TEXT} {n}", key=f"k{n}")) for n in range(4)))
     assert [each.outcome for each in sent] == [Outcome.ACCEPTED] * 4
     assert len({message.text for message in servers.groups[name].taken}) == 4
+
+
+@pytest.mark.parametrize("name", ALL)
+async def test_each_message_has_a_connection_of_its_own(name: str, servers: RobotServers) -> None:
+    """One that was kept may be closed by the other side just when an alarm wants it."""
+    await send(name, servers, notice(), notice(key="k2"))
+    assert len(set(servers.groups[name].ports)) == 2
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -397,6 +405,13 @@ async def test_words_that_are_none(name: str, words: Any, servers: RobotServers)
     assert "5" in sent.detail
     assert len(sent.detail.splitlines()) == 1
     assert len(sent.detail) <= DETAIL_LIMIT
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+async def test_a_phone_number_in_a_refusal_is_not_logged(name: str, servers: RobotServers) -> None:
+    words = "invalid mobile 13800138000 in the list"
+    servers.groups[name].refusal = {"errcode": 5, "errmsg": words, "code": 5, "msg": words}
+    assert "invalid mobile *** in the list" in (await send(name, servers)).detail
 
 
 @pytest.mark.parametrize(
@@ -832,6 +847,25 @@ def test_the_veil(text: str) -> None:
 
 def test_foreign_words_are_one_short_line() -> None:
     assert said("a\r\nb\x1b[31m\u202e c" + "x" * 500, ()) == "a b [31m c" + "x" * 109 + "…"
+
+
+@pytest.mark.parametrize(
+    ("title", "kind"), [("WeCom", WecomRobot), ("DingTalk", DingtalkRobot), ("Feishu", FeishuRobot)]
+)
+def test_every_code_is_documented(title: str, kind: type[Robot], root: Path) -> None:
+    text = (root / "docs/robots.md").read_text("utf-8")
+    rows = re.findall(rf"^\| {title} \| ([-0-9, ]+) \| (\w+) \|", text, re.MULTILINE)
+    documented = {int(code): outcome for codes, outcome in rows for code in codes.split(",")}
+    assert documented == {code: verdict.outcome.value for code, verdict in kind.MEANINGS.items()}
+
+
+def test_every_setting_is_documented(root: Path) -> None:
+    text = (root / "docs/robots.md").read_text("utf-8")
+    named = set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE))
+    kinds = (WecomSettings, DingtalkSettings, FeishuSettings)
+    assert named == {each.name for kind in kinds for each in fields(kind)}
+    lengths = f"{wecom.TEXT_BYTES:,} bytes; Markdown {wecom.MARKDOWN_BYTES:,} | {dingtalk.BODY_BYTES:,} bytes"
+    assert f"{lengths} | {feishu.BODY_BYTES:,} bytes" in text
 
 
 # --- the webhook ---

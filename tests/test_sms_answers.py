@@ -6,6 +6,7 @@ import itertools
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -128,6 +129,35 @@ def test_one_line_end_between_news_and_answer_is_enough() -> None:
     assert answers.signal(stream.answer.text)
 
 
+SHORT = [raw for raw, news in NEWS.items() if not news.pdu and news.name not in ("+CMT", "+CREG")]
+LONG = [raw for raw, news in NEWS.items() if news.pdu]
+ROUND = st.tuples(
+    st.lists(st.sampled_from(SHORT), max_size=3),
+    st.sampled_from(LONG),
+    st.integers(3, 400),
+    st.lists(st.sampled_from(SHORT), max_size=3),
+)
+
+
+@given(st.lists(ROUND, min_size=1, max_size=12), st.integers(1, 60))
+def test_one_line_end_between_any_two_lines_is_enough(rounds: list[Any], size: int) -> None:
+    """Many questions, with news between answer and OK, and within a message."""
+    stream = Stream()
+    for before, message, at, behind in rounds:
+        stream.ask("+CSQ")
+        first = b"\r\n+CSQ: 20,99" + b"".join(news.removesuffix(b"\r\n") for news in before) + b"\r\n"
+        begin = message.index(b"\r\n", 2) + 2
+        at = begin + at % (len(message) - begin - 2)
+        within = message[:at] + b"\r\nRING\r\n" + message[at:]
+        last = b"".join(news.removesuffix(b"\r\n") for news in behind) + b"\r\nOK\r\n"
+        told = feed(stream, first + within + last, size)
+        want = [*(NEWS[news] for news in before), News(name="RING"), *(NEWS[news] for news in behind)]
+        assert [news for news in told if not news.pdu] == want
+        assert [news for news in told if news.pdu] == [NEWS[message]]
+        assert stream.answer is not None
+        assert answers.signal(stream.answer.text) is not None
+
+
 def test_an_old_answer_is_not_the_new_one() -> None:
     stream = Stream()
     stream.ask("+CSQ")
@@ -147,6 +177,14 @@ def test_a_message_may_come_by_half_before_the_next_question() -> None:
         assert [news.pdu for news in told] == [REPORT]
         assert stream.answer is not None
         assert answers.signal(stream.answer.text) is not None
+
+
+def test_news_between_any_two_bytes_of_a_message() -> None:
+    for raw, want in [(raw, want) for raw, want in NEWS.items() if want.pdu]:
+        for at in range(len(raw) + 1):
+            for size in (1, 4096):
+                told = feed(Stream(), raw[:at] + b"\r\nRING\r\n" + raw[at:], size)
+                assert sorted(told, key=lambda news: news.name) == [want, News(name="RING")], at
 
 
 def test_a_modem_that_never_stops_talking_is_bounded() -> None:
@@ -384,6 +422,16 @@ def test_the_same_number_twice_is_the_older_message_first() -> None:
     sending(reports, 1, receipt="new")
     reports.take(report(1))
     assert [proof.receipt for proof in reports.settled(5, 60)] == ["old"]
+    reports.take(report(1))
+    assert [proof.receipt for proof in reports.settled(5, 60)] == ["new"]
+
+
+def test_a_part_has_one_report() -> None:
+    """The next one of its number is another message's."""
+    reports = Reports()
+    sending(reports, 1, 2, receipt="old")
+    reports.take(report(1))
+    sending(reports, 1, receipt="new")
     reports.take(report(1))
     assert [proof.receipt for proof in reports.settled(5, 60)] == ["new"]
 

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import Self
 from zoneinfo import ZoneInfo
 
-from ...errors import RefusedError
+from ...errors import ConfigError, RefusedError
 from ...words import mono_s, now, utc_text
 from ..loops import Run, again
 from .opened import NOBODY, Open, Silenced, concerning, heard, open_of, silence, still_silenced
@@ -49,7 +49,7 @@ class Weekly:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BeaconSettings:
-    """One beacon. Raises ValueError, all problems in one, when it could not show an alarm.
+    """One beacon. Raises ConfigError when it could not show an alarm.
 
     Attributes:
         parts: its outputs. `off` and `on` are required of each; `slow` and `fast` are used where a lamp has them, and
@@ -92,7 +92,7 @@ class BeaconSettings:
         ids = [ref.id for ref in self.parts.values()]
         problems += [f"{name} is named twice" for name in sorted({i for i in ids if ids.count(i) > 1})]
         if problems:
-            raise ValueError(f"beacon {self.id}: {'; '.join(problems)}")
+            raise ConfigError(f"beacon {self.id}", problems)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,10 +184,13 @@ class Beacon:
         """Each lamp in turn, then a chirp of the siren; a real alarm ends it at once.
 
         Raises:
-            RefusedError: `in_alarm`: something waits for an acknowledgement; `busy`: a test runs.
+            RefusedError: `in_alarm`: something waits for an acknowledgement; `busy`: a test runs; `not_ready`: `show`
+                was not called yet.
         """
         alarms = self._alarms
-        if alarms is None or not allows(alarms, Step.RED):
+        if alarms is None:
+            raise RefusedError("not_ready", f"beacon {self.settings.id}: nobody has said yet what is open", retry_s=10)
+        if not allows(alarms, Step.RED):
             hint = "test it when every alarm is acknowledged"
             raise RefusedError("in_alarm", f"beacon {self.settings.id} shows an alarm", hint=hint)
         steps = [step for step in LAMP_TEST if Part(step.value) in self._lines]
@@ -209,7 +212,7 @@ class Beacon:
         """DELIVERED when the siren, or the lamps where nothing sounds, were read back as on after this call.
 
         REFUSED for a person, and when nothing so urgent is open in its areas; LATER when a proof test would hide or be
-        taken for a real alarm.
+        taken for a real alarm, and before `show` was called for the first time.
         """
         if notice.to.person:
             detail = f"beacon {self.settings.id} sounds for everybody and reaches no person by name"
@@ -232,6 +235,8 @@ class Beacon:
                 return Sent(outcome=Outcome.DELIVERED, detail=f"read back: {told}")
             if any(line.misses > before[line.part][1] for line in lines) or not await self._keeper.news(end_s):
                 break
+        if self._alarms is None:
+            return Sent(outcome=Outcome.LATER, detail="nobody has said yet what is open", retry_s=_STEP_WAIT_S)
         if not lines:
             detail = "nothing so urgent is open in its areas: it does not sound"
             return Sent(outcome=Outcome.REFUSED, detail=detail)

@@ -82,6 +82,7 @@ class Mail:
         self.health = ChannelHealth()
         self._settings = settings
         self._clock = clock
+        self._held: tuple[float, Verdict] | None = None
         self._free = asyncio.Semaphore(_AT_ONCE)
         self._trusted: ssl.SSLContext | None = None
         self._sender = Receiver(name=settings.sender_name, email=settings.sender)
@@ -104,6 +105,8 @@ class Mail:
         if not is_mailbox(to.email):
             return _NO_ADDRESS
         at = self._clock()
+        if held := self._still_held(at.mono_s):
+            return held
         wait_s = self._budget.take(notice.priority, is_escalation(notice), at.mono_s)
         self.health.facts["left"] = self._budget.left(at.mono_s)
         if wait_s:
@@ -115,9 +118,19 @@ class Mail:
         except TimeoutError:
             return later(self._settings.timeout_s)
         try:
-            return await self._deliver(to.email, message)
+            verdict = self._still_held(at.mono_s) or await self._deliver(to.email, message)
         finally:
             self._free.release()
+        if verdict.hold_s:
+            self._held = (at.mono_s + verdict.hold_s, verdict)
+        return verdict
+
+    def _still_held(self, now_s: float) -> Verdict | None:
+        """The refusal that nobody is asked again for so soon."""
+        if self._held is None or now_s >= self._held[0]:
+            return None
+        until_s, verdict = self._held
+        return replace(verdict, hold_s=0.0, retry_s=until_s - now_s)
 
     async def _deliver(self, recipient: str, message: bytes) -> Verdict:
         from .smtp import deliver  # a mail client: not before it is used

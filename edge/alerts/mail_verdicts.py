@@ -168,10 +168,13 @@ _GREY = _later("对方要求稍后重试（灰名单）", "the server wants it l
 _RATE = _later("邮件服务器限流，稍后再发", "the mail server takes no more now; sent again later", _BUSY_S)
 _BUSY = _failed("邮件服务器暂时不收", "the mail server does not take it now", None, _BUSY_S)
 _SIGN_IN_LATER = _failed("邮件服务器暂时无法登录", "the mail server cannot sign us in now", Fault.SILENT, _BUSY_S)
-_PASSWORD = _failed(
-    "用户名或密码被拒绝：许多邮箱要填授权码而不是登录密码",
-    "user name or password refused: many providers want an authorization code, not the password",
-    retry_s=_LOCK_S,
+_PASSWORD = replace(
+    _failed(
+        "用户名或密码被拒绝：许多邮箱要填授权码而不是登录密码",
+        "user name or password refused: many providers want an authorization code, not the password",
+        retry_s=_LOCK_S,
+    ),
+    hold_s=_LOCK_S,  # one try after the other locks an account
 )
 _WANTS_SIGN_IN = _failed(
     "邮件服务器要求登录或加密：填写用户名和授权码，选 starttls 或 tls",

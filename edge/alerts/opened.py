@@ -28,7 +28,8 @@ class Open:
         priority: 1 (highest) to 4, of the most severe level of this occurrence.
         area: empty: it concerns the whole site.
         point: empty for a fault of the system itself (a modem, a disk, a channel).
-        acked: every required role has acknowledged.
+        acked: nobody waits for an acknowledgement: every required role has given it, or the alarm is covered.
+        covered: shelved, suppressed by design or out of service: nobody is told.
         active: the condition is on.
         kind: as in `alarms.rules.Kind`, or of a fault of the system.
         raised_at: RFC 3339 UTC; empty when unknown.
@@ -40,6 +41,7 @@ class Open:
     area: str = ""
     point: str = ""
     acked: bool = False
+    covered: bool = False
     active: bool = True
     kind: str = ""
     name: str = ""
@@ -100,13 +102,15 @@ def _is_quiet(until_s: float | None, now_s: float) -> bool:
 
 
 def _open(fields: Mapping[str, Any]) -> Open:
+    covered = fields.get("overlay") is not None
     return Open(
         id=fields["id"],
         occurrence=fields["occurrence"],
         priority=fields["priority"],
         area=fields["area"],
         point=fields["point"],
-        acked=fields["state"] not in _UNACKNOWLEDGED,
+        acked=covered or fields["state"] not in _UNACKNOWLEDGED,
+        covered=covered,
         active=fields["active"] is not None,
         kind=fields["kind"] or "",
         name=fields["name"],

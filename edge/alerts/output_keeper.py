@@ -31,6 +31,8 @@ _SHARE = 4  # pauses of a failing device are so many times as long as its attemp
 _WHY_LIMIT = 200
 _SILENT = frozenset({"timeout", "bad_frame", "TimeoutError"})
 _OFFLINE = frozenset({"no_connection"})
+_PART_ZH = {Part.SIREN: "警号", Part.RED: "红灯", Part.AMBER: "黄灯", Part.GREEN: "绿灯"}
+_FAULT_ZH = {Fault.OFFLINE: "设备不在线", Fault.SILENT: "设备没有应答", Fault.REFUSING: "设备没有照做"}
 _WORST_FIRST = (Fault.OFFLINE, Fault.SILENT, Fault.REFUSING)
 
 
@@ -55,7 +57,7 @@ class Line:
         confirmed: as it was read back by the last write; None when that failed.
         due_s: when it is written next, monotonic seconds. tried_s: when the last write began.
         successes, misses: of writes, since the start. failures: misses since the last success.
-        why: the last miss, for a person; empty after a success.
+        why, why_zh: the last miss, for a person; empty after a success.
     """
 
     part: Part
@@ -69,6 +71,7 @@ class Line:
     failures: int = 0
     fault: Fault = Fault.NONE
     why: str = ""
+    why_zh: str = ""
 
     @property
     def is_right(self) -> bool:
@@ -198,7 +201,7 @@ class OutputKeeper:
         if line.failures:
             _log.info("beacon %s: %s takes what is written again", self._name, line.ref.id)
         line.successes += 1
-        line.failures, line.fault, line.why = 0, Fault.NONE, ""
+        line.failures, line.fault, line.why, line.why_zh = 0, Fault.NONE, "", ""
         line.confirmed = state
         line.due_s = mono_s() + (self._refresh_s if line.is_right else 0.0)
 
@@ -206,6 +209,7 @@ class OutputKeeper:
         told = str(error) or f"no answer within {self._write_s:g} s"
         line.why = f"{line.part.value} ({line.ref.id}) did not become {state}: {told}"[:_WHY_LIMIT]
         line.fault, line.confirmed = _fault(error), None
+        line.why_zh = f"{_PART_ZH[line.part]}（{line.ref.id}）没有变为 {state}：{_FAULT_ZH[line.fault]}"
         if not line.failures:
             _log.warning("beacon %s: %s", self._name, line.why)
         now_s = mono_s()
@@ -219,6 +223,8 @@ class OutputKeeper:
         faults = {line.fault for line in lines}
         self._health.fault = next((fault for fault in _WORST_FIRST if fault in faults), Fault.NONE)
         self._health.detail = "; ".join(line.why for line in lines if line.why)
+        self._health.facts["en"] = self._health.detail
+        self._health.facts["zh"] = "；".join(line.why_zh for line in lines if line.why_zh)
         self._health.facts["outputs"] = {line.part.value: line.confirmed for line in lines}
         self._health.facts["wanted"] = {line.part.value: line.wanted for line in lines}
 

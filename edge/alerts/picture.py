@@ -129,7 +129,9 @@ def _real(alarms: Collection[Open], is_heard: bool) -> Picture:
 
 
 def _sign(alarm: Open) -> tuple[Part, Light]:
-    """A fault of the system is amber, unless it is as urgent as anything can be."""
+    """A fault of the system is amber, unless it is as urgent as anything can be; so is what nobody is told of."""
+    if alarm.covered:
+        return Part.AMBER, Light.ON
     if alarm.priority == 1:
         return Part.RED, Light.ON if alarm.acked else Light.FAST
     if alarm.is_system:

@@ -62,7 +62,7 @@ class WebhookChannel:
             await self._poster.__aexit__()
 
     async def send(self, notice: Notice) -> Sent:
-        """One attempt: at most `timeout_s` and a half."""
+        """One attempt: at most `timeout_s`."""
         assert self._poster is not None, "enter the channel first"
         answer = await self._poster.post(self._settings.url, message(notice))
         return (answer if isinstance(answer, Verdict) else self._judge(answer)).settle(self.health)

@@ -36,6 +36,7 @@ class MailServer:
     Attributes:
         refuse: by step (greeting, EHLO, MAIL, RCPT, DATA, QUIT, AUTH): the answer, or what makes one of the address.
         hang: the step that is never answered.
+        slow_s: every step takes so long.
         cut: the step at which the connection is closed.
         without: extensions that are not offered.
         needs_auth: nothing is taken from who has not signed in.
@@ -50,6 +51,7 @@ class MailServer:
         self.taken: list[Mail] = []
         self.refuse: dict[str, str | Callable[[str], str]] = {}
         self.hang = ""
+        self.slow_s = 0.0
         self.cut = ""
         self.without: set[str] = set()
         self.needs_auth = False
@@ -91,6 +93,7 @@ class MailServer:
 
     async def answer(self, step: str, about: str = "") -> str | None:
         """What the owner wants said at this step; None: nothing special."""
+        await asyncio.sleep(self.slow_s)
         if self.hang == step:
             await self._over.wait()
         refusal = self.refuse.get(step)

@@ -91,6 +91,7 @@ class Group:
         status: of HTTP.
         clock_s: the vendor's clock, seconds of 1970.
         asked: requests that came, also those that were refused.
+        ports: of the clients' ends of their connections.
     """
 
     token: str = TOKEN
@@ -102,6 +103,7 @@ class Group:
     headers: dict[str, str] = field(default_factory=dict[str, str])
     taken: list[Message] = field(default_factory=list[Message])
     asked: int = 0
+    ports: list[int] = field(default_factory=list[int])
     clock_s: float | None = None
     asked_at_s: deque[float] = field(default_factory=deque[float])
     blocked_until_s: float = 0.0
@@ -155,6 +157,7 @@ class RobotServers:
             if self.fault is not None:
                 return await self._fail(request, raw, group)
             group.asked += 1
+            group.ports.append(request.get_extra_info("peername")[1])
             group.asked_at_s.append(group.now_s())
             answer = judge(group, request, raw) if group.refusal is None else group.refusal
             return web.json_response({**answer, **group.more}, status=group.status, headers=group.headers)

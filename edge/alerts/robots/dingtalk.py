@@ -83,6 +83,7 @@ class DingtalkRobot(Robot):
         130101: _BLOCKED,
         300001: GONE,
         300005: GONE,
+        _SECURITY: _UNSAFE,  # its words say more
         400013: STOPPED,  # the group was dissolved
         400101: GONE,
         400102: STOPPED,
@@ -130,7 +131,9 @@ class DingtalkRobot(Robot):
             return SIGNATURE if late_s is None else SECRET
         if re.search(r"keyword|关键词", words, re.IGNORECASE):
             return KEYWORD
-        return ADDRESS if re.search(r"\bip\b|来源IP|白名单|whitelist", words, re.IGNORECASE) else _UNSAFE
+        if re.search(r"\bip\b|来源IP|白名单|whitelist", words, re.IGNORECASE):
+            return ADDRESS
+        return super()._meaning(code, words, late_s)
 
     def _without_code(self, answer: Answer) -> Verdict | None:
         """The gateway before the robots refuses in a shape of its own: `{"status":1111,"wait":5,"punish":"deny"}`."""

@@ -65,6 +65,7 @@ class FeishuRobot(Robot):
         11232: _TOO_MUCH,
         19001: GONE,
         19002: MALFORMED,
+        _SIGNATURE: SIGNATURE,  # the clocks say more
         19022: ADDRESS,
         19024: KEYWORD,
     }
@@ -111,8 +112,8 @@ class FeishuRobot(Robot):
         return code, words_in(fields, "msg", "StatusMessage")
 
     def _meaning(self, code: int, words: str, late_s: float | None) -> Verdict:
-        if code == _SIGNATURE:
-            return wrong_clock(late_s) or (SIGNATURE if late_s is None else SECRET)
+        if code == _SIGNATURE and late_s is not None:
+            return wrong_clock(late_s) or SECRET
         if code == _MALFORMED and "too many" in words.lower():
             return _TOO_MUCH
         return super()._meaning(code, words, late_s)

@@ -87,7 +87,7 @@ class Robot(ABC):
             await self._poster.__aexit__()
 
     async def send(self, notice: Notice) -> Sent:
-        """One attempt: at most `timeout_s` and a half."""
+        """One attempt: at most `timeout_s`."""
         return (await self._attempt(notice)).settle(self.health)
 
     async def _attempt(self, notice: Notice) -> Verdict:
@@ -142,7 +142,7 @@ class Robot(ABC):
 
     def _make_budgets(self, settings: RobotSettings, born_s: float) -> Sequence[Budget]:
         """A request counts at the robot up to `timeout_s` later than here: its token stays away for longer."""
-        return (Budget(limit=settings.per_min, window_s=WINDOW_S * 0.7, born_s=born_s),)
+        return (Budget(limit=settings.per_min, window_s=WINDOW_S + settings.timeout_s, born_s=born_s),)
 
     def _address(self, settings: RobotSettings) -> tuple[str, str]:
         """The address to post to, and the token in it."""

@@ -6,17 +6,21 @@ again. Where a modem leaves a CR LF out, the same cut would join two lines: an a
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 
+_END = b"\r\n"
 _CUT = b"\x1e"
+_LONGEST = 2048
 _KEPT = 65_536  # of a modem that never stops talking
 _NEWS = re.compile(
-    rb"(?:\r\n|\A)(?:(?P<name>[+^*%$][A-Z0-9]{2,12}): ?(?P<value>[^\r\n]*)|(?P<word>RING|RDY|NO CARRIER|"
+    rb"(?:\r\n|\A|\x1e)(?:(?P<name>[+^*%$][A-Z0-9]{2,12}): ?(?P<value>[^\r\n\x1e]*)|(?P<word>RING|RDY|NO CARRIER|"
     rb"SMS DONE|SMS READY|SMS Ready|PB DONE|CALL READY|Call Ready|NORMAL POWER DOWN|POWERED DOWN))(?=\r\n)"
 )
 _MESSAGE = re.compile(
-    rb"(?:\r\n|\A)(?P<name>\+CMT|\+CDS): ?(?P<value>[^\r\n]*)\r\n(?P<pdu>[0-9A-Fa-f]*)(?P<text>[^\r\n]*)(?=\r\n)"
+    rb"(?:\r\n|\A|\x1e)(?P<name>\+CMT|\+CDS): ?(?P<value>[^\r\n\x1e]*)\r\n"
+    rb"(?P<pdu>[0-9A-Fa-f]*)(?P<text>[^\r\n\x1e]*)(?=\r\n|\x1e)"
 )
 _FINAL = re.compile(rb"(?:\A|[\r\n])[^\x21-\x7e]*(?P<word>OK|ERROR|\+CM[ES] ERROR:[^\r\n]*)[^\x21-\x7e]*[\r\n]")
 _LENGTH = re.compile(rb'(?:(?:"[^"]*")?, ?)?(\d+)\s*')  # what stands before a PDU; text mode has more
@@ -62,65 +66,102 @@ class Stream:
 
     def __init__(self) -> None:
         self._held = b""
+        self._cuts: list[int] = []  # where news stood
         self._begin = 0
         self._asked = ""
 
     def ask(self, name: str) -> None:
         """A question goes out whose answer is called `name`, as `+CSQ`; empty when it is `OK` alone."""
-        keep_from = max(0, len(self._held) - 2048)  # a message may have come by half
-        self._held = self._held[keep_from:]
+        self._drop(max(0, len(self._held) - _LONGEST))  # a message may have come by half
         self._begin = len(self._held)
         self._asked = name
 
     def feed(self, data: bytes) -> list[News]:
         """Take bytes; what they hold of news, in order."""
-        self._held += data.replace(b"\0", b"")
+        self._held += data.translate(None, b"\0" + _CUT)
         news: list[News] = []
-        while found := self._find():
-            news.append(_news(found))
-            self._cut(found)
+        while one := self._take():
+            news.append(one)
         if len(self._held) > _KEPT:
-            dropped = len(self._held) - _KEPT // 2
-            self._held, self._begin = self._held[dropped:], max(0, self._begin - dropped)
+            self._drop(len(self._held) - _KEPT // 2)
         return news
 
     @property
     def prompted(self) -> bool:
         """The modem waits for the PDU."""
-        return any(_PROMPT.search(view) for view in self._views())
+        return any(_PROMPT.search(view) for view in self._answer_views())
 
     @property
     def text(self) -> str:
         """Since the question."""
-        return self._views()[0].decode("latin-1")
+        return self._held[self._begin :].decode("latin-1")
 
     @property
     def answer(self) -> Answer | None:
         """The answer, when it is complete."""
-        for view in self._views():
+        for view in self._answer_views():
             if final := _FINAL.search(view):
                 word = final["word"].decode("latin-1").strip()
                 return Answer(text=view[: final.start()].decode("latin-1"), error="" if word == "OK" else word)
         return None
 
-    def _views(self) -> tuple[bytes, bytes]:
-        since = self._held[self._begin :]
-        return since.replace(_CUT, b""), since.replace(_CUT, b"\r\n")
+    def _answer_views(self) -> tuple[bytes, bytes]:
+        return self._held[self._begin :], self._split(self._begin, _END)
 
-    def _find(self) -> re.Match[bytes] | None:
-        """The next news: short ones first, as they may stand within a message."""
-        for found in _NEWS.finditer(self._held):
-            if found["word"] or found["name"].decode() not in ("+CMT", "+CDS", self._asked):
-                return found
-        return next((found for found in _MESSAGE.finditer(self._held) if _whole(found)), None)
+    def _split(self, begin: int, mark: bytes) -> bytes:
+        """From there, with a mark wherever news stood."""
+        edges = [begin, *(cut for cut in self._cuts if cut > begin), len(self._held)]
+        return mark.join(self._held[a:b] for a, b in itertools.pairwise(edges))
 
-    def _cut(self, found: re.Match[bytes]) -> None:
-        begin, end = found.start(), found.end() + len(b"\r\n")
-        self._held = self._held[:begin] + _CUT + self._held[end:]
-        if self._begin >= end:
-            self._begin -= end - begin - len(_CUT)
-        else:
-            self._begin = min(self._begin, begin)
+    def _take(self) -> News | None:
+        """The next news, cut out. Short ones first, as they may stand within a message."""
+        for finds in (_short, _message):
+            found = [(one.start(), one.end(), one) for one in finds(self._held, self._asked)]
+            if self._cuts:
+                split = self._split(0, _CUT)
+                found += [
+                    (self._unsplit(one.start()), self._unsplit(one.end()), one) for one in finds(split, self._asked)
+                ]
+            if found:
+                begin, end, one = min(found, key=lambda each: each[:2])
+                self._cut(begin, end)
+                return _news(one)
+        return None
+
+    def _unsplit(self, at: int) -> int:
+        """Where a place of `_split(0, _CUT)` is."""
+        for cut in (cut for cut in self._cuts if cut > 0):
+            if at <= cut:
+                break
+            at -= len(_CUT)
+        return at
+
+    def _cut(self, begin: int, end: int) -> None:
+        if self._held.startswith(_END, end):  # looked at and not taken, as it may begin the next line
+            end += len(_END)
+        size = end - begin
+        self._held = self._held[:begin] + self._held[end:]
+        moved = {at if at <= begin else max(begin, at - size) for at in self._cuts}
+        self._cuts = sorted(moved | {begin})
+        self._begin = self._begin if self._begin <= begin else max(begin, self._begin - size)
+
+    def _drop(self, count: int) -> None:
+        self._held = self._held[count:]
+        self._cuts = [at - count for at in self._cuts if at > count]
+        self._begin = max(0, self._begin - count)
+
+
+def _short(view: bytes, asked: str) -> list[re.Match[bytes]]:
+    """The first news of one line, if any."""
+    for found in _NEWS.finditer(view):
+        if found["word"] or found["name"].decode() not in ("+CMT", "+CDS", asked):
+            return [found]
+    return []
+
+
+def _message(view: bytes, _: str) -> list[re.Match[bytes]]:
+    """The first message that is all there, if any."""
+    return [found for found in _MESSAGE.finditer(view) if _whole(found)][:1]
 
 
 def _whole(found: re.Match[bytes]) -> bool:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from ....errors import ConfigError
 from ....words import mono_s
 from ...loops import Run, again
 from ..opened import NOBODY, Open, Silenced, concerning, heard, open_of, silence, still_silenced
@@ -36,13 +37,20 @@ _PAUSE_BASE_S = 2.0
 _PAUSE_CAP_S = 60.0
 _SLACK, _SLACK_S = 1.5, 10.0  # a player may take so many times the length of a clip, and so much more
 _DETAIL_LIMIT = 200
+_FAULT_ZH = {
+    ("player", Fault.OFFLINE): "扬声器不能播放：检查声卡，并安装 alsa-utils",
+    ("player", Fault.SILENT): "声卡卡死，播放程序已被终止：检查声卡",
+    ("voice", Fault.OFFLINE): "语音合成失败：安装 espeak-ng",
+    ("voice", Fault.SILENT): "语音合成程序卡死",
+    ("voice", Fault.REFUSING): "有一句话无法朗读",
+}
 _SYLLABLE = re.compile(r"[a-zü]+[1-5]")
 _SOUND_HINT = "sudo apt-get install --no-install-recommends alsa-utils; `aplay -l` lists the sound cards"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeechSettings:
-    """One loudspeaker.
+    """One loudspeaker. Raises ConfigError when it could not speak.
 
     Attributes:
         areas: whose alarms it says; none: those of the whole site.
@@ -82,7 +90,7 @@ class SpeechSettings:
             if not (word and len(said.split()) == len(word) and all(map(_SYLLABLE.fullmatch, said.split())))
         ]
         if problems:
-            raise ValueError(f"speech {self.id}: {'; '.join(problems)}")
+            raise ConfigError(f"speech {self.id}", problems)
 
 
 class Speech:
@@ -311,6 +319,8 @@ class Speech:
     def _describe(self) -> None:
         self.health.fault = next((fault for fault, _ in self._faults.values()), Fault.NONE)
         self.health.detail = "; ".join(told for _, told in self._faults.values())
+        self.health.facts["en"] = self.health.detail
+        self.health.facts["zh"] = "；".join(_FAULT_ZH[name, fault] for name, (fault, _) in self._faults.items())
         self.health.facts["waiting"] = queue.waiting(self._queue, mono_s())
         self.health.facts["silenced"] = sorted({name for name, _, _ in self._silenced})
 

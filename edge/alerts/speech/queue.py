@@ -117,6 +117,8 @@ def asked(queue: Queue, item: Item) -> Queue:
     known = queue.items.get(item.id)
     if known is not None and not known.is_over and _occurrence(known) >= _occurrence(item):
         item = known
+    elif item.alarm is not None and item.alarm.acked:
+        item = replace(item, due_s=math.inf)  # nobody but who asks wants to hear it
     return replace(queue, items={**queue.items, item.id: replace(item, is_asked=True)})
 
 
