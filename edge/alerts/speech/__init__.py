@@ -1,1 +1,0 @@
-"""Speech on the gateway's loudspeaker: recorded clips, else a synthetic voice."""
