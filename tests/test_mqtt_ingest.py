@@ -218,16 +218,21 @@ async def test_flood_costs_neither_memory_nor_the_neighbour(
     """The flood stands still in the queue, as on a machine that cannot keep up, while the neighbour speaks."""
     monkeypatch.setattr("sitewarden.sensors.mqtt_lanes.FLOOD_PAUSE_S", 4.0)
     monkeypatch.setattr(JsonSource, "take", _slow(JsonSource.take))
+    monkeypatch.setattr(mqtt_link, "connect", _wide)
     caplog.set_level("INFO", "sitewarden.sensors")
     async with running(tmp_path) as broker, listening(broker.port, GAS4, NEIGHBOUR) as watch:
         await until(lambda: watch.health.connected, "the link")
+        await broker.publish(NEIGHBOUR.topic, b'{"n": 1}')
+        await until(
+            lambda: watch.n.messages == 1, "the neighbour, before the flood: one that floods alone is waited for"
+        )
         flooder = await asyncio.create_subprocess_exec(sys.executable, "-c", FLOOD, str(broker.port), str(size))
-        spoken = 1
+        spoken = 2
         while flooder.returncode is None:
             await broker.publish(NEIGHBOUR.topic, b'{"n": 1}')
             spoken += 1
         assert flooder.returncode == 0
-        await until(lambda: watch.gas4.rejects[reason] > 50, "drops")
+        await until(lambda: watch.gas4.rejects[reason] > 50, lambda: f"drops: {watch.health}")
         await broker.publish(NEIGHBOUR.topic, b'{"n": -1}')
         await until(lambda: [r.value for r in watch.readings if r.point.endswith("n.n")][-1:] == [-1], "the last")
         assert watch.n.messages == spoken
@@ -238,6 +243,13 @@ async def test_flood_costs_neither_memory_nor_the_neighbour(
         assert caplog.text.count(begins) == caplog.text.count("the flood is over") == 1
         assert len(caplog.records) == 2, caplog.text
         assert f"{watch.gas4.rejects[reason]} messages were dropped" in caplog.text
+
+
+async def _wide(spec: LinkSpec) -> socket.socket:
+    """Else the kernel lets only two messages come for each that is taken, and nothing overflows."""
+    sock = await mqtt_wire.connect(spec)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    return sock
 
 
 def _slow(take: Callable[[JsonSource, Arrival], Taken]) -> Callable[[JsonSource, Arrival], Taken]:
@@ -492,6 +504,25 @@ async def test_broker_that_accepts_and_says_nothing(monkeypatch: pytest.MonkeyPa
         assert "accepts the connection but does not answer" in watch.health.last_error
 
 
+@pytest.mark.parametrize("talks", [False, True])
+async def test_a_broker_is_alive_as_long_as_something_comes(talks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It never answers a ping: what it has to say may be long."""
+    monkeypatch.setattr(mqtt_link, "PING_S", 0.2)
+    monkeypatch.setattr(mqtt_link, "SILENCE_S", 1.5)
+
+    async def check(broker: Scripted, watch: Watch) -> None:
+        if talks:
+            await until(lambda: broker.pings >= 4 or watch.health.last_error, "pings")
+            assert (broker.connections, watch.health.last_error) == (1, "")
+            assert len(watch.values) > 4
+        else:
+            await until(lambda: broker.connections >= 2, "another try")
+            assert "the broker says nothing for 1.5 s" in watch.health.last_error
+            assert [r.why for r in watch.readings] == ["no_connection"]
+
+    await scripted(check=check, again=packet(b"devices/n", b'{"n": 1}', 1) if talks else b"")
+
+
 async def test_name_that_does_not_exist() -> None:
     watch = Watch(GAS4)
     async with _task(run_mqtt("mqtt://broker.invalid", None, [GAS4], watch.take, watch.health)):
@@ -531,15 +562,29 @@ def test_what_a_link_does_not_need_is_not_loaded(module: str) -> None:
 class Scripted:
     """Answers CONNECT and SUBSCRIBE, sends what it is given, and notes what is acknowledged."""
 
-    def __init__(self, *sent: bytes, refused: bytes = b"") -> None:
+    def __init__(self, *sent: bytes, refused: bytes = b"", again: bytes = b"") -> None:
         self.sent = b"".join(sent)
         self.refused = refused
+        self.again = again  # a few times a second
+        self.pings = 0
         self.subscribed: list[bytes] = []
         self.acknowledged: list[int] = []
         self.connections = 0
 
+    async def talk(self, writer: asyncio.StreamWriter) -> None:
+        while not writer.is_closing():
+            writer.write(self.again if self.subscribed else b"")
+            await asyncio.sleep(0.1)
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        talk = asyncio.create_task(self.talk(writer), name="talk")
+        try:
+            await self.answer(reader, writer)
+        finally:
+            talk.cancel()
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, OSError):
             while True:
                 first, length = await reader.readexactly(2)
@@ -556,6 +601,8 @@ class Scripted:
                     writer.write(b"" if topic == self.refused else self.sent)
                 elif first == 0x40:
                     self.acknowledged.append(int.from_bytes(body, "big"))
+                elif first == 0xC0:
+                    self.pings += 1
                 elif first == 0xE0:
                     return
 
@@ -570,8 +617,8 @@ def packet(topic: bytes, data: bytes, mid: int, flags: int = 2) -> bytes:
             return bytes([0x30 | flags]) + coded + body
 
 
-async def scripted(*sent: bytes, check: Callable[[Scripted, Watch], Awaitable[None]]) -> None:
-    broker = Scripted(*sent)
+async def scripted(*sent: bytes, check: Callable[[Scripted, Watch], Awaitable[None]], again: bytes = b"") -> None:
+    broker = Scripted(*sent, again=again)
     server = await asyncio.start_server(broker.serve, "127.0.0.1", 0)
     watch = Watch(NEIGHBOUR)
     async with server:

@@ -257,6 +257,7 @@ async def test_cuts_of_the_wire_lose_nothing_and_count_nothing_twice(version: An
                 return sorted([r.value for r in (*watch.readings, *watch.late) if r.value is not None])
 
             for turn in range(6):
+                await until(lambda: watch.health.connected, lambda: str(watch.health))
                 sending = asyncio.create_task(
                     broker.publish(DEVICE.topic, *[timed(turn * 500 + n) for n in range(500)]), name="publisher"
                 )
