@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import csv
+import random
 import socket
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from tomlkit.exceptions import TOMLKitError
 from ..errors import ConfigError
 
 HOST = "127.0.0.1"
+OTHER_PORTS = range(26_000, 32_500)
+"""Below those that the kernel gives to clients: between the choice and the start one of them could be given away."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,17 +51,15 @@ def choose_ports(*, free: bool) -> Ports:
     chosen: dict[str, int] = {}
     with ExitStack() as stack:  # all stay bound until the last is chosen, so that no port is chosen twice
         for item in fields(Ports):
-            wanted = 0 if free else getattr(Ports(), item.name)
-            probe = stack.enter_context(socket.socket())
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((HOST, wanted))
-                probe.listen()
-            except OSError:
+            wanted = [] if free else [getattr(Ports(), item.name)]
+            for port in (*wanted, *random.sample(OTHER_PORTS, 1_000), 0):
                 probe = stack.enter_context(socket.socket())
-                probe.bind((HOST, 0))
-                probe.listen()
-            chosen[item.name] = probe.getsockname()[1]
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                with suppress(OSError):
+                    probe.bind((HOST, port))
+                    probe.listen()
+                    chosen[item.name] = probe.getsockname()[1]
+                    break
     return Ports(**chosen)
 
 

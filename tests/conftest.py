@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
-import itertools
 import os
-import random
 import shutil
-import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from sitewarden.tests.peers import ports
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -42,22 +39,8 @@ def need() -> Callable[[str, str], str]:
 
 @pytest.fixture(scope="session")
 def free_port() -> Callable[[], int]:
-    """A port of 127.0.0.1 that nobody listens on now.
-
-    Below the kernel's own ports, which any client may have for its end of a connection when a peer of a test is started
-    again on its old one; every process of a parallel run has a range of its own.
-    """
-    worker = int("".join(filter(str.isdigit, os.environ.get("PYTEST_XDIST_WORKER", ""))) or 0)
-    ours = itertools.cycle(random.sample(range(first := 10_000 + worker % 15 * 1_500, first + 1_500), 1_500))
-
-    def pick() -> int:
-        for port in itertools.islice(ours, 1_500):
-            with socket.socket() as probe, contextlib.suppress(OSError):
-                probe.bind(("127.0.0.1", port))
-                return port
-        pytest.fail("no free port")
-
-    return pick
+    """A port of 127.0.0.1 that nobody listens on now: `sitewarden.tests.peers.ports`."""
+    return ports.free_port
 
 
 @pytest.fixture(scope="session")

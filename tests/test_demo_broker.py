@@ -27,6 +27,7 @@ from sitewarden.demo.broker import (
 from sitewarden.demo.embedded import topic_matches
 from sitewarden.errors import PermanentError
 from sitewarden.sensors.mqtt_ingest import MAX_PAYLOAD_BYTES
+from sitewarden.tests.peers.ports import free_port
 
 needs_mosquitto = pytest.mark.skipif(
     find_mosquitto() is None and not os.environ.get("CI"), reason="mosquitto is not installed: apt install mosquitto"
@@ -37,12 +38,6 @@ VALUE = "sw/v1/hengfeng_dyeing/aux_store/th1/humidity/value"
 STATUS = "sw/v1/hengfeng_dyeing/gw/gw1/status"
 HEALTH = "sw/v1/hengfeng_dyeing/gw/gw1/health"
 SUMMARY = "sw/v1/hengfeng_dyeing/alarm/summary"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def client(broker: Broker, user: str, **changes: str) -> aiomqtt.Client:

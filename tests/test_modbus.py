@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import socket
 import struct
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from sitewarden.sensors.frames import crc16
 from sitewarden.sensors.modbus import Link, run_bus
 from sitewarden.sensors.owner import Owner
 from sitewarden.sensors.registers import Register, Table, ValueType
+from sitewarden.tests.peers.ports import free_port
 from sitewarden.words import Quality, Reading
 
 # A request as the stub sees it, and what goes back on the wire (nothing: None).
@@ -477,9 +477,7 @@ async def test_dead_connection_is_opened_again() -> None:
 
 async def test_peer_down_at_start_and_gone_in_between(rtu: bool) -> None:
     stub = Stub(rtu=rtu)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        stub.port = free.getsockname()[1]
+    stub.port = free_port()
     async with watching(bus(stub, unit(1))) as watch:
         await until(lambda: watch.whys("area.u1") == {"no_connection"}, "no connection at start")
         assert str(stub.port) in watch.health.last_error

@@ -26,6 +26,7 @@ from sitewarden.sensors.plant import PlantAddresses, PlantOptions, load_plant_op
 from sitewarden.sensors.plant_devices import PLANT, Image, SimPoint
 from sitewarden.sensors.plant_model import DeviceMode, Plant, natural, walk
 from sitewarden.sensors.plant_wire import answer, crc16, take_frames
+from sitewarden.tests.peers.ports import free_port
 
 MOSQUITTO = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
 BOUND_S = 20.0
@@ -456,12 +457,6 @@ async def mosquitto(folder: Path, port: int) -> AsyncIterator[asyncio.subprocess
 def _answers(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 async def _next_payload(port: int) -> dict[str, Any]:

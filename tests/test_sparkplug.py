@@ -49,6 +49,7 @@ from sitewarden.sensors.sparkplug import (
     make_sparkplug,
 )
 from sitewarden.sensors.sparkplug_payload import MOST_METRICS, MOST_NAME_BYTES, decode, encode_rebirth, number
+from sitewarden.tests.peers.ports import free_port
 from sitewarden.words import ClockState, Instant, Quality, Reading, mono_s, now
 
 START_MS = 1_800_000_000_000
@@ -1286,9 +1287,7 @@ def broker_port(tmp_path: Path) -> Iterator[int]:
     if program is None:
         assert not os.environ.get("CI"), "mosquitto is not installed: apt-get install mosquitto"
         pytest.skip("mosquitto is not installed: apt install mosquitto")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     config = tmp_path / "mosquitto.conf"
     config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
     process = subprocess.Popen([program, "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -18,6 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from sitewarden.tests.peers.ports import free_port
 
 SBIN = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 
@@ -54,9 +55,7 @@ class Mosquitto:
         self.process: subprocess.Popen[bytes] | None = None
         self.client_args: tuple[str, ...] = ("-u", "gw", "-P", "secret")
         folder.mkdir(exist_ok=True)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         passwords = folder / "passwords"
         passwords.write_text("gw:secret\n", "utf-8")
         passwords.chmod(0o600)
