@@ -1,0 +1,1 @@
+"""Speech on the gateway's loudspeaker: recorded clips, else a synthetic voice."""
