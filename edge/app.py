@@ -26,7 +26,7 @@ from ..sync.history import History
 from ..sync.journal import Draft, Journal
 from ..sync.link_state import UplinkHealth
 from ..sync.sqlite import StoreError
-from ..words import Reading, now
+from ..words import Reading, now, utc_text
 from .alarms import table as alarm_table
 from .alarms.codec import alarm_from_json
 from .alarms.engine import Engine, close_orphans
@@ -35,6 +35,11 @@ from .alerts.channels import Channels
 from .alerts.outbox import OutboxHealth
 from .dashboards import TABLE as MQTT_TABLE
 from .dashboards import DashboardHealth
+from .ladders import alive as alive_table
+from .ladders import table as ladder_table
+from .ladders.alarms import default_plan_of
+from .ladders.climb import Wall
+from .ladders.keeper import Ladders
 from .links import Links, check_links
 from .loops import Loops
 from .metas import OutputMeta
@@ -80,7 +85,14 @@ async def run_edge(
         stack.enter_context(_only_one(data))
         listening = stack.enter_context(_listening(site))
         watch = ClockWatch()
-        tables = (alarm_table.TABLE, outbox_table.TABLE, MQTT_TABLE, OUTPUT_TABLE)
+        tables = (
+            alarm_table.TABLE,
+            outbox_table.TABLE,
+            ladder_table.TABLE,
+            alive_table.TABLE,
+            MQTT_TABLE,
+            OUTPUT_TABLE,
+        )
         journal = await stack.enter_async_context(Journal(data / "journal.db", site.gateway.id, tables))
         damaged: list[Path] = []
         history = await stack.enter_async_context(_open_history(site, data, damaged))
@@ -118,6 +130,8 @@ async def run_edge(
         reloader = Reloader(config, data, current, running.apply, _commit(pipeline), notifier)
         await journal.append([_started(site)])
 
+        pipeline.start_ladders()
+        loops.start("alive", lambda: _stay_alive(pipeline.ladders.wall, journal))
         loops.start("tick", pipeline.tick, lambda: pipeline_health.tick_s)
         loops.start("commit", pipeline.commit, lambda: pipeline_health.commit_s)
         loops.start("history", history.run, lambda: history.beat_s)
@@ -155,11 +169,23 @@ async def _make_pipeline(
     instant = now()
     alarms = {alarm_id: alarm_from_json(fields) for alarm_id, fields in stored.items()}
     engine = Engine(site.rules, alarms, instant)
-    pipeline = Pipeline(engine, journal, history, values, notify=notify, health=health)
+    wall = Wall.at_start(await journal.query(alive_table.last_alive), instant)
+    climbs, freezes = await journal.query(ladder_table.stored_climbs), await journal.query(ladder_table.stored_freezes)
+    ladders = Ladders(climbs, freezes, default_plan_of, wall)
+    pipeline = Pipeline(engine, journal, history, values, ladders, notify=notify, health=health)
+    if wall.behind:
+        pipeline.record([_note("clock.behind", {"believed": utc_text(wall.base_utc_ms)})])
     orphans = close_orphans((rule.id for rule in site.rules), stored, instant)
     if orphans:
         pipeline.record(orphans)
     return pipeline
+
+
+async def _stay_alive(wall: Wall, journal: Journal) -> None:
+    while True:
+        alive = wall.alive(now())
+        await journal.write(lambda c, at=alive: alive_table.save_alive(c, at))
+        await asyncio.sleep(alive_table.EVERY_S)
 
 
 async def _watch_clock(watch: ClockWatch, pipeline: Pipeline) -> None:

@@ -15,11 +15,15 @@ from ..sync.history import History
 from ..sync.journal import Draft, Journal, Record
 from ..words import Instant, Reading, mono_s, now
 from .alarms.engine import Engine
+from .ladders.alarms import with_ladders
+from .ladders.keeper import CHECK_S, Ladders
 from .values import Values
 
 TICK_S = 0.5
 _BEAT_S = 5.0
 _MOST_DRAFTS = 500
+_TELLING = ("alarm.", "ladder.step", "freeze.", "deviation.")
+"""Kinds of records that may tell people."""
 
 
 @dataclass(slots=True)
@@ -40,7 +44,8 @@ class Pipeline:
         journal: open.
         history: open.
         values: newest readings.
-        notify: for an alarm draft, the `notify` list of its body.
+        ladders: of everything that is open.
+        notify: for a draft that may tell people, the `notify` list of its body.
         health: heartbeats and counters.
         instant: the clock; tests give their own.
     """
@@ -51,12 +56,14 @@ class Pipeline:
         journal: Journal,
         history: History,
         values: Values,
+        ladders: Ladders,
         *,
         notify: Callable[[Draft], list[dict[str, str]]],
         health: PipelineHealth,
         instant: Callable[[], Instant] = now,
     ) -> None:
         self.engine = engine
+        self.ladders = ladders
         self._journal = journal
         self._history = history
         self._values = values
@@ -84,8 +91,8 @@ class Pipeline:
             self.record(drafts)
 
     def record(self, drafts: list[Draft]) -> None:
-        """Commit `drafts` after everything that was queued before; nobody waits for it."""
-        self._queue.put_nowait((drafts, None))
+        """Commit `drafts`, and what ladders make of them, after everything that was queued before; nobody waits."""
+        self._queue.put_nowait((with_ladders(drafts, self.ladders), None))
 
     async def command(self, decide: Callable[[Engine, Instant], list[Draft]]) -> list[Record]:
         """Run a person's command and wait until its records are committed.
@@ -96,19 +103,32 @@ class Pipeline:
         Returns:
             The committed records; empty when the command changed nothing: then what it found is committed.
         """
-        drafts = decide(self.engine, self._instant())
+        drafts = with_ladders(decide(self.engine, self._instant()), self.ladders)
         future: asyncio.Future[list[Record]] = asyncio.get_running_loop().create_future()
         self._queue.put_nowait((drafts, future))
         return await future
 
     async def tick(self) -> None:
-        """Let time pass in the rules, for ever."""
+        """Let time pass in the rules and on the ladders, for ever."""
+        climbed_s = -CHECK_S
         while True:
+            instant = self._instant()
             self._health.tick_s = mono_s()
-            drafts = self.engine.tick(self._instant())
+            drafts = self.engine.tick(instant)
             if drafts:
                 self.record(drafts)
+            if instant.mono_s - climbed_s >= CHECK_S:
+                climbed_s = instant.mono_s
+                self._climb(self.ladders.tick(instant))
             await asyncio.sleep(TICK_S)
+
+    def start_ladders(self) -> None:
+        """After a restart, before `tick`: what is overdue is climbed."""
+        self._climb(self.ladders.start(self._instant()))
+
+    def _climb(self, drafts: list[Draft]) -> None:
+        if drafts:
+            self._queue.put_nowait((drafts, None))
 
     async def commit(self) -> None:
         """Commit what is queued, for ever. Raises StoreError when the store fails, and what a rule raised."""
@@ -152,7 +172,7 @@ class Pipeline:
             start += len(own)
 
     def _with_notify(self, draft: Draft) -> Draft:
-        if not draft.kind.startswith("alarm."):
+        if not draft.kind.startswith(_TELLING):
             return draft
         body: dict[str, Any] = {**draft.body, "notify": self._notify(draft)}
         return replace(draft, body=body)

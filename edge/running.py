@@ -60,7 +60,9 @@ class Current:
         return Composer(site=site.site.name, timezone=site.site.timezone, people=site.people)(facts)
 
     def notify(self, draft: Draft) -> list[dict[str, str]]:
-        """Whom an alarm's record must reach."""
+        """Whom a record must reach."""
+        if not draft.kind.startswith("alarm."):
+            return []
         site = self.site
         scope = f"{site.site.id}/{site.gateway.id}/{self._epoch}"
         people, channels = site.people, site.alerts.channels

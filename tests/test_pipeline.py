@@ -15,6 +15,8 @@ import pytest
 from sitewarden.edge.alarms import table as alarm_table
 from sitewarden.edge.alarms.engine import Engine
 from sitewarden.edge.alarms.rules import Kind, Level, Rule, Side
+from sitewarden.edge.ladders.climb import Wall
+from sitewarden.edge.ladders.keeper import Ladders
 from sitewarden.edge.pipeline import Pipeline, PipelineHealth
 from sitewarden.edge.values import Values, reading_view
 from sitewarden.errors import RefusedError
@@ -72,7 +74,8 @@ async def house(folder: Path) -> AsyncIterator[House]:
         values, health = Values(), PipelineHealth()
         notify = lambda draft: [{"key": draft.kind}]  # noqa: E731
         engine = Engine([RULE], {}, now())
-        pipeline = Pipeline(engine, journal, history, values, notify=notify, health=health)
+        ladders = Ladders({}, {}, lambda _: None, Wall.at_start(None, now()))
+        pipeline = Pipeline(engine, journal, history, values, ladders, notify=notify, health=health)
         commit = asyncio.create_task(pipeline.commit(), name="commit")
         made = House(journal, history, values, pipeline, health, commit)
         journal.subscribe(made.announced.extend)

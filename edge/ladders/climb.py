@@ -30,6 +30,7 @@ class Subject:
     Attributes:
         kind: `alarm`, `hazard`, `approval`, `permit` …
         id, occurrence: which one; together with `kind` the identity of the ladder.
+        is_fault: a fault of the system itself, which freezes nothing.
     """
 
     kind: str
@@ -39,6 +40,7 @@ class Subject:
     name: str = ""
     name_en: str = ""
     priority: int = 3
+    is_fault: bool = False
 
     @property
     def key(self) -> str:
@@ -55,6 +57,7 @@ class Subject:
             "name": self.name,
             "name_en": self.name_en,
             "priority": self.priority,
+            "is_fault": self.is_fault,
         }
 
     @classmethod

@@ -98,6 +98,14 @@ class Ladders:
         kind = "ladder.paused" if paused else "ladder.resumed"
         return [*drafts, _draft(kind, now, {"ladder": self._climbs[key].to_json()})]
 
+    def restart(self, standing: Standing, now: Instant) -> list[Draft]:
+        """People are told afresh, after nobody was to be told: a ladder of its own from here on."""
+        climb = self._climbs.pop(standing.subject.key, None)
+        drafts: list[Draft] = []
+        if climb is not None:
+            drafts = [_draft("ladder.stopped", now, {"subject": climb.subject.to_json(), "why": "restarted"})]
+        return drafts + self._begin(standing, now)
+
     def tick(self, now: Instant) -> list[Draft]:
         """Time has passed: the rungs that are due, each once, ladder by ladder in the order of their time."""
         found: list[tuple[float, str, Step]] = []
