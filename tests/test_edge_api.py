@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import sqlite3
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -502,6 +503,28 @@ async def test_start_stop_and_what_was_open_goes_on(site: Site, eventually):
         assert (await wang.ack(alarm["occurrence"]))["state"] == "ACKED"
         history = [event["kind"] for event in (await li.get("alarms/history"))["events"]]
         assert history.count("alarm.raised") == 1, "still true: no new raise"
+
+
+async def test_a_clock_that_went_back_while_the_machine_was_off_is_recorded(site: Site, eventually):
+    async with signed_in(site, "li") as li:
+        await push(site, li, 80.0, "UNACK", eventually)
+    await site.stop()
+    with contextlib.closing(sqlite3.connect(site.data / "journal.db")) as db, db:
+        (text,) = db.execute("SELECT data FROM alive_last").fetchone()
+        later = {**json.loads(text), "utc": "2099-01-01T00:00:00.000Z", "boot": "another"}
+        db.execute("UPDATE alive_last SET data = ?", (json.dumps(later),))
+    await site.start()
+
+    def stored() -> list[str]:
+        with contextlib.closing(sqlite3.connect(site.data / "journal.db")) as db:
+            return [kind for (kind,) in db.execute("SELECT kind FROM record ORDER BY seq")]
+
+    await eventually(lambda: "ladder.step" in stored(), "a rung is climbed early")
+    kinds = stored()
+    assert kinds.count("clock.behind") == 1
+    assert kinds[kinds.index("clock.behind") :].count("ladder.step") == 1, (
+        "told early: nobody knows how long it was off"
+    )
 
 
 async def test_an_alarm_whose_limit_was_raised_or_taken_out(site: Site, eventually):
