@@ -26,6 +26,7 @@ from ..words import Instant, mono_s, now, utc_text
 from .alarms.rules import Rule
 from .alarms.table import alarm_events_after, stored_alarms
 from .metas import PointMeta
+from .standing_topics import StandingTopics
 from .values import Values, reading_view
 
 _log = logging.getLogger(__name__)
@@ -158,6 +159,7 @@ class Dashboards:
         self._told_rules: frozenset[str] = frozenset()
         self._news = asyncio.Event()
         self._turn = asyncio.Lock()
+        self._standing = StandingTopics(journal, self._note_topics)
         journal.subscribe(lambda _: self._committed.set())
 
     def change(self, *, broker: Broker, points: Sequence[PointMeta], rules: Sequence[Rule]) -> None:
@@ -218,6 +220,8 @@ class Dashboards:
         await self._publish_states(client, alarms, known | alarms.keys())
         self._told_rules = known
         await self._publish_summary(client, alarms)
+        self._standing.begin()
+        await self._publish_standing(client)
         await self._publish_health(client)
 
     async def _publish_metas(self, client: aiomqtt.Client) -> None:
@@ -234,7 +238,21 @@ class Dashboards:
     async def _publish_states(self, client: aiomqtt.Client, alarms: Mapping[str, Any], ids: Iterable[str]) -> None:
         for alarm_id in ids:
             state = alarms.get(alarm_id, {"id": alarm_id, "state": "NORM"})
-            await self._retain(client, f"alarm/{alarm_id}/state", state if alarm_id in self._known else None)
+            await self._retain(client, f"alarm/{alarm_id}/state", self._shown(state))
+
+    async def _publish_standing(self, client: aiomqtt.Client) -> None:
+        await self._standing.publish(lambda topic, payload: self._retain(client, topic, payload))
+
+    async def _note_topics(self, topics: set[str], retained: bool) -> None:
+        names = [(f"{self._base}/{topic}",) for topic in topics]
+        sql = "INSERT OR IGNORE INTO mqtt_topic VALUES (?)" if retained else "DELETE FROM mqtt_topic WHERE topic = ?"
+        await self._journal.write(lambda c: c.executemany(sql, names).rowcount)
+
+    def _shown(self, alarm: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """An alarm's retained state; None when there is nothing to show: its rule is gone, or a fault is over."""
+        if alarm["id"].startswith("system."):
+            return alarm if alarm["state"] != "NORM" else None
+        return alarm if alarm["id"] in self._known else None
 
     async def _publish_news(self, client: aiomqtt.Client) -> None:
         """Follow the configuration. Events wait meanwhile, so that no state overtakes a newer one."""
@@ -254,6 +272,7 @@ class Dashboards:
         """Every retained topic of the configuration."""
         leaves = [f"{meta.point.topic}/{leaf}" for meta in self._points.values() for leaf in ("meta", "value")]
         leaves += [f"alarm/{alarm_id}/state" for alarm_id in self._known]
+        leaves += self._standing.topics
         leaves += ["alarm/summary", f"gw/{self._gateway}/status", f"gw/{self._gateway}/health"]
         return {f"{self._base}/{leaf}" for leaf in leaves}
 
@@ -299,6 +318,7 @@ class Dashboards:
             self._committed.clear()
             async with self._turn:
                 published = await self._publish_next_events(client)
+                await self._publish_standing(client)
             if not published:
                 await self._committed.wait()
 
@@ -319,7 +339,7 @@ class Dashboards:
         alarm, seq = event["alarm"], event["seq"]
         if seq >= self._revs.get(alarm["id"], 0):  # after an outage the retained state is newer than its events
             self._revs[alarm["id"]] = seq
-            await self._retain(client, f"alarm/{alarm['id']}/state", alarm if alarm["id"] in self._known else None)
+            await self._retain(client, f"alarm/{alarm['id']}/state", self._shown(alarm))
         key = f"{self._site}/{self._gateway}/{self._journal.epoch}/{seq}"
         await _publish(client, f"{self._base}/event/{alarm['id']}", _dump({**event, "key": key}))
 

@@ -8,7 +8,7 @@ import json
 import subprocess
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,14 @@ from sitewarden.edge import dashboards as dashboards_module
 from sitewarden.edge.alarms import table as alarm_table
 from sitewarden.edge.alarms.rules import Kind, Level, Rule, Side
 from sitewarden.edge.dashboards import TABLE, Broker, DashboardHealth, Dashboards
+from sitewarden.edge.ladders import table as ladder_table
+from sitewarden.edge.ladders.climb import Subject, Wall, begin
+from sitewarden.edge.ladders.freeze import of_ladder
+from sitewarden.edge.ladders.plan import STANDARD
 from sitewarden.edge.metas import PointMeta
 from sitewarden.edge.values import Values
 from sitewarden.sync.journal import Draft, Journal
-from sitewarden.words import Point, Quality, Reading, mono_s, now, utc_text
+from sitewarden.words import Instant, Point, Quality, Reading, mono_s, now, utc_text
 
 BASE = "sw/v1/s1"
 HUMIDITY = "aux_store.th1.humidity"
@@ -158,7 +162,7 @@ async def edge(
     rules: Sequence[str] = (HUMIDITY, PRESSURE),
     timeout_s: float = 10.0,
 ) -> AsyncIterator[Edge]:
-    async with Journal(folder / "journal.db", "gw1", (alarm_table.TABLE, TABLE)) as journal:
+    async with Journal(folder / "journal.db", "gw1", (alarm_table.TABLE, ladder_table.TABLE, TABLE)) as journal:
         values, health, status = Values(), DashboardHealth(), {"version": "1"}
         dashboards = Dashboards(
             site="s1",
@@ -359,7 +363,7 @@ async def test_events_of_a_time_when_no_edge_ran_are_published(plant: Plant, tmp
         await eventually(lambda: len(plant.events()) == 1, "the first event")
         sql = "SELECT seq FROM mqtt_cursor"
         await eventually(lambda: _first(made.journal, sql, 1), "the cursor is committed")
-    async with Journal(tmp_path / "journal.db", "gw1", (alarm_table.TABLE, TABLE)) as journal:
+    async with Journal(tmp_path / "journal.db", "gw1", (alarm_table.TABLE, ladder_table.TABLE, TABLE)) as journal:
         await journal.append([draft("acked", "ACKED"), draft("closed", "NORM")])
     async with edge(tmp_path, plant.broker.port):
         await eventually(lambda: len(plant.events()) == 3, "the other two")
@@ -391,6 +395,78 @@ async def test_what_was_taken_out_is_emptied(plant: Plant, tmp_path: Path, event
         assert f"{pressure}/value" not in tree
         assert f"{pressure}/meta" not in tree
         assert META in tree
+
+
+def ladder(*kinds: str, number: int = 1) -> list[Draft]:
+    """Records of one alarm's ladder, as the daemon makes them."""
+    at = Instant(utc_ms=1_790_000_000_000, mono_s=5.0, boot="b")
+    subject = Subject(kind="alarm", id=f"{HUMIDITY}.high", occurrence=number, area="a", name="n", name_en="n")
+    climb = begin(subject, STANDARD, at, Wall.at_start(None, at))
+    bodies: dict[str, dict[str, Any]] = {
+        "ladder.started": {"ladder": climb.to_json()},
+        "ladder.paused": {"ladder": replace(climb, paused="suppressed").to_json()},
+        "ladder.stopped": {"subject": subject.to_json(), "why": "closed"},
+        "freeze.set": {"freeze": of_ladder(subject, at).to_json()},
+        "freeze.released": {"freeze": replace(of_ladder(subject, at), released={"person": "chen"}).to_json()},
+    }
+    return [Draft(kind=kind, at=at, actor="gateway", body=bodies[kind]) for kind in kinds]
+
+
+LADDER = f"{BASE}/alarm/{HUMIDITY}.high/ladder"
+FREEZE = f"{BASE}/freeze/alarm/{HUMIDITY}.high/1"
+
+
+async def test_a_ladder_and_a_freeze_stand_as_long_as_they_do(plant: Plant, tmp_path: Path, eventually):
+    async with edge(tmp_path, plant.broker.port) as made:
+        await eventually(lambda: made.health.state == "up", "connected")
+        await made.journal.append(ladder("ladder.started"))
+        await eventually(lambda: plant.retained.get(LADDER), "the ladder is shown")
+        shown = plant.retained[LADDER]
+        assert (shown["colour"], shown["climbed"], shown["of"], shown["paused"]) == ("yellow", 1, 4, "")
+        assert (shown["next"]["at"], shown["next"]["add"]) == ("2026-09-21T16:13:20.000Z", ["sms"])
+        await made.journal.append(ladder("ladder.paused"))
+        await eventually(lambda: plant.retained[LADDER]["paused"] == "suppressed", "paused, visibly")
+        assert plant.retained[LADDER]["next"]["at"] is None
+        await made.journal.append(ladder("freeze.set"))
+        await eventually(lambda: plant.retained.get(FREEZE), "the freeze is shown")
+        assert plant.retained[FREEZE]["area"] == "a"
+        await made.journal.append(ladder("ladder.stopped"))
+        await eventually(lambda: plant.retained[LADDER] is None, "the ladder is over")
+        assert plant.retained[FREEZE], "a freeze outlives its ladder"
+        await made.journal.append(ladder("freeze.released"))
+        await eventually(lambda: plant.retained[FREEZE] is None, "released")
+        assert not {LADDER, FREEZE} & set(await plant.tree())
+
+
+async def test_a_ladder_that_ended_while_the_broker_was_away_leaves_nothing(plant: Plant, tmp_path: Path, eventually):
+    async with edge(tmp_path, plant.broker.port) as made:
+        await eventually(lambda: made.health.state == "up", "connected")
+        await made.journal.append(ladder("ladder.started", "freeze.set"))
+        await eventually(lambda: plant.retained.get(LADDER) and plant.retained.get(FREEZE), "both are shown")
+    async with Journal(tmp_path / "journal.db", "gw1", (alarm_table.TABLE, ladder_table.TABLE, TABLE)) as journal:
+        await journal.append(ladder("ladder.stopped"))
+    async with edge(tmp_path, plant.broker.port):
+        await eventually(lambda: plant.retained[LADDER] is None, "emptied by the next process")
+        tree = await plant.tree()
+        assert LADDER not in tree
+        assert tree[FREEZE]["released"] is None
+
+
+async def test_a_fault_of_the_system_is_shown_while_it_is_open(plant: Plant, tmp_path: Path, eventually):
+    topic = f"{BASE}/alarm/system.disk/state"
+
+    def fault(state: str) -> Draft:
+        body = {"alarm": {**alarm(state), "id": "system.disk"}, "reason": "condition", "notify": []}
+        return Draft(kind="alarm.raised", at=now(), actor="gateway", body=body)
+
+    async with edge(tmp_path, plant.broker.port) as made:
+        await made.journal.append([fault("UNACK")])
+        await eventually(lambda: plant.retained.get(topic), "shown, although site.toml has no such rule")
+    async with edge(tmp_path, plant.broker.port) as made:
+        await eventually(lambda: made.health.state == "up", "connected")
+        assert (await plant.tree())[topic]["state"] == "UNACK"
+        await made.journal.append([fault("NORM")])
+        await eventually(lambda: plant.retained[topic] is None, "over")
 
 
 async def test_a_broker_that_accepts_but_never_confirms(tmp_path: Path, eventually):
