@@ -39,6 +39,7 @@ def find_problems(document: Document, points: Mapping[str, Point]) -> list[str]:
         _devices(document),
         _mqtt_devices(document),
         _alarms(document, points, placed),
+        _mqtt_users(document),
         _channels(document),
         find_unreachable(document, placed),
     )
@@ -85,7 +86,7 @@ def _cloud_url(url: str) -> Iterator[str]:
 
 
 def _unique_ids(document: Document) -> Iterator[str]:
-    for tables in (("area",), ("bus",), ("broker",), ("channel",), ("device", "mqtt_device")):
+    for tables in (("area",), ("bus",), ("broker",), ("mqtt_user",), ("channel",), ("device", "mqtt_device")):
         seen: dict[str, str] = {}
         entries = [(f"{table}[{part.index}]", part) for table in tables for part in document.parts[table]]
         for path, part in entries:
@@ -345,6 +346,18 @@ def _else(alarm: AlarmTable, key: str, level: Level) -> str:
 def _deadband_path(path: str, alarm: AlarmTable, key: str) -> str:
     own = getattr(alarm, key).deadband is not None
     return f"{path}.{key}.deadband" if own else f"{path}.deadband"
+
+
+# --- users of the broker ---
+
+
+def _mqtt_users(document: Document) -> Iterator[str]:
+    people = document.people
+    for part in document.parts["mqtt_user"]:
+        person = part.entry.person
+        if people is not None and person is not None and person not in people:
+            where = document.people_file
+            yield f"mqtt_user[{part.index}].person: must be in {where}{suggest(person, people)} {show(person)}"
 
 
 # --- channels ---

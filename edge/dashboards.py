@@ -14,7 +14,7 @@ import logging
 import random
 import sqlite3
 import ssl
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -96,6 +96,9 @@ class Broker:
         return context
 
 
+Answer = Callable[[str, str, bytes, bool], Awaitable[dict[str, Any]]]
+
+
 @dataclass(slots=True)
 class DashboardHealth:
     """State of the broker link for pages. `beat_s` is fresh while the loop turns."""
@@ -123,6 +126,7 @@ class Dashboards:
         points, rules: of the configuration.
         status: the gateway's status for `gw/<gw>/health`.
         health: for pages.
+        answer: carries out a command: user, what, payload, retained; None: nobody commands over MQTT.
     """
 
     def __init__(
@@ -137,6 +141,7 @@ class Dashboards:
         rules: Sequence[Rule],
         status: Callable[[], dict[str, Any]],
         health: DashboardHealth,
+        answer: Answer | None = None,
     ) -> None:
         self._base = f"sw/v1/{site}"
         self._site = site
@@ -148,6 +153,7 @@ class Dashboards:
         self._known = frozenset(rule.id for rule in rules)
         self._status = status
         self._health = health
+        self._answer = answer
         self._changed = values.cursor()
         self._sent: dict[str, tuple[Any, float]] = {}
         self._revs: dict[str, int] = {}
@@ -197,13 +203,15 @@ class Dashboards:
             await self._retain(client, topic, online)
             await self._publish_everything(client)
             await self._empty_what_is_gone(client)
+            if self._answer is not None:
+                await client.subscribe(f"{self._base}/cmd/+/+", qos=1)
             self._health.set("up")
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._publish_values(client), name="mqtt-values")
                     group.create_task(self._publish_events(client), name="mqtt-events")
                     group.create_task(self._publish_news(client), name="mqtt-news")
-                    group.create_task(_notice_loss(client), name="mqtt-loss")
+                    group.create_task(self._follow_commands(client), name="mqtt-commands")
             finally:
                 with contextlib.suppress(aiomqtt.MqttError, TimeoutError):
                     async with asyncio.timeout(2):
@@ -253,6 +261,17 @@ class Dashboards:
         if alarm["id"].startswith("system."):
             return alarm if alarm["state"] != "NORM" else None
         return alarm if alarm["id"] in self._known else None
+
+    async def _follow_commands(self, client: aiomqtt.Client) -> None:
+        """Answer commands; without any, raise MqttError when the connection is lost."""
+        async for message in client.messages:
+            parts = message.topic.value.removeprefix(f"{self._base}/cmd/").split("/")
+            if self._answer is None or len(parts) != 2:
+                continue
+            user, what = parts
+            payload = bytes(message.payload) if isinstance(message.payload, bytes | bytearray) else b""
+            said = await self._answer(user, what, payload, bool(message.retain))
+            await _publish(client, f"{self._base}/rsp/{user}", _dump(said))
 
     async def _publish_news(self, client: aiomqtt.Client) -> None:
         """Follow the configuration. Events wait meanwhile, so that no state overtakes a newer one."""
@@ -386,12 +405,6 @@ async def _publish(client: aiomqtt.Client, topic: str, data: bytes, *, retain: b
     task = asyncio.current_task()
     if task is not None and task.cancelling():  # Python 3.11's wait_for, used by aiomqtt, can swallow a cancellation
         raise asyncio.CancelledError
-
-
-async def _notice_loss(client: aiomqtt.Client) -> None:
-    """Raise MqttError when the connection is lost, also while there is nothing to publish."""
-    async for _ in client.messages:
-        pass
 
 
 def _replace_topics(connection: sqlite3.Connection, topics: Iterable[str]) -> None:

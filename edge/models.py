@@ -83,6 +83,13 @@ class BrokerTable(_Table):
     ack: MqttAck = "accepted"
 
 
+class MqttUserTable(_Table):
+    """[[mqtt_user]]: whom a user of the dashboards' broker stands for."""
+
+    id: Name
+    person: Text
+
+
 class CloudTable(_Table):
     """[cloud]: the aggregator. Without this table the gateway works alone."""
 
@@ -268,6 +275,7 @@ REPEATED: dict[str, type[_Table]] = {
     "device": DeviceTable,
     "broker": BrokerTable,
     "mqtt_device": MqttDeviceTable,
+    "mqtt_user": MqttUserTable,
     "alarm": AlarmTable,
     "channel": ChannelTable,
 }

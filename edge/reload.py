@@ -24,7 +24,7 @@ NEEDS_RESTART: Mapping[str, tuple[str, ...]] = {
 """Keys that are read once, when the daemon starts: topics, stores and the door hang on them."""
 _SECRET = {("channel", "url")}
 _PRIVATE = ("name", "name_en", "phone")
-_ORDER = ("area", "bus", "device", "broker", "mqtt_device", "alarm", "channel")
+_ORDER = ("area", "bus", "device", "broker", "mqtt_device", "mqtt_user", "alarm", "channel")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

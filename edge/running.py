@@ -11,8 +11,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..errors import RefusedError
 from ..sync.journal import Draft, Journal
 from ..words import Instant, now
+from .acting import Acting
 from .alarms.engine import Engine
 from .alerts.channels import Channels
 from .alerts.message import Composer
@@ -29,6 +31,8 @@ from .values import Values
 from .wires import Wires
 
 if TYPE_CHECKING:
+    from ..serving.people import Person
+    from .mqtt_commands import Commands
     from .pages.api import Pages
 
 
@@ -76,7 +80,7 @@ class Running:
     Attributes:
         current: the site that runs.
         uplink: talks to headquarters until it is cancelled; None while the gateway is starting.
-        pages, dashboards: None until there are some.
+        pages, dashboards, commands: None until there are some.
     """
 
     current: Current
@@ -93,6 +97,7 @@ class Running:
     uplink: Callable[[Site], Awaitable[Any]] | None = None
     pages: Pages | None = None
     dashboards: Dashboards | None = None
+    commands: Commands | None = None
 
     def start(self) -> None:
         """Start the buses and brokers that site.toml names."""
@@ -165,6 +170,21 @@ class Running:
         if site.cloud is not None and uplink is not None and "uplink" not in self.loops:
             self.loops.start("uplink", again("uplink", lambda: uplink(site)))
 
+    async def _answer(self, user: str, what: str, payload: bytes, retained: bool) -> dict[str, Any]:
+        """A command over MQTT. Its libraries load with the first one."""
+        if self.commands is None:
+            from .mqtt_commands import Commands, Judge
+
+            self.commands = Commands(Judge(), Acting(self.pipeline), self._person_of, self._silence)
+        return await self.commands.answer(user, what, payload, retained=retained, now=now())
+
+    def _person_of(self, user: str) -> Person | None:
+        site = self.current.site
+        return site.people.get(site.mqtt_users.get(user, ""))
+
+    async def _silence(self, person: Person) -> int:
+        raise RefusedError("nothing_sounds", f"{person.id}: nothing sounds that could be silenced")
+
     def _make_dashboards(self, broker: Broker) -> Dashboards:
         site = self.current.site
         return Dashboards(
@@ -177,6 +197,7 @@ class Running:
             rules=site.rules,
             status=self.status,
             health=self.health.broker,
+            answer=self._answer,
         )
 
 

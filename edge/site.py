@@ -25,6 +25,7 @@ class Site:
         points: with area and limits, in the order of the file.
         rules: every alarm object.
         buses: with their units; a bus without a device is left out.
+        mqtt_users: whom a user of the dashboards' broker stands for.
         mqtt_links: brokers of devices, and the devices behind each.
         outputs: what may be written.
         tables: every table of the file by its name, defaults filled in; a `[table]` that is not there has no entry.
@@ -48,6 +49,7 @@ class Site:
     rules: tuple[Rule, ...]
     buses: tuple[BusSpec, ...]
     mqtt_devices: tuple[MqttDevice, ...]
+    mqtt_users: Mapping[str, str]
     mqtt_links: tuple[tuple[LinkSpec, tuple[MqttDevice, ...]], ...]
     outputs: tuple[OutputMeta, ...]
     tables: Mapping[str, tuple[Any, ...]]

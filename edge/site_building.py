@@ -71,6 +71,7 @@ def build_site(path: Path, data: Path | None = None) -> Site:
         rules=rules,
         buses=buses,
         mqtt_devices=tuple(mqtt_devices(document)),
+        mqtt_users={user.id: user.person for user in document.entries("mqtt_user")},
         mqtt_links=tuple(mqtt_links(document, lambda name: _content(path.parent / name) if name else "")),
         outputs=tuple(_outputs(buses, areas)),
         tables=_tables(document),
