@@ -72,6 +72,7 @@ class Outputs:
         self._commit = commit
         self._journal = journal
         self._turns: dict[str, asyncio.Lock] = {}
+        self._newest: dict[str, tuple[str, ...]] = {}
         self._known: Mapping[str, OutputMeta] = {}
         self.change(outputs)
 
@@ -116,6 +117,13 @@ class Outputs:
             RefusedError: `no_such_output`, `no_such_state`: nothing was sent.
             OutputError: it was not confirmed; that is recorded too.
         """
+        await self._set(name, state, by, actor, repeats=False)
+
+    async def keep(self, name: str, state: str, by: str) -> None:
+        """As `set`, for whoever writes the same again and again: what came out as the last time makes no record."""
+        await self._set(name, state, by, "gateway", repeats=True)
+
+    async def _set(self, name: str, state: str, by: str, actor: str, *, repeats: bool) -> None:
         meta = self.meta(name)
         if state not in meta.states:
             raise RefusedError("no_such_state", f"{name} can be {', '.join(meta.states)} (got {state!r:.60})")
@@ -126,10 +134,17 @@ class Outputs:
             except (ReplyError, RefusedError, TimeoutError) as error:
                 failed = _failed(name, error)
                 body = {"output": name, "state": state, "by": by, "why": failed.why}
-                await self._commit(_draft("output.failed", actor, body))
+                await self._record("output.failed", actor, body, repeats=repeats)
                 raise failed from error
             body = {"output": name, "state": state, "by": by, "read_back": answer.words[0]}
-            await self._commit(_draft("output.written", actor, body))
+            await self._record("output.written", actor, body, repeats=repeats)
+
+    async def _record(self, kind: str, actor: str, body: dict[str, Any], *, repeats: bool) -> None:
+        outcome = (kind, body["state"], body["by"], body.get("why", ""))
+        if repeats and self._newest.get(body["output"]) == outcome:
+            return
+        await self._commit(_draft(kind, actor, body))
+        self._newest[body["output"]] = outcome
 
 
 class OutputError(TransientError):

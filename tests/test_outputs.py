@@ -350,6 +350,40 @@ async def test_a_failed_write_is_recorded(tmp_path: Path, monkeypatch, error: Ex
         assert await made.kinds() == [("output.failed", "wang", body)]
 
 
+async def test_what_is_kept_in_a_state_is_written_each_time_and_recorded_when_it_changes(tmp_path: Path):
+    written: list[str] = []
+    broken: list[ReplyError] = []
+
+    async def write(_: OutputMeta, state: str) -> Answer:
+        written.append(state)
+        if broken:
+            raise broken[0]
+        return Answer(words=(1,), reply_ms=2.0)
+
+    async with bench(tmp_path, write) as made:
+        for state in ("on", "on", "off", "off"):
+            await made.outputs.keep(SIREN, state, "beacon")
+        assert [(kind, body["state"]) for kind, _, body in await made.kinds()] == [
+            ("output.written", "on"),
+            ("output.written", "off"),
+        ]
+        await made.outputs.set(SIREN, "on", "wang", "wang")
+        await made.outputs.keep(SIREN, "off", "beacon")
+        assert len(await made.kinds()) == 4, "a person came between"
+        for why in ("timeout", "timeout", "no_connection"):
+            broken[:] = [ReplyError(why, f"bus a: {why}")]
+            with pytest.raises(OutputError):
+                await made.outputs.keep(SIREN, "off", "beacon")
+        assert [body["why"] for kind, _, body in await made.kinds() if kind == "output.failed"] == [
+            "timeout",
+            "no_connection",
+        ]
+        broken.clear()
+        await made.outputs.keep(SIREN, "off", "beacon")
+        assert (await made.kinds())[-1][0] == "output.written", "that it works again is news"
+        assert written == ["on", "on", "off", "off", "on", "off", "off", "off", "off", "off"]
+
+
 async def test_writes_of_one_output_come_one_after_the_other(tmp_path: Path):
     running: list[str] = []
     held = asyncio.Event()
