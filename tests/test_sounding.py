@@ -93,6 +93,20 @@ async def test_what_is_committed_before_the_start_is_not_missed(journal: Journal
     assert siren.shown == [["store.b 1 1"]]
 
 
+async def test_what_is_committed_while_the_start_reads_is_not_missed(journal: Journal, monkeypatch):
+    siren, query = Siren(), journal.query
+
+    async def slow(read: Any) -> Any:
+        found = await query(read)
+        await journal.append([alarm("store.a")])
+        return found
+
+    sounding = Sounding(journal, {"siren": siren})
+    monkeypatch.setattr(journal, "query", slow)
+    await sounding.start()
+    assert siren.shown == [["store.a 1 1"]]
+
+
 async def test_a_channel_that_is_new_is_shown_what_is_open(journal: Journal):
     channels: dict[str, object] = {}
     sounding = Sounding(journal, channels)
