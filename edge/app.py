@@ -27,6 +27,7 @@ from ..sync.journal import Draft, Journal
 from ..sync.link_state import UplinkHealth
 from ..sync.sqlite import StoreError
 from ..words import Reading, now, utc_text
+from .acting import Acting
 from .alarms import table as alarm_table
 from .alarms.codec import alarm_from_json
 from .alarms.engine import Engine, close_orphans
@@ -120,6 +121,7 @@ async def run_edge(
             health=health,
             loops=loops,
             pipeline=pipeline,
+            acting=Acting(pipeline),
             wires=wires,
             links=links,
             channels=Channels(site.channels),

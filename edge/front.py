@@ -55,12 +55,13 @@ async def front(back: Back) -> AsyncIterator[None]:
         secrets = Secrets(back.data / "secrets.db")
         stack.callback(secrets.close)
         channels = await stack.enter_async_context(running.channels)
+        await running.sounding.start()
         outbox = Outbox(journal, channels.live, current.compose, health.outbox)
         parts = Parts(
             site=current.site,
             journal=journal,
             history=back.history,
-            pipeline=running.pipeline,
+            acting=running.acting,
             values=running.values,
             hub=Hub(),
             status=running.status,

@@ -7,7 +7,7 @@ user stands for. What the broker cannot prove is judged here: a command is of no
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,7 +94,7 @@ class Commands:
         judge: says what is a command.
         acting: does what persons may do.
         person_of: whom a broker's user stands for now; None for nobody.
-        silence: stops what sounds, for the person's areas; returns what it stopped.
+        silence: stops what sounds in the person's areas; raises RefusedError where nothing does.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Commands:
         judge: Judge,
         acting: Acting,
         person_of: Callable[[str], Person | None],
-        silence: Callable[[Person], Awaitable[int]],
+        silence: Callable[[Person], object],
     ) -> None:
         self._judge = judge
         self._acting = acting
@@ -136,7 +136,7 @@ class Commands:
             case "unshelve":
                 await self._acting.uncover(person, fields["id"], OverlayKind.SHELVED)
             case _:
-                await self._silence(person)
+                self._silence(person)
 
 
 def _fields(payload: bytes, wanted: Fields) -> dict[str, Any]:

@@ -8,10 +8,9 @@ rules and channels know changes in one step of the loop, and its records are com
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..errors import RefusedError
 from ..sync.journal import Draft, Journal
 from ..words import Instant, now
 from .acting import Acting
@@ -26,6 +25,7 @@ from .outputs import Outputs
 from .pipeline import Pipeline
 from .reload import Changes, keep_fixed
 from .site import Site
+from .sounding import Sounding
 from .status import Health
 from .values import Values
 from .wires import Wires
@@ -89,6 +89,7 @@ class Running:
     health: Health
     loops: Loops
     pipeline: Pipeline
+    acting: Acting
     wires: Wires
     links: Links
     channels: Channels
@@ -98,6 +99,10 @@ class Running:
     pages: Pages | None = None
     dashboards: Dashboards | None = None
     commands: Commands | None = None
+    sounding: Sounding = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sounding = Sounding(self.journal, self.channels.live)
 
     def start(self) -> None:
         """Start the buses and brokers that site.toml names."""
@@ -123,6 +128,7 @@ class Running:
         await self.links.stop(changes.links_stopped)
         await self.loops.stop(*(["dashboards"] if changes.broker else []), *(["uplink"] if changes.cloud else []))
         await self.channels.change(new.channels)
+        self.sounding.tell()
 
         def switch(engine: Engine, instant: Instant) -> list[Draft]:
             return [applied, *self._renamed(new, changes), *self._switch(new, changes, engine, instant)]
@@ -175,15 +181,12 @@ class Running:
         if self.commands is None:
             from .mqtt_commands import Commands, Judge
 
-            self.commands = Commands(Judge(), Acting(self.pipeline), self._person_of, self._silence)
+            self.commands = Commands(Judge(), self.acting, self._person_of, self.sounding.silence)
         return await self.commands.answer(user, what, payload, retained=retained, now=now())
 
     def _person_of(self, user: str) -> Person | None:
         site = self.current.site
         return site.people.get(site.mqtt_users.get(user, ""))
-
-    async def _silence(self, person: Person) -> int:
-        raise RefusedError("nothing_sounds", f"{person.id}: nothing sounds that could be silenced")
 
     def _make_dashboards(self, broker: Broker) -> Dashboards:
         site = self.current.site

@@ -175,12 +175,11 @@ async def desk(tmp_path: Path, need, free_port, eventually) -> AsyncIterator[Des
         )
         made = Desk(pipeline, prepared.port, lambda: connect())
 
-        async def silence(person: Person) -> int:
-            made.silenced.append(person.id)
-            return 1
-
         commands = Commands(
-            Judge(), Acting(pipeline), lambda user: made.person if user == "dashboard" else None, silence
+            Judge(),
+            Acting(pipeline),
+            lambda user: made.person if user == "dashboard" else None,
+            lambda person: made.silenced.append(person.id),
         )
         dashboards = Dashboards(
             site="s1",

@@ -16,11 +16,11 @@ from ...serving.web import PERSON, body, signed_in, still_signed_in
 from ...sync.history import History
 from ...sync.journal import Journal, Record
 from ...words import now, utc_text
-from ..alarms.machine import State, missing_roles, required_roles
+from ..acting import Acting
+from ..alarms.machine import State
 from ..alarms.table import alarm_events, alarm_events_after, stored_alarms
 from ..metas import PointMeta
 from ..outputs import OutputError, Outputs
-from ..pipeline import Pipeline
 from ..reloading import Outcome
 from ..site import Site
 from ..values import Values, reading_view
@@ -40,7 +40,7 @@ class Parts:
     site: Site
     journal: Journal
     history: History
-    pipeline: Pipeline
+    acting: Acting
     values: Values
     hub: Hub
     status: Callable[[], dict[str, Any]]
@@ -172,20 +172,13 @@ class Pages:
     async def _acknowledge(self, request: web.Request) -> web.Response:
         fields = await body(request, {"occurrence": int, "role": (str, type(None))})
         alarm_id, person = request.match_info["alarm"], request[PERSON]
-        role = fields["role"] or self._pick_role(alarm_id, person)
-        self._may(person, role, alarm_id)
-        await self._parts.pipeline.command(
-            lambda engine, at: engine.acknowledge(alarm_id, fields["occurrence"], role, person.id, at)
-        )
+        await self._parts.acting.acknowledge(person, alarm_id, fields["occurrence"], fields["role"])
         return await self._answer(alarm_id)
 
     async def _reset(self, request: web.Request) -> web.Response:
         fields = await body(request, {"occurrence": int})
         alarm_id, person = request.match_info["alarm"], request[PERSON]
-        self._may(person, "officer", alarm_id)
-        await self._parts.pipeline.command(
-            lambda engine, at: engine.reset(alarm_id, fields["occurrence"], person.id, at)
-        )
+        await self._parts.acting.reset(person, alarm_id, fields["occurrence"])
         return await self._answer(alarm_id)
 
     async def _outputs(self, _: web.Request) -> web.Response:
@@ -211,25 +204,6 @@ class Pages:
         _require(person, RELOAD_ROLES)
         outcome = await self._parts.reload(person.id, person.id)
         return web.json_response(outcome.to_json(), status=422 if outcome.problems else 200)
-
-    def _pick_role(self, alarm_id: str, person: Person) -> str:
-        """The first required role that the person holds; one that is still missing before one that is not."""
-        engine = self._parts.pipeline.engine
-        rule, alarm = engine.rule(alarm_id), engine.alarm(alarm_id)
-        required = required_roles(rule, alarm)
-        mine = [role for role in (*missing_roles(rule, alarm), *required) if role in person.roles]
-        if not mine:
-            needed = ", ".join(required)
-            raise RefusedError("not_your_role", f"{person.id} is none of {needed}", hint="call the person who is")
-        return mine[0]
-
-    def _may(self, person: Person, role: str, alarm_id: str) -> None:
-        area = self._parts.pipeline.engine.rule(alarm_id).area
-        if role not in person.roles:
-            raise RefusedError("not_your_role", f"{person.id} is not {role}", hint="call the person who is")
-        if not person.answers_for(area):
-            hint = "call the person who answers for this area"
-            raise RefusedError("not_your_area", f"{person.id} does not answer for {area}", hint=hint)
 
     async def _answer(self, alarm_id: str) -> web.Response:
         stored = await self._parts.journal.query(stored_alarms)
