@@ -67,6 +67,7 @@ def summary_lines(
         ),
         f"Apply an edited site.toml 应用修改:  {command} reload --data {data}",
         f"Push the humidity over its limit 让湿度超限:  {command} demo --humid{where}   (back 恢复: --dry)",
+        "Sound the siren 让警号响:  push H₂S over 14 ppm on the plant's page 在模拟工厂页面把 H₂S 推过 14 ppm",
         "Ctrl-C stops everything 停止.",
     ]
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ..errors import RefusedError
 from ..serving.people import Person
-from ..sync.journal import Record
+from ..sync.journal import Draft, Record
 from ..words import Instant
+from .alarms.engine import Engine
 from .alarms.machine import missing_roles, required_roles
-from .alarms.overlay import Overlay, OverlayKind
+from .alarms.overlay import SHELVES, TAKES_OUT, Overlay, OverlayKind
 from .pipeline import Pipeline
 
 MayAct = Callable[[Person, str, str], bool]
 """Whether a person may act in a role for an area now."""
 
+_COVERS = tuple(dict.fromkeys((*SHELVES, *TAKES_OUT)))
 _CALL = "call the person who is"
 _CALL_AREA = "call the person who answers for this area"
 
@@ -56,43 +58,54 @@ class Acting:
         return await self._pipeline.command(lambda engine, at: engine.reset(alarm_id, occurrence, person.id, at))
 
     async def cover(
-        self,
-        person: Person,
-        alarm_id: str,
-        kind: OverlayKind,
-        why: str,
-        *,
-        for_s: float | None = None,
-        permit: str = "",
-        one_shot: bool = False,
+        self, person: Person, alarm_id: str, overlay: Callable[[Instant], Overlay], occurrence: int | None = None
     ) -> list[Record]:
-        """`person` shelves an alarm, or takes it out of service. Raises RefusedError; see `overlay.check_cover`."""
-        area = self._pipeline.engine.rule(alarm_id).area
-        roles = tuple(role for role in ("keeper", "officer", "control_room") if self._may_act(person, role, area))
+        """`person` shelves an alarm, or takes it out of service.
 
-        def at(instant: Instant) -> Overlay:
-            return Overlay(
-                kind=kind, who=person.id, why=why, since=instant, for_s=for_s, permit=permit, one_shot=one_shot
-            )
+        Args:
+            overlay: made at the moment of the decision.
+            occurrence: the one that the person saw; None where they saw none.
 
-        return await self._pipeline.command(lambda engine, instant: engine.cover(alarm_id, at(instant), roles, instant))
+        Raises:
+            RefusedError: `not_your_area`, `old_occurrence`, and what `overlay.check_cover` refuses.
+        """
+
+        def decide(engine: Engine, at: Instant) -> list[Draft]:
+            area = engine.rule(alarm_id).area
+            roles = self._roles(person, _COVERS, area)
+            if not roles:
+                _check_area(person, area)
+            _check_seen(engine, alarm_id, occurrence)
+            return engine.cover(alarm_id, overlay(at), roles, at)
+
+        return await self._pipeline.command(decide)
 
     async def uncover(self, person: Person, alarm_id: str, kind: OverlayKind) -> list[Record]:
-        """People are told again. Whoever may act for the alarm at all may do that. Raises RefusedError."""
-        area = self._pipeline.engine.rule(alarm_id).area
-        if not any(self._may_act(person, role, area) for role in ("keeper", "officer", "control_room")):
-            raise RefusedError("not_your_role", f"{person.id} may not end that for {alarm_id}", hint=_CALL)
-        return await self._pipeline.command(lambda engine, instant: engine.uncover(alarm_id, kind, person.id, instant))
+        """People are told again. Raises RefusedError: `not_your_area`, `not_your_role`, `not_covered`."""
+        needed = TAKES_OUT if kind is OverlayKind.OUT_OF_SERVICE else SHELVES
+
+        def decide(engine: Engine, at: Instant) -> list[Draft]:
+            area = engine.rule(alarm_id).area
+            if not self._roles(person, needed, area):
+                _check_area(person, area)
+                raise RefusedError("not_your_role", f"{person.id} is none of {', '.join(needed)}", hint=_CALL)
+            return engine.uncover(alarm_id, kind, person.id, at)
+
+        return await self._pipeline.command(decide)
 
     async def release(self, person: Person, freeze_id: str, reason: str) -> list[Record]:
         """`person` releases a freeze. Raises RefusedError: `no_such_freeze`, `not_allowed`, `reason_missing`."""
         ladders = self._pipeline.ladders
         freeze = ladders.freezes.get(freeze_id)
         area = freeze.area if freeze is not None else ""
-        roles = [role for role in (freeze.by if freeze is not None else ()) if self._may_act(person, role, area)]
+        roles = self._roles(person, freeze.by if freeze is not None else (), area)
         return await self._pipeline.command(
             lambda _, instant: ladders.release(freeze_id, person.id, roles, reason, instant)
         )
+
+    def knows(self, alarm_id: str) -> bool:
+        """Whether anything can be done with that alarm: it has a rule."""
+        return self._pipeline.engine.knows(alarm_id)
 
     def pick_role(self, person: Person, alarm_id: str) -> str:
         """The first required role that the person may act in; one that is still missing before one that is not."""
@@ -104,10 +117,11 @@ class Acting:
                 return role
         held = [role for role in required if role in person.roles]
         if held:
-            raise RefusedError(
-                "not_your_area", f"{person.id} does not answer for {rule.area or 'the whole site'}", hint=_CALL_AREA
-            )
+            raise _other_area(person, rule.area)
         raise RefusedError("not_your_role", f"{person.id} is none of {', '.join(required)}", hint=_CALL)
+
+    def _roles(self, person: Person, among: Iterable[str], area: str) -> tuple[str, ...]:
+        return tuple(role for role in among if self._may_act(person, role, area))
 
     def check(self, person: Person, role: str, alarm_id: str) -> None:
         """Raises RefusedError: `no_such_alarm`, `not_your_role`, `not_your_area`."""
@@ -116,6 +130,22 @@ class Acting:
             return
         if role not in person.roles:
             raise RefusedError("not_your_role", f"{person.id} is not {role}", hint=_CALL)
-        raise RefusedError(
-            "not_your_area", f"{person.id} does not answer for {area or 'the whole site'}", hint=_CALL_AREA
-        )
+        raise _other_area(person, area)
+
+
+def _other_area(person: Person, area: str) -> RefusedError:
+    where = area or "the whole site"
+    return RefusedError("not_your_area", f"{person.id} does not answer for {where}", hint=_CALL_AREA)
+
+
+def _check_area(person: Person, area: str) -> None:
+    if not person.answers_for(area):
+        raise _other_area(person, area)
+
+
+def _check_seen(engine: Engine, alarm_id: str, occurrence: int | None) -> None:
+    """Who names the occurrence that they saw does not cover another one."""
+    current = engine.alarm(alarm_id).occurrence
+    if occurrence is not None and occurrence != current:
+        message = f"{alarm_id}: occurrence {occurrence} is not the current one ({current})"
+        raise RefusedError("old_occurrence", message, hint="look at the alarm again, then shelve what is on now")

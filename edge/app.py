@@ -28,17 +28,20 @@ from ..sync.link_state import UplinkHealth
 from ..sync.sqlite import StoreError
 from ..words import Reading, now, utc_text
 from .acting import Acting
+from .alarms import history_query
 from .alarms import table as alarm_table
 from .alarms.codec import alarm_from_json
 from .alarms.engine import Engine, close_orphans
-from .alerts import outbox as outbox_table
-from .alerts.channels import Channels
+from .alarms.system import stored_system_rules
+from .alerts import outbox_table
+from .alerts.channels import ChannelDeps, Channels
+from .alerts.ears import Ears
 from .alerts.outbox import OutboxHealth
 from .dashboards import TABLE as MQTT_TABLE
 from .dashboards import DashboardHealth
 from .ladders import alive as alive_table
+from .ladders import reports
 from .ladders import table as ladder_table
-from .ladders.alarms import default_plan_of
 from .ladders.climb import Wall
 from .ladders.keeper import Ladders
 from .links import Links, check_links
@@ -88,9 +91,11 @@ async def run_edge(
         watch = ClockWatch()
         tables = (
             alarm_table.TABLE,
+            history_query.TABLE,
             outbox_table.TABLE,
             ladder_table.TABLE,
             alive_table.TABLE,
+            reports.TABLE,
             MQTT_TABLE,
             OUTPUT_TABLE,
         )
@@ -100,7 +105,7 @@ async def run_edge(
         values, loops = Values(meta.point.id for meta in site.points), Loops()
         pipeline_health = PipelineHealth()
         current = Current(site, journal.epoch)
-        pipeline = await _make_pipeline(site, journal, history, values, pipeline_health, current.notify)
+        pipeline = await _make_pipeline(site, journal, history, values, pipeline_health, current)
         stack.push_async_exit(_goodbye(pipeline, journal))
         for path in damaged:
             pipeline.record([_note("history.damaged", {"kept_as": path.name})])
@@ -114,6 +119,9 @@ async def run_edge(
             buses=wires.health,
             links=links.health,
         )
+        outputs = Outputs(site.outputs, _write(wires), _commit(pipeline), journal)
+        ears = Ears()
+        channels = Channels(site.channels, _channel_deps(data, outputs, ears))
         running = Running(
             current=current,
             journal=journal,
@@ -121,12 +129,13 @@ async def run_edge(
             health=health,
             loops=loops,
             pipeline=pipeline,
-            acting=Acting(pipeline),
+            acting=Acting(pipeline, current.may_act),
             wires=wires,
             links=links,
-            channels=Channels(site.channels),
-            outputs=Outputs(site.outputs, _write(wires), _commit(pipeline), journal),
-            status=lambda: status_json(current.site, journal, health),
+            channels=channels,
+            ears=ears,
+            outputs=outputs,
+            status=lambda: status_json(current.site, journal, health, channels.live),
         )
         notifier = Notifier()
         reloader = Reloader(config, data, current, running.apply, _commit(pipeline), notifier)
@@ -156,7 +165,7 @@ async def run_edge(
                     notifier.tell("STOPPING=1")
 
         loops.start("front", show)
-        await loops.run()
+        await loops.run(first="front")  # lamps say goodbye over wires that are still open
 
 
 async def _make_pipeline(
@@ -165,18 +174,19 @@ async def _make_pipeline(
     history: History,
     values: Values,
     health: PipelineHealth,
-    notify: Callable[[Draft], list[dict[str, str]]],
+    current: Current,
 ) -> Pipeline:
     stored = await journal.query(alarm_table.stored_alarms)
     instant = now()
     alarms = {alarm_id: alarm_from_json(fields) for alarm_id, fields in stored.items()}
-    engine = Engine(site.rules, alarms, instant)
+    engine = Engine((*site.rules, *stored_system_rules(stored)), alarms, instant)
     wall = Wall.at_start(await journal.query(alive_table.last_alive), instant)
     climbs, freezes = await journal.query(ladder_table.stored_climbs), await journal.query(ladder_table.stored_freezes)
-    ladders = Ladders(climbs, freezes, default_plan_of, wall)
-    pipeline = Pipeline(engine, journal, history, values, ladders, notify=notify, health=health)
+    ladders = Ladders(climbs, freezes, current.plan_of, wall)
+    pipeline = Pipeline(engine, journal, history, values, ladders, notify=current.notify, health=health)
     if wall.behind:
-        pipeline.record([_note("clock.behind", {"believed": utc_text(wall.base_utc_ms)})])
+        by_s = round((instant.utc_ms - wall.base_utc_ms) / 1000, 3)
+        pipeline.record([_note("clock.behind", {"by_s": by_s, "believed": utc_text(wall.base_utc_ms)})])
     orphans = close_orphans((rule.id for rule in site.rules), stored, instant)
     if orphans:
         pipeline.record(orphans)
@@ -209,6 +219,13 @@ def _ingest(
     """Old readings go to the history alone: the rules would take them for signs of life."""
     late, full = history.add, history.is_behind
     return MqttLink(spec, devices, sink, health, stored=history.flush, late=late, full=full)
+
+
+def _channel_deps(data: Path, outputs: Outputs, ears: Ears) -> ChannelDeps:
+    async def keep(output: str, state: str) -> None:
+        await outputs.keep(output, state, "alerts")
+
+    return ChannelDeps(data=data, set_output=keep, events=lambda _channel: ears)
 
 
 def _write(wires: Wires) -> Write:

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from ..serving.people import ROLES
 from ..words import Point
-from .addresses import check_file, check_host, check_url, has_secret, is_here, is_loopback, split
+from .addresses import check_file, check_host, check_url, is_here, is_loopback, split
+from .alarm_checks import (
+    Known,
+    filled,
+    find_area_problems,
+    find_comm_problems,
+    find_point_problems,
+    find_suppress_problems,
+)
+from .alarm_rules import fill_tables, find_gases, group_by_device
 from .alarms.defaults import build_rules
 from .alarms.rules import Level
+from .alert_checks import find_alert_problems, find_alert_warnings, find_unrung
 from .config import Document, Ids, Part, split_points
 from .fitted import fit_device, knows_its_points
-from .models import AlarmTable, BusTable, ChannelTable, DeviceTable
+from .models import AlarmTable, BusTable, DeviceTable
 from .mqtt_checks import find_broker_problems, find_device_problems
 from .reach import find_unreachable
+from .references import all_of, check_reference, once_each
 from .wording import show, show_number, show_url, suggest
 
 _LINE_SETTINGS = ("serial", "baud", "parity", "stopbits")
@@ -38,17 +50,21 @@ def find_problems(document: Document, points: Mapping[str, Point]) -> list[str]:
         _buses(document),
         _devices(document),
         _mqtt_devices(document),
+        find_area_problems(document),
         _alarms(document, points, placed),
+        find_suppress_problems(document, _known(document, placed)),
         _mqtt_users(document),
-        _channels(document),
+        find_alert_problems(document),
         find_unreachable(document, placed),
+        find_unrung(document, placed),
     )
     return list(dict.fromkeys(found))
 
 
 def find_warnings(document: Document, points: Mapping[str, Point]) -> list[str]:
     """What works but will hurt. Args: points: of every device, by id."""
-    return [*_weak_buses(document), *_weak_links(document), *_idle(document), *_unlimited(document, points)]
+    found = [*_weak_buses(document), *_weak_links(document), *_idle(document), *_unlimited(document, points)]
+    return [*found, *find_alert_warnings(document, points)]
 
 
 # --- addresses and files ---
@@ -86,33 +102,23 @@ def _cloud_url(url: str) -> Iterator[str]:
 
 
 def _unique_ids(document: Document) -> Iterator[str]:
-    for tables in (("area",), ("bus",), ("broker",), ("mqtt_user",), ("channel",), ("device", "mqtt_device")):
+    for tables in (
+        ("area",),
+        ("bus",),
+        ("broker",),
+        ("mqtt_user",),
+        ("channel",),
+        ("shift",),
+        ("ladder",),
+        ("device", "mqtt_device"),
+        ("suppress",),
+    ):
         seen: dict[str, str] = {}
         entries = [(f"{table}[{part.index}]", part) for table in tables for part in document.parts[table]]
         for path, part in entries:
             other = path if part.entry.id is None else seen.setdefault(part.entry.id, path)
             if other != path:
                 yield f"{path}.id: must be unique: {other} has it too {show(part.entry.id)}"
-
-
-def _reference(path: str, name: str | None, ids: Ids | None, what: str) -> Iterator[str]:
-    if name is None or ids is None or ids.may_be(name):
-        return
-    known = sorted(set(ids.good))
-    names = ", ".join(known[:12]) or "none"
-    more = ", ..." if len(known) > 12 else ""
-    yield f"{path}: must name a {what}{suggest(name, known)} (known: {names}{more}) {show(name)}"
-
-
-def _all_of(names: Iterable[str]) -> Ids:
-    """Names that no file can get wrong: roles, profiles."""
-    return Ids(good=tuple(names), broken=frozenset(), sure=True)
-
-
-def _once_each(path: str, names: Sequence[str]) -> Iterator[str]:
-    for j, name in enumerate(names):
-        if name in names[:j]:
-            yield f"{path}[{j}]: must stand in the list only once {show(name)}"
 
 
 # --- wires and devices ---
@@ -161,9 +167,9 @@ def _devices(document: Document) -> Iterator[str]:
     kinds = {part.name: part.entry.kind for part in document.parts["bus"]}
     for part in document.parts["device"]:
         path, device = f"device[{part.index}]", part.entry
-        yield from _reference(f"{path}.area", device.area, areas, "[[area]]")
-        yield from _reference(f"{path}.bus", device.bus, buses, "[[bus]]")
-        yield from _reference(f"{path}.profile", device.profile, profiles, "profile of the catalogue")
+        yield from check_reference(f"{path}.area", device.area, areas, "[[area]]")
+        yield from check_reference(f"{path}.bus", device.bus, buses, "[[bus]]")
+        yield from check_reference(f"{path}.profile", device.profile, profiles, "profile of the catalogue")
         yield from _fit(document, path, part)
         if device.bus is None or device.unit_id is None:
             continue
@@ -208,9 +214,9 @@ def _mqtt_devices(document: Document) -> Iterator[str]:
     areas, brokers = document.ids("area"), document.ids("broker")
     for part in document.parts["mqtt_device"]:
         path, device = f"mqtt_device[{part.index}]", part.entry
-        yield from _reference(f"{path}.area", device.area, areas, "[[area]]")
+        yield from check_reference(f"{path}.area", device.area, areas, "[[area]]")
         if device.broker:
-            yield from _reference(f"{path}.broker", device.broker, brokers, "[[broker]]")
+            yield from check_reference(f"{path}.broker", device.broker, brokers, "[[broker]]")
         elif "mqtt" not in document.raw and "broker" not in part.broken:
             yield f"{path}: needs a broker: add an [mqtt] table"
         yield from find_device_problems(path, part)
@@ -221,24 +227,32 @@ def _mqtt_devices(document: Document) -> Iterator[str]:
 
 def _alarms(document: Document, points: Mapping[str, Point], placed: Mapping[str, Point]) -> Iterator[str]:
     seen: dict[str, int] = {}
-    unsure = _unsure_devices(document, placed)
+    known, tables, devices = _known(document, placed), fill_tables(document, points), group_by_device(points)
     for part in document.parts["alarm"]:
         path, alarm = f"alarm[{part.index}]", part.entry
         for j, role in enumerate(alarm.required_acks or ()):
-            yield from _reference(f"{path}.required_acks[{j}]", role, _all_of(ROLES), "role")
-        yield from _once_each(f"{path}.required_acks", alarm.required_acks or ())
+            yield from check_reference(f"{path}.required_acks[{j}]", role, all_of(ROLES), "role")
+        yield from once_each(f"{path}.required_acks", alarm.required_acks or ())
         if alarm.point is None:
             continue
         other = seen.setdefault(alarm.point, part.index)
         if other != part.index:
             yield f"{path}.point: must be unique: alarm[{other}] is about it too {show(alarm.point)}"
+        if alarm.point in devices:
+            yield from find_comm_problems(path, part, devices[alarm.point], tables)
+            continue
         point = points.get(alarm.point)
-        if point is None and (unsure is None or _device_of(alarm.point) in unsure):
+        if point is None and (known.unsure is None or _device_of(alarm.point) in known.unsure):
             point = _meant(alarm.point, points)
         elif point is None:
             yield f"{path}.point: must name a point{_near(alarm.point, placed)} {show(alarm.point)}"
         if point is not None:
-            yield from _limits(path, part, point)
+            yield from find_point_problems(path, part, point, known)
+            yield from _limits(path, replace(part, entry=filled(part, point, known.gases)), point)
+
+
+def _known(document: Document, placed: Mapping[str, Point]) -> Known:
+    return Known(points=placed, gases=find_gases(document), unsure=_unsure_devices(document, placed))
 
 
 def _unsure_devices(document: Document, placed: Mapping[str, Point]) -> set[str] | None:
@@ -360,41 +374,6 @@ def _mqtt_users(document: Document) -> Iterator[str]:
             yield f"mqtt_user[{part.index}].person: must be in {where}{suggest(person, people)} {show(person)}"
 
 
-# --- channels ---
-
-
-def _channels(document: Document) -> Iterator[str]:
-    for part in document.parts["channel"]:
-        if part.broken.isdisjoint(("url", "url_file")):
-            yield from _channel_url(document, f"channel[{part.index}]", part.entry)
-    for alerts in (part.entry for part in document.parts["alerts"]):
-        for j, name in enumerate(alerts.channels or ()):
-            yield from _reference(f"alerts.channels[{j}]", name, document.ids("channel"), "[[channel]]")
-        yield from _once_each("alerts.channels", alerts.channels or ())
-        for j, role in enumerate(alerts.required_acks or ()):
-            yield from _reference(f"alerts.required_acks[{j}]", role, _all_of(ROLES), "role")
-        yield from _once_each("alerts.required_acks", alerts.required_acks or ())
-
-
-def _channel_url(document: Document, path: str, channel: ChannelTable) -> Iterator[str]:
-    schemes = ("https", "http")
-    if bool(channel.url) == bool(channel.url_file):
-        yield f"{path}.url: is required, or else url_file: exactly one of the two"
-    elif has_secret(channel.url):
-        yield (
-            f"{path}.url: secrets never stand in site.toml: write the address into a file that only the gateway"
-            f" can read, and name that file in url_file {show_url(channel.url)}"
-        )
-    elif channel.url:
-        yield from check_url(f"{path}.url", channel.url, schemes)
-    else:
-        problems = list(check_file(document.path.parent, f"{path}.url_file", channel.url_file))
-        yield from problems
-        if not problems:
-            url = (document.path.parent / channel.url_file).read_text("utf-8").strip()
-            yield from check_url(f"{path}.url_file", url, schemes)
-
-
 # --- warnings ---
 
 
@@ -417,10 +396,6 @@ def _weak_links(document: Document) -> Iterator[str]:
         parts = split(broker.url)
         if parts and parts.scheme == "mqtt" and broker.password_file and not is_here(parts):
             yield f"{path}.url: the password crosses the network unencrypted: use mqtts:// {show_url(broker.url)}"
-    for i, channel in document.repeated["channel"]:
-        parts = split(channel.url)
-        if parts and parts.scheme == "http" and not is_here(parts):
-            yield f"channel[{i}].url: alarms cross the network unencrypted: use https:// {show_url(channel.url)}"
     if document.single["cloud"] is None:
         yield "cloud: there is no [cloud] table: the gateway works alone"
 
@@ -432,10 +407,6 @@ def _idle(document: Document) -> Iterator[str]:
             yield f"broker[{i}]: no device is behind it"
     if not document.entries("device") and not document.entries("mqtt_device"):
         yield "device: there is no [[device]] and no [[mqtt_device]]: nothing is watched"
-    told = document.single["alerts"].channels
-    for i, channel in document.repeated["channel"]:
-        if channel.id not in told:
-            yield f"channel[{i}]: nobody is told through it: alerts.channels does not name it"
 
 
 def _unlimited(document: Document, points: Mapping[str, Point]) -> Iterator[str]:
@@ -444,7 +415,7 @@ def _unlimited(document: Document, points: Mapping[str, Point]) -> Iterator[str]
     places = dict(_places(document))
     for name, point in points.items():
         i, alarm = alarms.get(name, (0, None))
-        if point.quantity != "gas" or (alarm and any((alarm.lolo, alarm.lo, alarm.hi, alarm.hihi))):
+        if point.quantity != "gas" or (alarm and any((alarm.preset, alarm.lolo, alarm.lo, alarm.hi, alarm.hihi))):
             continue
         path = f"alarm[{i}]" if alarm else places[name] if name in places else places[name.rpartition(".")[0]]
         needed = "set hi, or lo for oxygen" if alarm else "add an [[alarm]] with hi, or lo for oxygen"

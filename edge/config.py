@@ -18,7 +18,20 @@ from ..errors import ConfigError
 from ..sensors.profiles import Catalogue, open_catalogue
 from ..serving.people import EVERYWHERE, Person, load_people
 from ..toml_file import AS_UTF8, read_toml
-from .models import REPEATED, REQUIRED, SINGLE, AlarmTable, DeviceChannelTable, LevelTable, MqttPointTable
+from .alert_models import CHANNELS, ROSTER, native
+from .models import (
+    INNER,
+    REPEATED,
+    REQUIRED,
+    SINGLE,
+    AlarmTable,
+    DeviceChannelTable,
+    LevelTable,
+    MqttPointTable,
+    SuppressTable,
+    WhenTable,
+    inner_table,
+)
 from .wording import LIMITS, add_key, nearest, say_shape, say_unknown_table, show, suggest
 
 
@@ -154,8 +167,14 @@ def _repeated(name: str, raw: Mapping[str, Any], problems: list[str]) -> tuple[t
         return ()
     if not value and name in REQUIRED:
         problems.append(f"{name}: is required: add at least one [[{name}]] table")
-    found = [(i, _validate(REPEATED[name], entry, add_key(name, i), problems)) for i, entry in enumerate(value)]
+    found = [(i, _validate(_model(name, entry), entry, add_key(name, i), problems)) for i, entry in enumerate(value)]
     return tuple((i, model) for i, model in found if model is not None)
+
+
+def _model(name: str, entry: Any) -> type[BaseModel]:
+    """Of an entry of a `[[table]]`: a channel has the keys of its kind."""
+    kind = entry.get("kind") if name == "channel" and isinstance(entry, dict) else None
+    return CHANNELS.get(kind, REPEATED[name]) if isinstance(kind, str) else REPEATED[name]
 
 
 def _validate(model: type[BaseModel], value: Any, path: str, problems: list[str]) -> Any:
@@ -172,8 +191,11 @@ def _validate(model: type[BaseModel], value: Any, path: str, problems: list[str]
 def _parts(name: str, raw: Mapping[str, Any]) -> tuple[Part, ...]:
     value = raw.get(name, [])
     entries = value if isinstance(value, list) else [value]
-    model = SINGLE.get(name) or REPEATED[name]
-    return tuple(_part(model, i, entry) for i, entry in enumerate(entries) if isinstance(entry, dict))
+    return tuple(
+        _part(SINGLE.get(name) or _model(name, entry), i, entry)
+        for i, entry in enumerate(entries)
+        if isinstance(entry, dict)
+    )
 
 
 def split_points(device: Part) -> tuple[Part, ...]:
@@ -204,9 +226,18 @@ def _part(model: type[BaseModel], index: int, raw: dict[str, Any]) -> Part:
         elif key not in raw:
             values[key] = field.get_default(call_default_factory=True)
         else:
-            values[key] = _level(raw[key]) if model is AlarmTable and key in LIMITS else raw[key]
+            values[key] = _meant(model, key, raw[key])
     entry = model.model_construct(set(raw) & set(fields) - broken, **values)
     return Part(index=index, entry=entry, broken=frozenset(broken), raw=raw)
+
+
+def _meant(model: type[BaseModel], key: str, value: Any) -> Any:
+    """A value as the model makes it."""
+    if model is AlarmTable:
+        return _level(value) if key in LIMITS else inner_table(key, value) if key in INNER else value
+    if model is SuppressTable and key == "when":
+        return WhenTable.model_validate(value)
+    return native(value) if model in ROSTER else value
 
 
 def _broken_key(loc: tuple[int | str, ...], raw: Mapping[str, Any]) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from ..sensors.buses import BusKind, BusSpec
 from ..sensors.mqtt_words import MqttDevice
 from ..words import Point
-from .alarms.rules import Kind, Level, Rule
+from .effective_alarms import describe_rule, describe_suppressions
 from .polled import Polled
 from .site import Site
 
@@ -22,7 +23,8 @@ def describe(site: Site) -> Iterator[str]:
     yield f"gateway {gateway.id}: {kept}"
     for channel in site.channels:
         used = "" if channel.id in site.alerts.channels else ", not in use"
-        yield f"channel {channel.id}: {channel.kind}, answers within {channel.timeout_s:g} s{used}"
+        yield f"channel {channel.id}: {_channel(channel)}{used}"
+    yield from _alerts(site)
     polled = Polled(site)
     for bus in site.buses:
         yield from _bus(bus, polled)
@@ -30,7 +32,37 @@ def describe(site: Site) -> Iterator[str]:
     for device in site.mqtt_devices:
         yield _mqtt_device(device, points)
     for rule in site.rules:
-        yield from _rule(rule)
+        yield from describe_rule(rule)
+    yield from describe_suppressions(site.rules)
+
+
+def _channel(channel: Any) -> str:
+    """Its kind and what it takes time and whom for; no secret."""
+    said = [channel.kind]
+    limits = ("timeout_s", "send_limit_s", "send_s")
+    limit_s = next(getattr(channel, key) for key in limits if hasattr(channel, key))
+    said.append(f"answers within {limit_s:g} s")
+    if getattr(channel, "areas", ()):
+        said.append(f"for {' and '.join(channel.areas)}")
+    if getattr(channel, "roles", ()):
+        said.append(f"to {' and '.join(channel.roles)}")
+    return ", ".join(said)
+
+
+def _alerts(site: Site) -> Iterator[str]:
+    """Which ladder climbs, and how."""
+    names = {
+        **{f"priority {priority}": name for priority, name in site.ladder_of.items()},
+        "system": site.system_ladder,
+    }
+    for what, name in names.items():
+        yield f"ladder of {what}: {name}"
+    for name in dict.fromkeys(names.values()):
+        plan = site.ladders[name]
+        for rung in plan.rungs:
+            parts = [f"to {', '.join(rung.to)}" if rung.to else "", f"by {', '.join(rung.add)}" if rung.add else ""]
+            parts += [rung.colour.value, rung.action.value]
+            yield f"ladder {name} ({plan.basis}): after {rung.at_s:g} s {'; '.join(filter(None, parts))}"
 
 
 def _bus(bus: BusSpec, polled: Polled) -> Iterator[str]:
@@ -50,25 +82,3 @@ def _mqtt_device(device: MqttDevice, points: dict[str, Point]) -> str:
     every_s = points[f"{device.device}.{device.points[0].name}"].poll_s
     silent = f"a fault after {device.stale_s:g} s without a message"
     return f"device {device.device}: topic {device.topic}, publishes every {every_s:g} s, {silent}"
-
-
-def _rule(rule: Rule) -> Iterator[str]:
-    who = f"acknowledged by {' and '.join(rule.required_acks)}"
-    if rule.distinct_persons and len(rule.required_acks) > 1:
-        who += ", different persons"
-    for level in rule.levels:
-        latching = ", latching" if level.latching else ""
-        back = f"reopens within {rule.reopen_s:g} s"
-        yield f"{rule.id}: {_when(rule, level)}, {back}, priority {level.priority}{latching}, {who}"
-
-
-def _when(rule: Rule, level: Level) -> str:
-    if level.kind is Kind.STALE:
-        return f"stale after {level.limit:g} s without a reading"
-    if level.kind is Kind.QUALITY:
-        return f"quality after {level.on_delay_s:g} s of bad readings, off after {level.off_delay_s:g} s"
-    unit = f" {rule.unit}".rstrip()
-    return (
-        f"{level.kind} at {level.limit:g}{unit}, deadband {level.deadband:g}{unit},"
-        f" on after {level.on_delay_s:g} s, off after {level.off_delay_s:g} s"
-    )

@@ -19,12 +19,19 @@ from ..serving.web import add_pages, make_app
 from ..sync.history import History
 from ..sync.keys import load_or_create_key
 from ..sync.uplink import UplinkOptions, run_uplink
+from ..words import Instant
 from .alerts.outbox import Outbox
+from .alerts.outbox import Parts as OutboxParts
+from .alerts.outbox_queries import alarm_numbered
+from .alerts.replies import Desk, Replies
+from .alerts.rows import Settings
 from .control import SOCKET, Control
-from .pages.api import Pages, Parts
+from .pages.api import Pages
+from .pages.parts import Parts
 from .reloading import Reloader
 from .running import Running
 from .site import Site
+from .watching import Watching
 
 DIST = Path(__file__).resolve().parent.parent / "web" / "dist"
 _PER_ADDRESS = 100
@@ -54,14 +61,27 @@ async def front(back: Back) -> AsyncIterator[None]:
         key = await asyncio.to_thread(load_or_create_key, back.data / "gateway.key")
         secrets = Secrets(back.data / "secrets.db")
         stack.callback(secrets.close)
-        channels = await stack.enter_async_context(running.channels)
+        outbox = Outbox(
+            OutboxParts(
+                journal=journal,
+                channels=running.channels.live,
+                compose=current.compose,
+                ways=current.ways,
+                health=health.outbox,
+                settings=_settings(current.site),
+                answer=Replies(_desk(running)).take,
+            )
+        )
+        running.ears.listener = outbox
+        await stack.enter_async_context(running.channels)
+        stack.push_async_callback(loops.stop, "outbox")  # before its channels go: it would look for other ways
         await running.sounding.start()
-        outbox = Outbox(journal, channels.live, current.compose, health.outbox)
         parts = Parts(
             site=current.site,
             journal=journal,
             history=back.history,
             acting=running.acting,
+            silence=running.sounding.silence,
             values=running.values,
             hub=Hub(),
             status=running.status,
@@ -77,6 +97,7 @@ async def front(back: Back) -> AsyncIterator[None]:
             site=lambda: current.site, wires=running.wires, outputs=running.outputs, reload=back.reloader.reload
         )
         await stack.enter_async_context(control.listening(back.data / SOCKET))
+        Watching(running, back.data).start()
         loops.start("outbox", outbox.run, lambda: health.outbox.beat_s)
         loops.start("pages", pages.live)
 
@@ -85,6 +106,34 @@ async def front(back: Back) -> AsyncIterator[None]:
 
         running.reach_out(uplink)
         yield
+
+
+def _settings(site: Site) -> Settings:
+    return Settings(deadline_s=site.alerts.delivery_deadline_s, group_wait_s=site.group_wait_s)
+
+
+def _desk(running: Running) -> Desk:
+    """What persons who answer by SMS are judged by."""
+    current, journal = running.current, running.journal
+
+    async def acknowledge(alarm: str, occurrence: int, role: str, person: str) -> None:
+        await running.acting.acknowledge(current.people[person], alarm, occurrence, role)
+
+    def may_act(person: str, role: str, area: str, at: Instant) -> bool:
+        return current.site.roster.may_act(person, role, area, at)
+
+    def modem() -> str:
+        return next((table.id for table in current.site.channels if table.kind == "sms"), "")
+
+    return Desk(
+        people=current.people,
+        find=lambda number: journal.query(lambda connection: alarm_numbered(connection, number)),
+        may_act=may_act,
+        acknowledge=acknowledge,
+        record=lambda draft: running.pipeline.command(lambda _engine, _at: [draft]),
+        channel=modem,
+        channels=running.channels.live,
+    )
 
 
 def _uplink_options(site: Site) -> UplinkOptions:

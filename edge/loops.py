@@ -19,6 +19,7 @@ _PAUSE_CAP_S = 15.0  # less than what the watchdog calls fresh: one bad bus does
 _LASTED_S = 60.0
 _STOP_TRIES = 5
 _STOP_TRY_S = 2.0
+_FIRST_S = 12.0  # systemd kills after 20
 
 
 class Loops:
@@ -68,15 +69,28 @@ class Loops:
         for task in tasks:
             _log.error("%s does not end; it is left behind", task.get_name())
 
-    async def run(self) -> NoReturn:
-        """Run until cancelled, or until a loop fails: then its error is raised in a group."""
+    async def run(self, first: str = "") -> NoReturn:
+        """Run until cancelled, or until a loop fails: then its error is raised in a group.
+
+        Args:
+            first: this loop comes to its end before the others are cancelled, because it needs them for that. Bounded.
+        """
         async with asyncio.TaskGroup() as group:
             self._group = group
             waiting, self._waiting = self._waiting, {}
             for name, run in waiting.items():
                 self._tasks[name] = group.create_task(_call(run), name=name)
-            await asyncio.get_running_loop().create_future()
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                await self._end(self._tasks.get(first))
         raise AssertionError("unreachable")
+
+    async def _end(self, task: asyncio.Task[None] | None) -> None:
+        if task is not None:
+            if not task.cancelling():  # a loop that failed has cancelled it already: once is enough
+                task.cancel()
+            await asyncio.wait([task], timeout=_FIRST_S)
 
 
 async def _call(run: Run) -> None:

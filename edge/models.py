@@ -4,32 +4,25 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BeforeValidator, Field
 
-NAME = r"^[a-z][a-z0-9_]*$"
-LINE = r"^[^\x00-\x1f\x7f]*$"
-VISIBLE = r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*$"
+from .alert_models import (
+    AbsenceTable,
+    AlertsTable,
+    ChannelTable,
+    DutyTable,
+    LadderTable,
+    ShiftTable,
+)
+from .model_base import NAME as NAME
+from .model_base import Label, Name, Port, Priority, Seconds, Text, TextOrEmpty
+from .model_base import TomlTable as _Table
 
-Name = Annotated[str, StringConstraints(pattern=NAME, max_length=40)]
-Label = Annotated[str, StringConstraints(pattern=VISIBLE, min_length=1, max_length=80)]
-Text = Annotated[str, StringConstraints(pattern=VISIBLE, min_length=1, max_length=500)]
-"""An address, a file, a topic, or the id of another entry: `checks.py` says whether it fits."""
-TextOrEmpty = Annotated[str, StringConstraints(pattern=LINE, max_length=500)]
-"""As `Text`, and "" where nothing is meant."""
-Port = Annotated[int, Field(ge=1, le=65535)]
-Seconds = Annotated[float, Field(ge=0, le=86400 * 7)]
-Priority = Annotated[int, Field(ge=1, le=4)]
 Quantity = Literal["temperature", "humidity", "pressure", "gas", "other"]
 MqttVersion = Literal["3.1.1", "5"]
 MqttAck = Literal["accepted", "stored"]
 MqttFormat = Literal["json", "number", "vuqt", "tasmota", "zigbee2mqtt", "chirpstack", "sparkplug_b"]
 TimeFormat = Literal["auto", "rfc3339", "epoch_s", "epoch_ms", "local"]
-
-
-class _Table(BaseModel):
-    """A TOML table: unknown keys and wrong types are errors; whole numbers are welcome where decimals are meant."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, defer_build=True)
 
 
 class SiteTable(_Table):
@@ -208,6 +201,54 @@ class LevelTable(_Table):
     latching: bool | None = None
 
 
+class RocTable(LevelTable):
+    """A rate of change, in the point's unit per minute: `roc = { limit = 2.0 }`."""
+
+    limit: Annotated[float, Field(gt=0)]
+    period_s: Annotated[float, Field(ge=1, le=86400)] = 60.0
+    min_samples: Annotated[int, Field(ge=2, le=1000)] = 3
+    direction: Literal["both", "rising", "falling"] = "both"
+
+
+class DeviationTable(LevelTable):
+    """How far the point may be from another one: `deviation = { ref = "area.device.name", limit = 3.0 }`."""
+
+    ref: Text
+    limit: Annotated[float, Field(gt=0)]
+    direction: Literal["both", "above", "below"] = "both"
+
+
+class DiscreteTable(_Table):
+    """States that are alarms: `discrete = { on = [2, 3] }`."""
+
+    on: Annotated[list[float], Field(min_length=1)]
+    priority: Priority | None = None
+    on_delay_s: Seconds | None = None
+    off_delay_s: Seconds | None = None
+    latching: bool | None = None
+
+
+class DiscrepancyTable(_Table):
+    """What another point says must come true here: `discrepancy = { ref = "area.device.command", after_s = 10 }`."""
+
+    ref: Text
+    after_s: Seconds = 10.0
+    tolerance: Annotated[float, Field(ge=0)] = 0.0
+    inverted: bool = False
+    priority: Priority | None = None
+    off_delay_s: Seconds | None = None
+    latching: bool | None = None
+
+
+class CommLossTable(_Table):
+    """The alarm of a device that cannot be reached: `comm_loss = { limit = 20, priority = 2 }`, or the bare number."""
+
+    limit: Seconds | None = None
+    priority: Priority | None = None
+    off_delay_s: Seconds | None = None
+    latching: bool | None = None
+
+
 def _level(value: Any) -> Any:
     plain = isinstance(value, int | float) and not isinstance(value, bool)
     return {"limit": value} if plain else value
@@ -216,14 +257,40 @@ def _level(value: Any) -> Any:
 Level = Annotated[LevelTable | None, BeforeValidator(_level)]
 
 
+Roc = Annotated[RocTable | None, BeforeValidator(_level)]
+CommLoss = Annotated[CommLossTable | None, BeforeValidator(_level)]
+INNER: dict[str, type[_Table]] = {
+    "roc": RocTable,
+    "deviation": DeviationTable,
+    "discrete": DiscreteTable,
+    "discrepancy": DiscrepancyTable,
+    "comm_loss": CommLossTable,
+}
+"""Tables within `[[alarm]]` beside the limits."""
+
+
+def inner_table(key: str, value: Any) -> Any:
+    """A table within `[[alarm]]` whose shape is right; a bare number is its limit."""
+    return INNER[key].model_validate(_level(value))
+
+
 class AlarmTable(_Table):
     """[[alarm]]: the limits of one point and how its alarms behave (keys of docs/configuration.md)."""
 
     point: Text
+    preset: Literal["gb50493"] | None = None
+    gas: TextOrEmpty = ""
+    life_safety: bool | None = None
     lolo: Level = None
     lo: Level = None
     hi: Level = None
     hihi: Level = None
+    roc: Roc = None
+    deviation: DeviationTable | None = None
+    discrete: DiscreteTable | None = None
+    discrepancy: DiscrepancyTable | None = None
+    frozen_s: Seconds | None = None
+    comm_loss: CommLoss = None
     deadband: Annotated[float, Field(ge=0)] | None = None
     on_delay_s: Seconds | None = None
     off_delay_s: Seconds | None = None
@@ -232,25 +299,28 @@ class AlarmTable(_Table):
     required_acks: Annotated[list[Text], Field(min_length=1)] | None = None
     distinct_persons: bool = True
     reopen_s: Seconds = 300.0
+    repeat_s: Seconds | None = None
+    realarm_s: Seconds | None = None
+    shelve_max_s: Annotated[float, Field(gt=0, le=86400)] | None = None
+    first_out_group: Name | None = None
 
 
-class ChannelTable(_Table):
-    """[[channel]]: a way to reach people outside the pages."""
+class WhenTable(_Table):
+    """A condition of the plant, exactly one of `is`, `above`, `below`: `when = { point = "a.d.name", is = 0 }`."""
+
+    point: Text
+    equals: Annotated[float | None, Field(alias="is")] = None
+    above: float | None = None
+    below: float | None = None
+
+
+class SuppressTable(_Table):
+    """[[suppress]]: while a condition of the plant holds, nobody is told of certain alarms."""
 
     id: Name
-    kind: Literal["webhook"]
-    url: TextOrEmpty = ""
-    url_file: TextOrEmpty = ""
-    success_field: Label = "errcode"
-    success_value: int = 0
-    timeout_s: Annotated[float, Field(ge=0.5, le=60)] = 10.0
-
-
-class AlertsTable(_Table):
-    """[alerts]: who must know, and how."""
-
-    required_acks: Annotated[list[Text], Field(min_length=1)] = Field(default_factory=lambda: ["keeper", "officer"])
-    channels: list[Text] = Field(default_factory=list)
+    alarms: Annotated[list[Text], Field(min_length=1)]
+    when: WhenTable
+    why: Label
 
 
 class PeopleTable(_Table):
@@ -277,6 +347,11 @@ REPEATED: dict[str, type[_Table]] = {
     "mqtt_device": MqttDeviceTable,
     "mqtt_user": MqttUserTable,
     "alarm": AlarmTable,
+    "suppress": SuppressTable,
     "channel": ChannelTable,
+    "shift": ShiftTable,
+    "duty": DutyTable,
+    "absence": AbsenceTable,
+    "ladder": LadderTable,
 }
 REQUIRED = ("site", "gateway", "area")

@@ -15,7 +15,7 @@ from ..errors import RefusedError
 from ..serving.people import Person
 from ..words import Instant, utc_from_text
 from .acting import Acting
-from .alarms.overlay import OverlayKind
+from .alarms.overlay import Overlay, OverlayKind
 
 LONGEST_S = 300.0
 """A command may be valid for this long at most; also the longest that its nonce is remembered."""
@@ -131,12 +131,16 @@ class Commands:
             case "reset":
                 await self._acting.reset(person, fields["id"], fields["occurrence"])
             case "shelve":
-                for_s = fields["minutes"] * 60
-                await self._acting.cover(person, fields["id"], OverlayKind.SHELVED, fields["why"], for_s=for_s)
+                await self._acting.cover(person, fields["id"], lambda at: _shelf(person, fields, at))
             case "unshelve":
                 await self._acting.uncover(person, fields["id"], OverlayKind.SHELVED)
             case _:
                 self._silence(person)
+
+
+def _shelf(person: Person, fields: Mapping[str, Any], at: Instant) -> Overlay:
+    for_s = fields["minutes"] * 60.0
+    return Overlay(kind=OverlayKind.SHELVED, who=person.id, why=fields["why"], since=at, for_s=for_s)
 
 
 def _fields(payload: bytes, wanted: Fields) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class Pipeline:
         values: Values,
         ladders: Ladders,
         *,
-        notify: Callable[[Draft], list[dict[str, str]]],
+        notify: Callable[[Draft], list[dict[str, Any]]],
         health: PipelineHealth,
         instant: Callable[[], Instant] = now,
     ) -> None:

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ..serving.people import ROLES, Person, with_role
 from ..words import Point
-from .alarms.defaults import build_rules
+from .alarm_rules import list_rules
 from .alarms.rules import Rule
 from .config import Document
-from .models import AlarmTable
 
 RESET_ROLE = "officer"
 
@@ -26,7 +25,7 @@ def find_unreachable(document: Document, points: Mapping[str, Point]) -> Iterato
         return
     nobody: dict[str, dict[str, str]] = {}
     crowded: dict[tuple[str, tuple[str, ...]], None] = {}
-    for rule in _rules(document, points, alerts.required_acks):
+    for rule in rules_of(document, points, alerts.required_acks):
         needed = {role: "acknowledged" for role in rule.required_acks if role in ROLES}
         if any(level.latching for level in rule.levels):
             needed.setdefault(RESET_ROLE, "reset")
@@ -40,16 +39,13 @@ def find_unreachable(document: Document, points: Mapping[str, Point]) -> Iterato
     yield from _too_few(source, crowded, people)
 
 
-def _rules(document: Document, points: Mapping[str, Point], required_acks: Sequence[str]) -> Iterator[Rule]:
-    tables = {alarm.point: alarm for alarm in document.entries("alarm")}
+def rules_of(document: Document, points: Mapping[str, Point], required_acks: Sequence[str]) -> Iterator[Rule]:
+    """A table that is broken is left out: nobody knows which roles it asks for."""
+    tables = {alarm.point for alarm in document.entries("alarm")}
     raw = document.raw.get("alarm", [])
     named = [entry.get("point") for entry in raw if isinstance(entry, dict)] if isinstance(raw, list) else []
-    for point in points.values():
-        if point.id in named and point.id not in tables:
-            continue  # its table is broken: nobody knows which roles it asks for
-        area = point.id.partition(".")[0]
-        table = tables.get(point.id, AlarmTable(point=point.id))
-        yield from build_rules(point, table, area=area, required_acks=required_acks, revision="")
+    unknown = [name for name in named if isinstance(name, str) and name not in tables]
+    yield from list_rules(document, points, required_acks=required_acks, unknown=unknown)
 
 
 def _nobody(source: str, role: str, where: Mapping[str, str]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..sensors.buses import BusSpec, UnitSpec
 from .alarms.rules import Rule
+from .alerts.channel_tables import SECRETS
 from .links import links_of
 from .site import Site
 from .tables import SINGLE, Table, changed
@@ -23,8 +24,12 @@ NEEDS_RESTART: Mapping[str, tuple[str, ...]] = {
 }
 """Keys that are read once, when the daemon starts: topics, stores and the door hang on them."""
 _SECRET = {("channel", "url")}
-_PRIVATE = ("name", "name_en", "phone")
-_ORDER = ("area", "bus", "device", "broker", "mqtt_device", "mqtt_user", "alarm", "channel")
+_PRIVATE = ("name", "name_en", "phone", "email")
+_OF_A_PERSON = ("role", "shift", "from")
+_ORDER = (
+    *("area", "bus", "device", "broker", "mqtt_device", "mqtt_user", "alarm", "channel"),
+    *("ladder", "shift", "duty", "absence"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,6 +209,8 @@ def _is_tables(value: Any) -> bool:
 
 def _key(entry: Any) -> str:
     """What makes an entry the same one in both files."""
+    if hasattr(entry, "person"):  # of the roster: one person may have several
+        return " ".join(filter(None, (entry.person, *(getattr(entry, key, "") for key in _OF_A_PERSON))))
     return next((getattr(entry, key) for key in ("id", "point", "name") if hasattr(entry, key)), "")
 
 
@@ -244,11 +251,18 @@ def _hidden(old: Site, new: Site) -> Iterator[str]:
         if known and links[table.id].spec != links_now[table.id].spec:
             yield f"broker {table.id}: password_file holds another password"
     tables = {table.id: table for table in old.tables.get("channel", ())}
-    urls = {channel.id: channel.url for channel in old.channels}
+    before = {channel.id: channel for channel in old.channels}
     for table, channel in zip(new.tables.get("channel", ()), new.channels, strict=True):
-        if table == tables.get(table.id) and channel.url != urls[table.id]:
-            yield f"channel {table.id}: url_file holds another address"
+        if table == tables.get(table.id):
+            yield from _other_files(before[table.id], channel)
     yield from _profiles(old, new)
+
+
+def _other_files(old: Any, new: Any) -> Iterator[str]:
+    """What the files of a channel hold now."""
+    for key, value in SECRETS.items():
+        if getattr(old, value, "") != getattr(new, value, ""):
+            yield f"channel {new.id}: {key} holds another {'address' if value == 'url' else value}"
 
 
 def _profiles(old: Site, new: Site) -> Iterator[str]:

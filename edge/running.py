@@ -16,9 +16,16 @@ from ..words import Instant, now
 from .acting import Acting
 from .alarms.engine import Engine
 from .alerts.channels import Channels
+from .alerts.digest import Batch
+from .alerts.ears import Ears
 from .alerts.message import Composer
-from .alerts.recipients import recipients
+from .alerts.port import Notice
+from .alerts.recipients import Addressing, addressing_of, recipients
+from .alerts.routing import ways
 from .dashboards import Broker, Dashboards
+from .ladders.alarms import plan_of
+from .ladders.climb import Subject
+from .ladders.plan import Plan
 from .links import Links, links_of
 from .loops import Loops, again
 from .outputs import Outputs
@@ -51,26 +58,48 @@ class Current:
         self.site = site
         self.people = dict(site.people)
         self._epoch = epoch
+        self._addressing = self._address()
 
     def use(self, site: Site) -> None:
         """Another site runs from now on."""
         self.site = site
         self.people.clear()
         self.people.update(site.people)
+        self._addressing = self._address()
 
-    def compose(self, facts: Mapping[str, Any]) -> dict[str, Any]:
-        """The message of one delivery, with today's names."""
+    def compose(self, batch: Batch) -> Notice:
+        """One message, with today's names."""
         site = self.site
-        return Composer(site=site.site.name, timezone=site.site.timezone, people=site.people)(facts)
+        areas = {area.id: (area.name, area.name_en or area.name) for area in site.areas}
+        has_modem = any(channel.kind == "sms" for channel in site.channels)
+        return Composer(
+            site=site.site.name, timezone=site.site.timezone, people=site.people, areas=areas, has_modem=has_modem
+        )(batch)
 
-    def notify(self, draft: Draft) -> list[dict[str, str]]:
+    def ways(self, facts: Mapping[str, Any], person: str) -> tuple[str, ...]:
+        """A person's channels for a message, the best first."""
+        known = self.people.get(person)
+        if known is None:
+            return ()
+        about = facts.get("alarm") or facts.get("freeze") or facts.get("subject") or facts["ladder"]["subject"]
+        return tuple(way.id for way in ways(self._addressing.order, known, facts["role"], about["area"]))
+
+    def may_act(self, person: Person, role: str, area: str) -> bool:
+        """Whether a person may act in a role there now; substitutes may while they substitute."""
+        return self.site.roster.may_act(person.id, role, area, now())
+
+    def plan_of(self, subject: Subject) -> Plan | None:
+        """The ladder of an alarm that is raised now."""
+        site = self.site
+        return plan_of(subject, site.ladders, site.ladder_of, site.ladders[site.system_ladder])
+
+    def notify(self, draft: Draft) -> list[dict[str, Any]]:
         """Whom a record must reach."""
-        if not draft.kind.startswith("alarm."):
-            return []
+        return recipients(draft.kind, draft.body, draft.at, self._addressing)
+
+    def _address(self) -> Addressing:
         site = self.site
-        scope = f"{site.site.id}/{site.gateway.id}/{self._epoch}"
-        people, channels = site.people, site.alerts.channels
-        return recipients(draft.kind, draft.body["alarm"], site=scope, people=people, channels=channels)
+        return addressing_of(site, f"{site.site.id}/{site.gateway.id}/{self._epoch}")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -93,6 +122,7 @@ class Running:
     wires: Wires
     links: Links
     channels: Channels
+    ears: Ears
     outputs: Outputs
     status: Callable[[], dict[str, Any]]
     uplink: Callable[[Site], Awaitable[Any]] | None = None

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from ..sensors.mqtt_words import LinkSpec, MqttDevice
     from ..serving.people import Person
     from .alarms.rules import Rule
+    from .alerts.roster import Roster
+    from .ladders.plan import Plan
     from .metas import OutputMeta, PointMeta
-    from .models import AlertsTable, AreaTable, ChannelTable, CloudTable, GatewayTable, MqttTable, SiteTable, WebTable
+    from .models import AlertsTable, AreaTable, CloudTable, GatewayTable, MqttTable, SiteTable, WebTable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +23,11 @@ class Site:
     """Everything that was decided.
 
     Attributes:
-        channels: with the address that `url_file` holds.
+        channels: with what their files hold (`alerts.channel_tables.complete`).
+        roster: who answers for which role at what time.
+        ladders: by id, the presets and those of the file.
+        ladder_of: id of the ladder of each priority. system_ladder: that of the system's own alarms.
+        group_wait_s: how long messages of each priority wait for others, in seconds.
         points: with area and limits, in the order of the file.
         rules: every alarm object.
         buses: with their units; a bus without a device is left out.
@@ -43,7 +49,7 @@ class Site:
     cloud: CloudTable | None
     alerts: AlertsTable
     areas: tuple[AreaTable, ...]
-    channels: tuple[ChannelTable, ...]
+    channels: tuple[Any, ...] = field(repr=False)
     people: Mapping[str, Person]
     points: tuple[PointMeta, ...]
     rules: tuple[Rule, ...]
@@ -52,6 +58,11 @@ class Site:
     mqtt_users: Mapping[str, str]
     mqtt_links: tuple[tuple[LinkSpec, tuple[MqttDevice, ...]], ...]
     outputs: tuple[OutputMeta, ...]
+    roster: Roster
+    ladders: Mapping[str, Plan]
+    ladder_of: Mapping[int, str]
+    system_ladder: str
+    group_wait_s: Mapping[int, float]
     tables: Mapping[str, tuple[Any, ...]]
     warnings: tuple[str, ...]
     revision: str

@@ -9,17 +9,20 @@ from typing import Any
 from ..errors import ConfigError
 from ..sensors.buses import BusKind, BusSpec
 from ..words import Point
-from .alarms.defaults import build_rules, stale_after_s
+from .alarm_rules import fill_tables, list_rules
+from .alarms.defaults import stale_after_s
 from .alarms.rules import Kind
+from .alert_building import build_ladders, build_roster, choose_ladders, choose_waits
+from .alerts.channel_tables import complete, read_secret
 from .checks import find_problems, find_warnings
 from .config import Document, read_document, split_points
 from .fitted import fit_device
 from .lines import place
 from .metas import OutputMeta, PointMeta
-from .models import REPEATED, SINGLE, AlarmTable, AlertsTable, AreaTable, ChannelTable
+from .models import REPEATED, SINGLE, AlarmTable, AlertsTable, AreaTable
 from .mqtt_site import mqtt_devices, mqtt_links
 from .site import Site
-from .tables import changed, plain
+from .tables import plain
 
 
 def build_site(path: Path, data: Path | None = None) -> Site:
@@ -39,22 +42,14 @@ def build_site(path: Path, data: Path | None = None) -> Site:
     if problems:
         raise ConfigError(str(path), place(problems, document.raw, document.text, elsewhere=document.people_file))
     assert document.people is not None, "broken people are a problem"
-    tables = {alarm.point: alarm for alarm in document.entries("alarm")}
+    tables = fill_tables(document, by_id)
     areas = {area.id: area for area in document.entries("area")}
     alerts: AlertsTable = document.single["alerts"]
     metas = tuple(_meta(area, point, tables, areas) for area, point in points.values())
-    rules = tuple(
-        rule
-        for meta in metas
-        for rule in build_rules(
-            meta.point,
-            tables.get(meta.point.id, AlarmTable(point=meta.point.id)),
-            area=meta.area,
-            required_acks=alerts.required_acks,
-            revision=document.revision,
-        )
-    )
+    rules = tuple(list_rules(document, by_id, required_acks=alerts.required_acks, revision=document.revision))
     buses, mqtt = tuple(_buses(document, data)), document.single["mqtt"]
+    outputs = tuple(_outputs(buses, areas))
+    ladder_of, system_ladder = choose_ladders(alerts)
     single = {name: plain(table) for name, table in document.single.items() if table is not None}
     return Site(
         path=path,
@@ -65,19 +60,24 @@ def build_site(path: Path, data: Path | None = None) -> Site:
         cloud=single.get("cloud"),
         alerts=single["alerts"],
         areas=tuple(map(plain, areas.values())),
-        channels=tuple(_with_url(channel, path.parent) for channel in document.entries("channel")),
+        channels=tuple(_channels(document, outputs)),
         people=document.people,
         points=metas,
         rules=rules,
         buses=buses,
         mqtt_devices=tuple(mqtt_devices(document)),
         mqtt_users={user.id: user.person for user in document.entries("mqtt_user")},
-        mqtt_links=tuple(mqtt_links(document, lambda name: _content(path.parent / name) if name else "")),
-        outputs=tuple(_outputs(buses, areas)),
+        mqtt_links=tuple(mqtt_links(document, lambda name: read_secret(path.parent / name) if name else "")),
+        outputs=outputs,
+        roster=build_roster(document, document.people, document.single["site"].timezone),
+        ladders=build_ladders(document),
+        ladder_of=ladder_of,
+        system_ladder=system_ladder,
+        group_wait_s=choose_waits(alerts),
         tables=_tables(document),
         warnings=tuple(place(find_warnings(document, by_id), document.raw, document.text)),
         revision=document.revision,
-        mqtt_password=_content(path.parent / mqtt.password_file) if mqtt and mqtt.password_file else "",
+        mqtt_password=read_secret(path.parent / mqtt.password_file) if mqtt and mqtt.password_file else "",
     )
 
 
@@ -103,16 +103,12 @@ def _outputs(buses: Sequence[BusSpec], areas: Mapping[str, AreaTable]) -> Iterat
                 )
 
 
-def _content(file: Path) -> str:
-    try:
-        return file.read_text("utf-8").strip()
-    except (OSError, ValueError) as error:
-        raise ConfigError(str(file), [f"file: cannot be read as text: {error}"]) from error
-
-
-def _with_url(channel: ChannelTable, folder: Path) -> ChannelTable:
-    url = {"url": _content(folder / channel.url_file)} if channel.url_file else {}
-    return changed(plain(channel), url)
+def _channels(document: Document, outputs: Sequence[OutputMeta]) -> Iterator[Any]:
+    """With everything that lies in files of their own."""
+    states = {output.id: output.states for output in outputs}
+    alerts, timezone = document.single["alerts"], document.single["site"].timezone
+    for table in map(plain, document.entries("channel")):
+        yield complete(table, document.path.parent, states, timezone=timezone, per_min=alerts.robot_rate_per_min)
 
 
 def _points(document: Document) -> Iterator[tuple[str, tuple[str, Point]]]:

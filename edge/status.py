@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..sensors.buses import BusHealth
@@ -17,6 +17,9 @@ from .alerts.outbox import OutboxHealth
 from .dashboards import DashboardHealth
 from .pipeline import PipelineHealth
 from .site import Site
+
+if TYPE_CHECKING:
+    from .alerts.port import Channel
 
 _STARTED_S = time.monotonic()
 
@@ -33,8 +36,8 @@ class Health:
     links: Mapping[str, MqttHealth]
 
 
-def status_json(site: Site, journal: Journal, health: Health) -> dict[str, Any]:
-    """What `/api/v1/status` answers."""
+def status_json(site: Site, journal: Journal, health: Health, channels: Mapping[str, Channel]) -> dict[str, Any]:
+    """What `/api/v1/status` answers. Args: channels: those that are open, by id."""
     instant = now()
     uplink, broker = health.uplink, health.broker
     return {
@@ -61,6 +64,7 @@ def status_json(site: Site, journal: Journal, health: Health) -> dict[str, Any]:
         "mqtt_links": [_link_json(link) for link in health.links.values()],
         "mqtt_devices": [device for link in health.links.values() for device in _mqtt_json(link)],
         "deliveries": {"pending": health.outbox.pending, "failing": health.outbox.failing},
+        "channels": [_channel_json(name, channel) for name, channel in channels.items()],
         "journal": {"seq": journal.head()[0], "epoch": journal.epoch},
         "config": site.revision,
     }
@@ -81,6 +85,19 @@ def _bus_json(bus: BusHealth) -> dict[str, Any]:
         for unit in bus.units.values()
     ]
     return {"id": bus.id, "state": "up" if bus.connected else "down", "error": bus.last_error, "units": units}
+
+
+def _channel_json(name: str, channel: Channel) -> dict[str, Any]:
+    health = channel.health
+    return {
+        "id": name,
+        "fault": health.fault.value,
+        "error": health.detail,
+        "error_zh": health.facts.get("zh") or health.detail,
+        "accepted": health.accepted,
+        "delivered": health.delivered,
+        "failed": health.failed,
+    }
 
 
 def _link_json(link: MqttHealth) -> dict[str, Any]:

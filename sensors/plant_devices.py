@@ -1,7 +1,7 @@
 """The devices of the simulated plant, as data: who hangs on which wire, and what their registers hold.
 
 The register pictures follow the published maps of the devices that they imitate (RS-WS-N01, XY-MD02, generic RS-485
-pressure transmitter). Pure.
+pressure transmitter); the stack light is one of our own (config/profiles/stack_light.toml). Pure.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import enum
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+
+from .plant_board import SimOutput
 
 
 class Wire(enum.StrEnum):
@@ -71,7 +73,10 @@ class Image:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimDevice:
-    """One simulated device. `unit_id` and `image` are for Modbus, `topic` for MQTT."""
+    """One simulated device. `unit_id` and `image` are for Modbus, `topic` for MQTT.
+
+    `outputs` make it a board that can be written, with a watchdog of `watchdog_s`; it has no points then.
+    """
 
     area: str
     device: str
@@ -82,6 +87,8 @@ class SimDevice:
     unit_id: int = 0
     image: Callable[[Mapping[str, float]], Image] | None = None
     topic: str = ""
+    outputs: tuple[SimOutput, ...] = ()
+    watchdog_s: float = 0.0
 
     @property
     def id(self) -> str:
@@ -182,6 +189,16 @@ def _gas(name: str, label: str, unit: str, normal: float, span: tuple[float, flo
     )
 
 
+_SIREN = {0: "off", 1: "on"}
+_LAMP = {**_SIREN, 2: "slow", 4: "fast"}
+TOWER = (
+    SimOutput(name="siren", name_zh="警号", name_en="siren", address=0, states=_SIREN),
+    SimOutput(name="red", name_zh="红灯", name_en="red", address=1, states=_LAMP),
+    SimOutput(name="amber", name_zh="黄灯", name_en="amber", address=2, states=_LAMP, lost="slow"),
+    SimOutput(name="green", name_zh="绿灯", name_en="green", address=3, states=_LAMP, lost="off"),
+)
+
+
 PLANT: tuple[SimDevice, ...] = (
     SimDevice(
         area="aux_store",
@@ -242,5 +259,16 @@ PLANT: tuple[SimDevice, ...] = (
             _gas("h2s", "H₂S", "ppm", 0.3, (0.1, 0.15, 50.0), Limits(hi=7.0, hihi=14.0)),
             _gas("co", "CO", "ppm", 2.0, (0.5, 0.8, 100.0), Limits(hi=17.0, hihi=34.0)),
         ),
+    ),
+    SimDevice(
+        area="sewage_pit",
+        device="tower1",
+        name_zh="声光警灯",
+        name_en="Siren and stack light",
+        wire=Wire.TCP,
+        unit_id=3,
+        points=(),
+        outputs=TOWER,
+        watchdog_s=15.0,
     ),
 )

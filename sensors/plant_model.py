@@ -11,6 +11,7 @@ import random
 from dataclasses import dataclass
 
 from ..errors import RefusedError
+from .plant_board import Board
 from .plant_devices import PLANT, Image, SimDevice, SimPoint, Wire
 
 LATE_MAX_S = 60.0
@@ -18,11 +19,17 @@ _SETTLE_S = 120.0
 
 
 class DeviceMode(enum.StrEnum):
-    """How a simulated device behaves on its wire."""
+    """How a simulated device behaves on its wire. A board can be deaf, too (it hears no write, and answers reads), or
+    stuck: it confirms what is written and does not do it."""
 
     OK = "ok"
     DEAD = "dead"
     LATE = "late"
+    DEAF = "deaf"
+    STUCK = "stuck"
+
+
+_OF_BOARDS = (DeviceMode.DEAF, DeviceMode.STUCK)
 
 
 def walk(point: SimPoint, at: float, dt_s: float, noise: float) -> float:
@@ -54,9 +61,10 @@ class _PointState:
 
 @dataclass(slots=True, kw_only=True)
 class DeviceState:
-    """How one device is told to behave, and how often it was asked or has sent."""
+    """How one device is told to behave, and how often it was asked or has sent. `board`: of one that can be written."""
 
     spec: SimDevice
+    board: Board | None = None
     mode: DeviceMode = DeviceMode.OK
     late_s: float = 0.7
     requests: int = 0
@@ -65,6 +73,11 @@ class DeviceState:
     def delay_s(self) -> float:
         """Seconds that an answer waits."""
         return self.late_s if self.mode is DeviceMode.LATE else 0.0
+
+    @property
+    def modes(self) -> tuple[DeviceMode, ...]:
+        """How it can be told to behave."""
+        return tuple(mode for mode in DeviceMode if self.board is not None or mode not in _OF_BOARDS)
 
 
 class Plant:
@@ -84,7 +97,8 @@ class Plant:
         self._points: dict[str, _PointState] = {}
         self.devices: dict[str, DeviceState] = {}
         for device in devices:
-            self.devices[device.id] = DeviceState(spec=device)
+            board = Board(outputs=device.outputs, watchdog_s=device.watchdog_s) if device.outputs else None
+            self.devices[device.id] = DeviceState(spec=device, board=board)
             for point in device.points:
                 phase = self._random.uniform(0.0, 2 * math.pi)
                 self._points[f"{device.id}.{point.name}"] = _PointState(device=device, spec=point, phase=phase)
@@ -94,6 +108,9 @@ class Plant:
         self._elapsed_s += dt_s
         for state in self._points.values():
             state.at = walk(state.spec, state.at, dt_s, self._random.gauss(0.0, 1.0))
+        for device in self.devices.values():
+            if device.board is not None:
+                device.board.step(dt_s)
 
     def value(self, point_id: str) -> float:
         """What the point measures now, in its wire's resolution."""
@@ -126,8 +143,10 @@ class Plant:
         raise RefusedError("no_such_device", f"no device {name!r}", hint=f"one of {', '.join(self.devices)}")
 
     def set_mode(self, name: str, mode: DeviceMode, late_s: float | None = None) -> None:
-        """Make a device ok, dead or late by `late_s` seconds. Raises RefusedError."""
+        """Make a device ok, dead, late by `late_s` seconds, or a board deaf or stuck. Raises RefusedError."""
         state = self.device(name)
+        if mode not in state.modes:
+            raise RefusedError("no_board", f"{name} cannot be {mode}: nothing is written to it", hint=_modes(state))
         if late_s is not None and not 0.0 < late_s <= LATE_MAX_S:
             raise RefusedError("out_of_range", f"{name} cannot be {late_s:g} s late", hint=f"0 to {LATE_MAX_S:g}")
         state.mode = mode
@@ -139,6 +158,9 @@ class Plant:
 
     def image(self, device: SimDevice) -> Image:
         """What the device's registers hold now."""
+        board = self.devices[device.id].board
+        if board is not None:
+            return Image(holding=board.codes)
         return device.image(self.values(device)) if device.image else Image()
 
     def to_json(self) -> dict[str, object]:
@@ -174,6 +196,13 @@ def _device_json(key: str, state: DeviceState) -> dict[str, object]:
         "wire": spec.wire.value,
         "unit_id": spec.unit_id,
         "mode": state.mode.value,
+        "modes": [mode.value for mode in state.modes],
         "late_s": state.late_s,
         "requests": state.requests,
+        "outputs": state.board.to_json() if state.board is not None else [],
+        "lost": state.board is not None and state.board.lost,
     }
+
+
+def _modes(state: DeviceState) -> str:
+    return f"one of {', '.join(state.modes)}"

@@ -65,7 +65,8 @@ async def _set_device(request: web.Request) -> web.Response:
     try:
         mode = DeviceMode(str(body.get("mode")))
     except ValueError:
-        raise RefusedError("bad_request", f"mode cannot be {body.get('mode')!r}", hint="ok, dead or late") from None
+        hint = f"one of {', '.join(DeviceMode)}"
+        raise RefusedError("bad_request", f"mode cannot be {body.get('mode')!r}", hint=hint) from None
     late_s = body.get("late_s")
     late = None if late_s is None else _number("late_s", late_s)
     request.app[_PLANT].set_mode(request.match_info["id"], mode, late)

@@ -1,7 +1,8 @@
 """The simulated plant's Modbus wires: a TCP server and an RTU slave on a pseudo-terminal.
 
 Its own small server code, so that the gateway's client library is tested against something that it did not bring
-along. Only reads (FC03, FC04) are answered; everything else is an exception, as simple sensors do.
+along. Reads (FC03, FC04) are answered, and of boards writes of one register (FC06); everything else is an exception, as
+simple devices do.
 (Modbus Application Protocol V1.1b3; Modbus over Serial Line V1.02; Modbus Messaging on TCP/IP V1.0b.)
 """
 
@@ -17,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import PermanentError
+from .plant_board import Board
 from .plant_devices import Image, Wire
 from .plant_model import DeviceMode, DeviceState, Plant
 
@@ -28,6 +30,7 @@ _ILLEGAL_VALUE = 3
 _TARGET_SILENT = 11
 _MAX_READ = 125
 _MAX_FRAME = 256
+_WRITE_ONE = 6
 QUIET_S = 0.05
 
 
@@ -47,6 +50,15 @@ def answer(pdu: bytes, image: Image) -> bytes:
     if len(known) != count:
         return bytes((function | 0x80, _ILLEGAL_ADDRESS))
     return struct.pack(f">BB{count}H", function, 2 * count, *known)
+
+
+def answer_write(pdu: bytes, board: Board, *, obeys: bool) -> bytes:
+    """The response PDU of a board to a write of one register. Args: obeys: see `Board.write`."""
+    if len(pdu) != 5:
+        return bytes((_WRITE_ONE | 0x80, _ILLEGAL_VALUE))
+    address, code = struct.unpack(">HH", pdu[1:])
+    error = board.write(address, code, obeys=obeys)
+    return bytes((_WRITE_ONE | 0x80, error)) if error else pdu
 
 
 def crc16(frame: bytes) -> bytes:
@@ -99,6 +111,10 @@ def reply_to(state: DeviceState | None, pdu: bytes, plant: Plant, *, silent_targ
     state.requests += 1
     if state.mode is DeviceMode.DEAD:
         return None
+    if state.board is not None and pdu[:1] == bytes((_WRITE_ONE,)):
+        if state.mode is DeviceMode.DEAF:
+            return None
+        return answer_write(pdu, state.board, obeys=state.mode is not DeviceMode.STUCK)
     return answer(pdu, plant.image(state.spec))
 
 

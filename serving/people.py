@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,17 @@ ROLES = (
     "admin",
 )
 COLUMNS = ("id", "name", "name_en", "roles", "areas", "phone")
+OPTIONAL_COLUMNS = ("email", "lang")
+LANGS = ("zh", "en")
 EVERYWHERE = "*"
 _ID = re.compile(r"[a-z][a-z0-9_]{0,39}")
+_EMAIL = re.compile(r"([^@\s,;<>]+@[^@\s,;<>]+\.[^@\s,;<>]+)?")
 _PHONE = re.compile(r"(\+?[0-9][0-9 -]{4,18})?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Person:
-    """One row of people.csv. `areas` are area ids, or `*` for all."""
+    """One row of people.csv. `areas` are area ids, or `*` for all; `lang` is that of messages, `zh` or `en`."""
 
     id: str
     name: str
@@ -42,6 +45,8 @@ class Person:
     roles: tuple[str, ...]
     areas: tuple[str, ...]
     phone: str = ""
+    email: str = ""
+    lang: str = LANGS[0]
 
     def to_json(self) -> dict[str, Any]:
         """What a page may know of a person."""
@@ -95,10 +100,11 @@ def _people(rows: csv.DictReader[str], source: str, judge: Callable[[str], str])
     missing = [column for column in COLUMNS if column not in (rows.fieldnames or ())]
     if missing:
         raise ConfigError(source, [f"line 1: must have the columns {','.join(COLUMNS)} (missing {','.join(missing)})"])
+    columns = (*COLUMNS, *(column for column in OPTIONAL_COLUMNS if column in (rows.fieldnames or ())))
     people: dict[str, Person] = {}
     problems: list[str] = []
     for row in rows:
-        found = [f"line {rows.line_num}: {problem}" for problem in _row_problems(row, people, judge)]
+        found = [f"line {rows.line_num}: {problem}" for problem in _row_problems(row, columns, people, judge)]
         problems += found
         if not found:
             people[row["id"]] = _person(row)
@@ -126,13 +132,17 @@ def _person(row: Mapping[str, str]) -> Person:
         roles=tuple(row["roles"].split()),
         areas=tuple(row["areas"].split()),
         phone=row["phone"].strip(),
+        email=row.get("email", "").strip(),
+        lang=row.get("lang", "").strip() or LANGS[0],
     )
 
 
-def _row_problems(row: Mapping[str, str | None], known: Iterable[str], judge: Callable[[str], str]) -> list[str]:
-    if any(row[column] is None for column in COLUMNS) or None in row:
-        return [f"must have {len(COLUMNS)} values: {','.join(COLUMNS)}"]
-    values = {column: row[column] or "" for column in COLUMNS}
+def _row_problems(
+    row: Mapping[str, str | None], columns: Sequence[str], known: Iterable[str], judge: Callable[[str], str]
+) -> list[str]:
+    if any(row[column] is None for column in columns) or None in row:
+        return [f"must have {len(columns)} values: {','.join(columns)}"]
+    values = {column: row[column] or "" for column in columns}
     problems = []
     if not _ID.fullmatch(values["id"]):
         problems.append(f"id: must be lower-case letters, digits and _ (got {values['id']!r})")
@@ -150,4 +160,8 @@ def _row_problems(row: Mapping[str, str | None], known: Iterable[str], judge: Ca
     problems += [f"areas: {problem}" for problem in map(judge, areas) if problem]
     if not _PHONE.fullmatch(values["phone"].strip()):
         problems.append(f"phone: must be digits, or empty (got {values['phone']!r})")
+    if not _EMAIL.fullmatch(values.get("email", "").strip()):
+        problems.append(f"email: must be one address, name@domain, or empty (got {values['email']!r})")
+    if values.get("lang", "").strip() not in ("", *LANGS):
+        problems.append(f"lang: must be {' or '.join(LANGS)}, or empty (got {values['lang']!r})")
     return problems

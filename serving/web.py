@@ -30,14 +30,18 @@ _STATUS = {
     "csrf": 403,
     "not_your_role": 403,
     "not_your_area": 403,
+    "not_allowed": 403,
     "not_found": 404,
     "no_such_alarm": 404,
     "no_such_point": 404,
     "no_such_bus": 404,
     "no_such_output": 404,
+    "no_such_freeze": 404,
+    "no_such_position": 404,
     "no_such_state": 400,
     "busy": 429,
     "bad_request": 400,
+    "unavailable": 503,
 }
 _HEADERS = {
     "Content-Security-Policy": (

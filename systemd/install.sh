@@ -127,6 +127,8 @@ install_configuration() {
     if [ "$service" = edge ]; then
       first_config /etc/sitewarden/site.toml sitewarden "$ROOT/config/site.toml"
       first_config /etc/sitewarden/people.csv sitewarden "$ROOT/config/people.csv"
+      run install -d -m 0750 -g sitewarden /etc/sitewarden/profiles
+      first_config /etc/sitewarden/profiles/stack_light.toml sitewarden "$ROOT/config/profiles/stack_light.toml"
     else
       first_config /etc/sitewarden-cloud/cloud.toml sitewarden-cloud "$ROOT/config/cloud.toml"
       first_config /etc/sitewarden-cloud/people.csv sitewarden-cloud "$ROOT/config/people.csv"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sitewarden.edge.alarms.defaults import BY_QUANTITY, build_rules, stale_after_s
-from sitewarden.edge.alarms.rules import Kind, Level, Rule, Side
+from sitewarden.edge.alarms.defaults import BY_QUANTITY, build_device_rule, build_rules, stale_after_s
+from sitewarden.edge.alarms.rules import REALARM_S, REPEAT_S, Kind, Level, Rule, Side
+from sitewarden.edge.alarms.sources import Deviation, Direction, Rate
 from sitewarden.edge.models import AlarmTable
 from sitewarden.words import Point
 
@@ -69,9 +70,100 @@ def test_a_share_of_a_negative_limit_is_positive():
 
 
 def test_only_what_has_a_limit_has_a_process_alarm():
-    assert list(rules()) == [Side.STALE, Side.QUALITY]
-    assert list(rules(hi=75)) == [Side.HIGH, Side.STALE, Side.QUALITY]
-    assert list(rules(lo=5, lolo=1)) == [Side.LOW, Side.STALE, Side.QUALITY]
+    assert list(rules("gas")) == [Side.STALE, Side.QUALITY]
+    assert list(rules("gas", hi=75)) == [Side.HIGH, Side.STALE, Side.QUALITY]
+    assert list(rules("gas", lo=5, lolo=1)) == [Side.LOW, Side.STALE, Side.QUALITY]
+
+
+@pytest.mark.parametrize(
+    ("quantity", "fields", "wanted"),
+    [
+        ("temperature", {}, 3600),
+        ("humidity", {}, 3600),
+        ("pressure", {}, None),  # a vessel that is out of use
+        ("gas", {}, None),  # 0 in clean air
+        ("other", {}, None),
+        ("gas", {"frozen_s": 600}, 600),
+        ("humidity", {"frozen_s": 0}, None),
+    ],
+)
+def test_standstill(quantity: str, fields: dict[str, Any], wanted: float | None):
+    frozen = rules(quantity, **fields).get(Side.FROZEN)
+    assert (frozen.levels[0].limit if frozen else None) == wanted
+
+
+def test_every_other_kind_has_its_defaults_and_shares_what_levels_share():
+    built = rules(
+        "pressure",
+        roc={"limit": 2.0, "direction": "rising"},
+        deviation={"ref": "store.th1.y", "limit": 10},
+        discrete={"on": [2, 3], "priority": 1},
+        discrepancy={"ref": "store.th1.c", "after_s": 7, "latching": True},
+    )
+    assert list(built) == [
+        *(Side.ROC, Side.DEVIATION, Side.DISCRETE, Side.DISCREPANCY),
+        *(Side.STALE, Side.QUALITY),
+    ]
+    roc, deviation = built[Side.ROC], built[Side.DEVIATION]
+    assert roc.source == Rate(period_s=60, min_samples=3, direction=Direction.UP)
+    assert roc.levels == (Level(kind=Kind.ROC, limit=2, deadband=0.2, priority=2, off_delay_s=15),)
+    assert (roc.unit, deviation.unit, built[Side.DISCRETE].unit) == ("%RH/min", "%RH", "")
+    assert deviation.source == Deviation(ref="store.th1.y")
+    assert deviation.levels == (
+        Level(kind=Kind.DEVIATION, limit=10, deadband=0.2, priority=2, on_delay_s=15, off_delay_s=15),
+    )
+    assert built[Side.DISCRETE].levels == (Level(kind=Kind.DISCRETE, limit=2, priority=1),)
+    assert built[Side.DISCREPANCY].levels == (
+        Level(kind=Kind.DISCREPANCY, limit=7, priority=2, on_delay_s=7, latching=True),
+    )
+    assert (deviation.name, deviation.name_en) == ("湿度偏差过大", "Humidity: deviates store.th1.y")
+
+
+def test_a_delay_of_the_alarm_counts_for_every_kind_but_not_its_deadband_for_a_rate():
+    built = rules("pressure", roc=2, deviation={"ref": "a.b.c", "limit": 9}, off_delay_s=99, deadband=1)
+    assert [built[side].levels[0].off_delay_s for side in (Side.ROC, Side.DEVIATION)] == [99, 99]
+    assert [built[side].levels[0].deadband for side in (Side.ROC, Side.DEVIATION)] == [0.2, 1]
+
+
+def test_who_is_told_how_often():
+    plain, own = rules(hi=75)[Side.HIGH], rules(hi=75, repeat_s=60, realarm_s=0, shelve_max_s=600)[Side.HIGH]
+    assert (plain.repeat_s, plain.realarm_s, plain.shelve_max_s) == (REPEAT_S, REALARM_S, 28_800)
+    assert {own.repeat_s[priority] for priority in (1, 2, 3, 4)} == {60}
+    assert {own.realarm_s[priority] for priority in (1, 2, 3, 4)} == {0}
+    assert own.shelve_max_s == 600
+
+
+def test_the_class_is_that_of_every_alarm_of_the_point_and_the_group_of_those_about_the_plant():
+    built = rules(hi=75, roc=2, life_safety=True, first_out_group="store")
+    assert {rule.life_safety for rule in built.values()} == {True}
+    assert [side for side, rule in built.items() if rule.first_out_group == "store"] == [Side.HIGH, Side.ROC]
+
+
+def device_rule(*tables: AlarmTable, own: AlarmTable | None = None) -> Rule:
+    points = [(point("gas" if table.hi else "temperature"), table) for table in tables]
+    return build_device_rule(
+        "store.th1",
+        own or AlarmTable(point="store.th1"),
+        points,
+        place="库",
+        place_en="Store",
+        required_acks=["keeper"],
+        revision="r1",
+    )
+
+
+def test_a_device_is_as_urgent_and_as_patient_as_the_first_of_its_points():
+    rule = device_rule(table(), table(hi=5))
+    assert (rule.id, rule.point, rule.area, rule.side) == ("store.th1.comm", "store.th1", "store", Side.COMM)
+    assert rule.levels == (Level(kind=Kind.COMM_LOSS, limit=30, priority=2),)
+    assert (rule.name, rule.name_en) == ("库设备th1通讯中断", "Store, device th1: no communication")
+    assert device_rule(table(quality_delay_s=5), table()).levels[0].limit == 5
+    assert device_rule(table(), table(stale_s=12)).levels[0].limit == 12
+
+
+def test_a_device_has_a_table_of_its_own():
+    own = AlarmTable.model_validate({"point": "store.th1", "comm_loss": {"limit": 9, "priority": 1, "latching": True}})
+    assert device_rule(table(), own=own).levels == (Level(kind=Kind.COMM_LOSS, limit=9, priority=1, latching=True),)
 
 
 def test_levels_are_least_severe_first():
@@ -81,7 +173,7 @@ def test_levels_are_least_severe_first():
 
 
 def test_names_and_identity():
-    built = rules(hi=75)
+    built = rules(hi=75, frozen_s=0)
     high, stale, quality = built[Side.HIGH], built[Side.STALE], built[Side.QUALITY]
     assert [rule.id for rule in built.values()] == [f"{ID}.high", f"{ID}.stale", f"{ID}.quality"]
     assert (high.point, high.area, high.revision, high.unit) == (ID, "store", "r1", "%RH")

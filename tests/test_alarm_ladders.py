@@ -15,7 +15,7 @@ from sitewarden.edge.alarms.engine import Engine
 from sitewarden.edge.alarms.overlay import Overlay, OverlayKind
 from sitewarden.edge.alarms.rules import Kind, Level, Rule, Side
 from sitewarden.edge.ladders import alive, table
-from sitewarden.edge.ladders.alarms import default_plan_of, with_ladders
+from sitewarden.edge.ladders.alarms import preset_plan_of, with_ladders
 from sitewarden.edge.ladders.climb import Wall
 from sitewarden.edge.ladders.keeper import Ladders
 from sitewarden.edge.pipeline import Pipeline, PipelineHealth
@@ -61,7 +61,7 @@ class Plant:
 
     def __post_init__(self) -> None:
         self.engine = Engine(self.rules, {}, self.now())
-        self.ladders = Ladders({}, {}, default_plan_of, Wall.at_start(None, self.now()))
+        self.ladders = Ladders({}, {}, preset_plan_of, Wall.at_start(None, self.now()))
 
     def now(self) -> Instant:
         return Instant(utc_ms=NOON_MS + round(self.at_s * 1000), mono_s=100 + self.at_s, boot="b")
@@ -175,7 +175,7 @@ def test_a_silent_sensor_climbs_and_never_freezes() -> None:
     plant = Plant((STALE,))
     plant.read(50)
     found = plant.run(9 * HOUR)
-    assert found.count("ladder.step") == len(default_plan_of(plant.climb(STALE.id).subject).rungs) - 1  # type: ignore[union-attr]
+    assert found.count("ladder.step") == len(preset_plan_of(plant.climb(STALE.id).subject).rungs) - 1  # type: ignore[union-attr]
     assert "freeze.set" not in found
     assert plant.climb(STALE.id).next is None, "the last rung was climbed, as one that tells"
 
@@ -223,7 +223,7 @@ class Gateway:
                 journal,
                 history,
                 Values(),
-                Ladders(climbs, freezes, default_plan_of, wall),
+                Ladders(climbs, freezes, preset_plan_of, wall),
                 notify=lambda _: [],
                 health=PipelineHealth(),
                 instant=lambda: instant[0],

@@ -196,3 +196,70 @@ async def test_a_dead_device_turns_grey_and_a_lost_gateway_is_said_in_english(de
     await expect(wall.get_by_test_id("connection-lost")).to_be_hidden(timeout=60_000)
     await expect(card).to_have_attribute("data-freshness", "live", timeout=60_000)
     assert not errors
+
+
+async def test_an_alarm_is_shelved_with_a_reason_and_found_in_history_statistics_and_delivery_log(
+    demo, browser, picture
+):
+    edge = demo.address("edge")
+    wall, errors = await _open(browser, edge, "officer_wang", demo.pin("officer_wang"), WALL)
+    phone, phone_errors = await _open(browser, edge, "keeper_li", demo.pin("keeper_li"), PHONE)
+    await expect(wall.get_by_test_id(f"point-{HUMIDITY}")).to_have_attribute("data-freshness", "live")
+    demo.push("--humid")
+    row = wall.get_by_test_id(f"alarm-row-{ALARM}")
+    await expect(row).to_have_attribute("data-state", "UNACK")
+
+    await wall.get_by_test_id(f"shelve-{ALARM}").click()
+    submit = wall.get_by_test_id("shelve-submit")
+    await expect(submit).to_be_disabled()
+    await wall.get_by_test_id("shelve-why").fill("传感器检修中")
+    await wall.get_by_test_id("minutes-15").check()
+    await submit.click()
+    await expect(wall.get_by_test_id(f"overlay-{ALARM}")).to_contain_text("传感器检修中")
+    await expect(wall.get_by_test_id("banner")).to_be_hidden()
+    await phone.get_by_test_id("nav-alarms").click()
+    await phone.get_by_test_id("tab-covered").click()
+    await expect(phone.get_by_test_id(f"overlay-{ALARM}")).to_contain_text("传感器检修中")
+    await phone.get_by_test_id(f"uncover-{ALARM}").click()
+    await expect(wall.get_by_test_id(f"overlay-{ALARM}")).to_be_hidden()
+    await expect(wall.get_by_test_id("banner")).to_be_visible()
+
+    await wall.get_by_test_id("page-history").click()
+    table = wall.get_by_test_id("history-table")
+    await expect(table.locator("tbody tr")).not_to_have_count(1)
+    await wall.get_by_test_id("filter-change").select_option("shelved")
+    await expect(table.locator("tbody tr")).to_have_count(1)
+    await expect(table).to_contain_text("传感器检修中")
+    await wall.reload()  # the address keeps what was asked for
+    await expect(table.locator("tbody tr")).to_have_count(1)
+    await wall.get_by_test_id("filter-text").fill("nothing of the kind")
+    await wall.get_by_test_id("find").click()
+    await expect(wall.get_by_test_id("page-empty")).to_be_visible()
+    await wall.get_by_test_id("clear").click()
+    await expect(table.locator("tbody tr")).not_to_have_count(1)
+    export = await wall.get_by_test_id("history-csv").get_attribute("href")
+    assert (await wall.evaluate(_BYTES, export))[:3] == [0xEF, 0xBB, 0xBF]
+
+    await wall.get_by_test_id("page-statistics").click()
+    await expect(wall.get_by_test_id("number-annunciated")).to_be_visible()
+    shown = (await wall.get_by_test_id("statistics-csv").get_attribute("href") or "").replace(".csv", "")
+    (numbers,) = (await wall.evaluate(_JSON, shown))["positions"]
+    assert numbers["annunciated"] >= 2, "raised, and raised afresh when the shelf ended"
+    for key in ("annunciated", "peak", "per_10_min", "top_ten_pct", "covered"):
+        text = await wall.get_by_test_id(f"number-{key}").locator("td b").inner_text()
+        assert float(text) == pytest.approx(numbers[key], abs=0.005), key
+    await picture(wall, "statistics")
+
+    await wall.get_by_test_id("page-deliveries").click()
+    await expect(wall.locator('[data-testid^="message-"]').first).to_contain_text("助剂库湿度")
+    await expect(wall.get_by_text("所有途径都未通")).to_have_count(0)
+    await wall.get_by_test_id("page-ladders").click()
+    await expect(wall.get_by_test_id("no-freezes")).to_be_visible()
+    await phone.get_by_test_id("nav-more").click()
+    await phone.get_by_test_id("page-history").last.click()
+    await expect(phone.get_by_test_id("history-table").locator("tbody tr").first).to_be_visible()
+    assert not (errors + phone_errors)
+
+
+_JSON = "async (path) => (await fetch(path)).json()"
+_BYTES = "async (path) => [...new Uint8Array(await (await fetch(path)).arrayBuffer())]"

@@ -253,7 +253,7 @@ def test_one_problem_is_not_said_as_many(tmp_path: Path):
 def test_check_in_chinese(root: Path):
     file = root / "config" / "site.toml"
     said = run("check", file, LANG="zh_CN.UTF-8")
-    assert said.stdout.splitlines()[-1] == f"{file}：正确：5 个区域，5 台设备，10 个测点"
+    assert said.stdout.splitlines()[-1] == f"{file}：正确：5 个区域，6 台设备，11 个测点"
 
 
 # --- who reads no further ---

@@ -251,7 +251,7 @@ async def test_starts_restarts_and_stops(tmp_path: Path, config: Path) -> None:
         async with session.get(state["addresses"]["plant"] + "api/points") as response:
             body = await response.json()
         assert body["points"][0]["held"] == 82.0
-        assert [d["mode"] for d in body["devices"]] == ["ok", "ok", "dead", "ok", "ok"]
+        assert [d["mode"] for d in body["devices"]] == ["ok", "ok", "dead", "ok", "ok", "ok"]
         with pytest.raises(PermanentError) as refused:
             await push_demo(PushOptions(data=running.data, late=("hazmat_stor.th2",)))
         assert refused.value.message == 'no device hazmat_stor.th2; did you mean "hazmat_store.th2"?'
@@ -598,6 +598,7 @@ def test_summary_says_how_to_reach_a_demo_elsewhere(config: Path) -> None:
     assert "sitewarden demo --humid --data /tmp/x" in text
     assert all(item in text for item in (*addresses.values(), *pins.values(), "李仓 Li Cang", "仓管员", "pw"))
     assert "sitewarden reload --data /tmp/x\n" in text
+    assert "Sound the siren 让警号响:  push H₂S over 14 ppm on the plant's page" in text
     assert "/tmp/x/site.toml  (your edits stay 修改会保留)" in text
     assert f"{pad('Gateway folder 网关', 24)}/tmp/x/edge " in text
     usual = "\n".join(summary_lines(Path("var/demo"), addresses, people, pins, {"dashboard": "pw"}))

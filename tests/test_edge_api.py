@@ -47,6 +47,7 @@ flush_s = 1
 port = {port}
 [alerts]
 required_acks = ["keeper", "officer"]
+unreachable_ok = true
 [[area]]
 id = "aux_store"
 name = "助剂库"
@@ -254,12 +255,22 @@ async def test_nothing_without_a_session(site: Site):
         ("GET", f"points/{HUMIDITY}/trend"),
         ("GET", "alarms"),
         ("GET", "alarms/history"),
+        ("GET", "alarms/history.csv"),
+        ("GET", "alarms/statistics"),
+        ("GET", "alarms/statistics.csv"),
+        ("GET", "ladders"),
+        ("GET", "deliveries"),
         ("GET", "status"),
         ("GET", "live"),
         ("GET", "session"),
         ("DELETE", "session"),
         ("POST", f"alarms/{ALARM}/ack"),
         ("POST", f"alarms/{ALARM}/reset"),
+        ("POST", f"alarms/{ALARM}/shelve"),
+        ("POST", f"alarms/{ALARM}/unshelve"),
+        ("POST", f"alarms/{ALARM}/out-of-service"),
+        ("POST", f"alarms/{ALARM}/in-service"),
+        ("POST", "freezes/freeze/alarm/x/1/release"),
         ("GET", "outputs"),
         ("POST", "outputs/aux_store.siren.horn"),
         ("POST", "config/reload"),
@@ -289,7 +300,13 @@ async def test_every_route_of_the_api_is_in_that_list(site: Site, monkeypatch: p
 
     pages = api.Pages.__new__(api.Pages)
     pages.add_to(App())  # type: ignore[arg-type]
-    assert len(added) == 12
+    assert len(added) == 23
+
+
+async def test_silence_is_for_those_who_act_and_says_when_nothing_sounds(site: Site):
+    async with signed_in(site, "li") as li:
+        status, answer = await li.ask("POST", "silence", {})
+        assert (status, answer["error"]["reason"]) == (409, "nothing_sounds")
 
 
 async def test_site_points_status_and_trend(site: Site, eventually):

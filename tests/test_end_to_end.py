@@ -159,6 +159,7 @@ async def rig(tmp_path, root, need, free_port, eventually) -> AsyncIterator[Rig]
 def _configure(rig: Rig, config: Path, password_files: Any) -> None:
     data, ports = rig.data, rig.ports
     for name in plain_files(config):
+        (data / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(config / name, data / name)
     addresses = Addresses(
         ports=ports,
@@ -322,7 +323,7 @@ async def test_alarm_reaches_both_people_and_the_cloud_through_a_cut_link_and_a_
             assert raised["state"] == "UNACK"
             assert (raised["value"], raised["limit"]) == (82.0, 75.0)
 
-            told = await eventually(lambda: _told(rig, raised["occurrence"]), "the robot told both")
+            told = await eventually(lambda: _told(rig, raised["occurrence"]), "the robot told both", bound_s=90)
             assert sorted(message["person"] for message in told) == ["keeper_li", "officer_wang"]
             state = await _retained(rig, f"sw/v1/hengfeng_dyeing/alarm/{ALARM}/state")
             assert state["state"] == "UNACK"
@@ -424,7 +425,8 @@ async def _value_is_good(page: Page, point: str) -> bool:
 
 async def _told(rig: Rig, occurrence: int) -> list[dict[str, Any]] | None:
     bodies = [message["body"] for message in await _messages(rig)]
-    about = [body for body in bodies if body["alarm"]["id"] == ALARM and body["alarm"]["occurrence"] == occurrence]
+    alarms = [(body["facts"].get("alarm", {}), body) for body in bodies]
+    about = [body for alarm, body in alarms if (alarm.get("id"), alarm.get("occurrence")) == (ALARM, occurrence)]
     return about if len(about) == 2 else None
 
 

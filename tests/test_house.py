@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import re
 import shutil
@@ -20,12 +21,12 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from sitewarden.cli import main
 from sitewarden.cloud import config as cloud_config
-from sitewarden.edge import models
+from sitewarden.edge import alert_models, models
 from sitewarden.edge.alarms.defaults import BY_QUANTITY, QUALITY_DELAY_S
 from sitewarden.edge.alarms.machine import Ack, Acknowledge, Alarm, Event, Off, On, Realarm, Reset, State, step
 from sitewarden.edge.alarms.rules import Kind, Level, Rule, Side
 from sitewarden.errors import RefusedError
-from sitewarden.serving.people import COLUMNS, ROLES
+from sitewarden.serving.people import COLUMNS, OPTIONAL_COLUMNS, ROLES
 from sitewarden.words import Instant
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -219,7 +220,13 @@ def test_units_call_commands_that_exist() -> None:
 
 def test_installer_says_what_it_would_do() -> None:
     done = _run("bash", str(SYSTEMD / "install.sh"), "both", "--dry-run")
-    for name in ("sitewarden-edge.service", "sitewarden-cloud.service", "60-sitewarden.rules", "requirements.lock"):
+    for name in (
+        "sitewarden-edge.service",
+        "sitewarden-cloud.service",
+        "60-sitewarden.rules",
+        "requirements.lock",
+        "stack_light.toml",
+    ):
         assert name in done.stdout
     assert not Path("/etc/systemd/system/sitewarden-edge.service").exists() or "kept" in done.stdout
 
@@ -291,7 +298,7 @@ def _range(schema: Mapping[str, Any]) -> str:
     if "anyOf" in schema:
         return " or ".join(_range(part) for part in schema["anyOf"] if part.get("type") != "null")
     if "$ref" in schema:
-        return "number or table"
+        return "number or table" if schema["$ref"].rpartition("/")[2] in FROM_NUMBER else "table"
     if "enum" in schema or "const" in schema:
         return ", ".join(f"`{value}`" for value in schema.get("enum", [schema.get("const")]))
     if schema.get("type") == "array":
@@ -301,6 +308,10 @@ def _range(schema: Mapping[str, Any]) -> str:
     if schema.get("type") in ("integer", "number"):
         return _number_range(schema)
     return "name" if schema.get("pattern") == models.NAME else "text"
+
+
+FROM_NUMBER = ("LevelTable", "RocTable", "CommLossTable")
+"""A bare number is their limit."""
 
 
 def _number_range(schema: Mapping[str, Any]) -> str:
@@ -326,7 +337,7 @@ def _default(field: FieldInfo) -> str:
         case str():
             return f'"{value}"'
         case list():
-            return "[" + ", ".join(f'"{item}"' for item in value) + "]"
+            return json.dumps(value, ensure_ascii=False)
         case _:
             return f"{value:g}"
 
@@ -335,7 +346,7 @@ def expected_rows(model: type[BaseModel]) -> list[tuple[str, str, str]]:
     """(key, default, range) of every key of a table, in order; nested tables have sections of their own."""
     schema = model.model_json_schema()
     properties = {name: part for name, part in schema["properties"].items() if "$ref" not in part.get("items", {})}
-    fields = model.model_fields
+    fields = {field.alias or name: field for name, field in model.model_fields.items()}
     return [(f"`{name}`", _default(fields[name]), _range(part)) for name, part in properties.items()]
 
 
@@ -345,6 +356,14 @@ TABLES: dict[str, type[BaseModel]] = {
     "[[device.channel]]": models.DeviceChannelTable,
     "[[mqtt_device.point]]": models.MqttPointTable,
     "A limit as a table": models.LevelTable,
+    **{f'[[channel]] of kind "{kind}"': model for kind, model in alert_models.CHANNELS.items() if kind != "lark"},
+    "[[ladder.steps]]": alert_models.LadderStepTable,
+    "Rate of change: roc": models.RocTable,
+    "Deviation: deviation": models.DeviationTable,
+    "States: discrete": models.DiscreteTable,
+    "Discrepancy: discrepancy": models.DiscrepancyTable,
+    "A device that cannot be reached: comm_loss": models.CommLossTable,
+    "When alarms are suppressed: when": models.WhenTable,
     "cloud.toml [cloud]": cloud_config.CloudTable,
     "cloud.toml [[gateway]]": cloud_config.GatewayTable,
 }
@@ -366,7 +385,7 @@ def test_configuration_document_has_no_other_table() -> None:
 
 def test_configuration_document_names_columns_and_roles_of_people() -> None:
     section = _sections("configuration.md")["people.csv"]
-    assert [row[0] for row in _rows(section)] == [f"`{name}`" for name in COLUMNS]
+    assert [row[0] for row in _rows(section)] == [f"`{name}`" for name in (*COLUMNS, *OPTIONAL_COLUMNS)]
     for role in ROLES:
         assert f"`{role}`" in section
 

@@ -344,6 +344,8 @@ def test_the_simulated_plant_is_known(wire: Wire) -> None:
     wanted = {"th1": "rs_ws_n01", "steamer1": "pressure_transmitter", "th2": "xy_md02", "boiler1": "pressure_f32"}
     plant = Plant(seed=1)
     for unit_id, state in plant.units(wire).items():
+        if state.board is not None:
+            continue  # of a profile of the site, which tells nobody how to know it
         image = plant.image(state.spec)
         words = {**{(H, at): w for at, w in image.holding.items()}, **{(I, at): w for at, w in image.input.items()}}
         best = best_of(judged(answers_of(words), unit_id))

@@ -70,6 +70,62 @@ async def test_what_is_stopped_before_the_beginning_never_runs():
         await asyncio.sleep(0)
 
 
+async def test_a_loop_that_needs_the_others_for_its_end_is_ended_before_them():
+    loops, ended = Loops(), list[str]()
+
+    def loop(name: str, goodbye: Any) -> Any:
+        async def turn() -> None:
+            try:
+                await asyncio.Future()
+            finally:
+                await goodbye()
+                ended.append(name)
+
+        return turn
+
+    async def ask_the_wire() -> None:
+        await asyncio.sleep(0.05)
+
+    loops.start("wire", loop("wire", lambda: asyncio.sleep(0)))
+    loops.start("front", loop("front", ask_the_wire))
+    task = asyncio.create_task(loops.run(first="front"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert ended == ["front", "wire"]
+
+
+async def test_a_loop_that_does_not_end_first_holds_the_others_for_a_bounded_time(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(loops_module, "_FIRST_S", 0.05)
+    loops, let_go, ended = Loops(), asyncio.Event(), asyncio.Event()
+
+    async def stubborn() -> None:
+        try:
+            await asyncio.Future()
+        finally:
+            await let_go.wait()
+
+    async def other() -> None:
+        try:
+            await asyncio.Future()
+        finally:
+            ended.set()
+
+    loops.start("front", stubborn)
+    loops.start("other", other)
+    task = asyncio.create_task(loops.run(first="front"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    task.cancel()
+    async with asyncio.timeout(10):
+        await ended.wait()
+        let_go.set()
+        await asyncio.wait([task])
+    assert task.cancelled()
+
+
 async def test_a_loop_that_fails_ends_all():
     loops, ended = Loops(), asyncio.Event()
 

@@ -260,8 +260,8 @@ async def test_who_may_not_is_told_why(desk: Desk):
     assert (said["ok"], said["reason"]) == (False, "not_your_area")
     assert said["hint"] == "call the person who answers for this area"
     assert (await desk.ask("reset", command("nonce-0002", occurrence=1)))["reason"] == "not_your_role"
-    assert (await desk.ask("shelve", command("nonce-0003", minutes=10, why="is cleaned")))["reason"] == "not_allowed"
-    assert (await desk.ask("unshelve", command("nonce-0004")))["reason"] == "not_your_role"
+    assert (await desk.ask("shelve", command("nonce-0003", minutes=10, why="is cleaned")))["reason"] == "not_your_area"
+    assert (await desk.ask("unshelve", command("nonce-0004")))["reason"] == "not_your_area"
     assert (await desk.ask("ack", command("nonce-0005", occurrence=1, id="no.such")))["reason"] == "no_such_alarm"
     assert desk.state() == "UNACK"
 

@@ -3,131 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
+import itertools
 import os
 import signal
-import sqlite3
 import sys
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
-from sitewarden.edge.alarms import table as alarm_table
-from sitewarden.edge.alerts import outbox as outbox_module
-from sitewarden.edge.alerts.channels import Channels
-from sitewarden.edge.alerts.message import Composer
-from sitewarden.edge.alerts.outbox import TABLE, Lane, Outbox, OutboxHealth
-from sitewarden.edge.models import ChannelTable
-from sitewarden.sync.journal import Draft, Journal, Record, rebuild
+from sitewarden.edge.alerts.outbox_table import TABLE
+from sitewarden.edge.alerts.port import Notice, Outcome, Sent
+from sitewarden.edge.alerts.webhook_channel import WebhookChannel, WebhookSettings
+from sitewarden.sync.journal import Draft, Journal, rebuild
 from sitewarden.sync.sqlite import StoreError
+from sitewarden.tests.peers.alert_doubles import (
+    OK,
+    QUICK,
+    TABLES,
+    FakeChannel,
+    acked,
+    alarm,
+    attempts,
+    climbed,
+    closed,
+    draft,
+    failed,
+    notify,
+    raised,
+    rows,
+    running,
+    states,
+)
 from sitewarden.words import now
-
-TABLES = (alarm_table.TABLE, TABLE)
-
-
-def alarm(n: int = 1, state: str = "UNACK", occurrence: int = 1, priority: int = 3) -> dict[str, Any]:
-    return {
-        "id": f"aux_store.th{n}.humidity.high",
-        "point": f"aux_store.th{n}.humidity",
-        "area": "aux_store",
-        "kind": "hi",
-        "state": state,
-        "priority": priority,
-        "changed_at": "2026-11-22T15:04:05.000Z",
-        "occurrence": occurrence,
-        "name": "湿度",
-        "name_en": "humidity",
-        "value": 78.2,
-        "limit": 75.0,
-        "unit": "%RH",
-        "count": 1,
-        "required_acks": ["keeper", "officer"],
-        "acks": [],
-    }
-
-
-def raised(*who: str, n: int = 1, **changes: Any) -> Draft:
-    """`who`: person@channel."""
-    given = alarm(n, **changes)
-    notify = [
-        {
-            "key": f"{n}-{given['occurrence']}-{name}",
-            "person": name.partition("@")[0],
-            "role": "keeper",
-            "channel": name.partition("@")[2],
-        }
-        for name in who
-    ]
-    return Draft(kind="alarm.raised", at=now(), actor="gateway", body={"alarm": given, "notify": notify})
-
-
-def closed(n: int = 1, occurrence: int = 1) -> Draft:
-    body = {"alarm": alarm(n, "NORM", occurrence), "notify": []}
-    return Draft(kind="alarm.closed", at=now(), actor="gateway", body=body)
-
-
-class Robot:
-    """A channel whose answer a test decides: "" accepts. It notes what the journal held when it was asked."""
-
-    def __init__(self, path: Path, answer: Callable[[Mapping[str, Any]], Any] = lambda _: "") -> None:
-        self.path = path
-        self.answer = answer
-        self.got: list[dict[str, Any]] = []
-        self.states: list[str] = []
-
-    async def send(self, message: Mapping[str, Any]) -> str:
-        self.got.append(dict(message))
-        self.states += [row["state"] for row in rows(self.path) if row["key"] == message["key"]]
-        answer = self.answer(message)
-        return await answer if asyncio.iscoroutine(answer) else answer
-
-    def tries(self) -> Counter[str]:
-        return Counter(message["key"] for message in self.got)
-
-
-def rows(path: Path) -> list[dict[str, Any]]:
-    """What is committed, seen from outside."""
-    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
-        connection.row_factory = sqlite3.Row
-        return [dict(row) for row in connection.execute("SELECT * FROM outbox ORDER BY seq, key")]
-
-
-def states(path: Path) -> dict[str, str]:
-    return {row["key"]: row["state"] for row in rows(path)}
-
-
-class Running:
-    """An open journal and an outbox that runs on it."""
-
-    def __init__(self, journal: Journal, health: OutboxHealth) -> None:
-        self.journal = journal
-        self.health = health
-        self.task: asyncio.Task[None]
-
-    async def records(self, kind: str) -> list[Record]:
-        return [record for record in await self.journal.read(0, 10_000) if record.kind == kind]
-
-    async def keys(self, kind: str) -> list[str]:
-        return [record.body["key"] for record in await self.records(kind)]
-
-
-@asynccontextmanager
-async def running(path: Path, **channels: Any) -> AsyncIterator[Running]:
-    async with Journal(path, "gw1", TABLES) as journal:
-        made = Running(journal, OutboxHealth())
-        outbox = Outbox(journal, channels, Composer(site="s", timezone="UTC", people={}), made.health)
-        made.task = asyncio.create_task(outbox.run(), name="outbox")
-        try:
-            yield made
-        finally:
-            made.task.cancel()
-            done, _ = await asyncio.wait([made.task], timeout=20)
-            assert done, "the outbox does not end"
 
 
 @pytest.fixture
@@ -135,127 +44,194 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "journal.db"
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox_module, "RETRY_BASE_S", 0.02)
-    monkeypatch.setattr(outbox_module, "RETRY_CAP_S", 0.1)
+def never(_: object = None) -> Any:
+    return asyncio.Event().wait()
+
+
+# --- births ---
 
 
 async def test_both_rows_exist_before_anything_is_sent(path: Path, eventually):
-    robot = Robot(path)
-    async with running(path, robot=robot) as made:
+    seen: list[str] = []
+
+    def answer(notice: Notice) -> Sent:
+        seen.append(states(path)[notice.key])
+        return OK
+
+    robot = FakeChannel(answer)
+    async with running(path, {"robot": robot}) as made:
         await made.journal.append([raised("li@robot", "wang@robot")])
         await eventually(lambda: set(states(path).values()) == {"ACCEPTED"}, "both accepted", every_s=0.02)
-        assert robot.states == ["SENDING", "SENDING"]
+        assert seen == ["SENDING", "SENDING"]
         assert robot.tries() == {"1-1-li@robot": 1, "1-1-wang@robot": 1}
-        assert not any(message["resent"] for message in robot.got)
-        assert await made.keys("delivery.accepted") == [message["key"] for message in robot.got]
+        assert not any(notice.resent for notice in robot.got)
+        assert await made.keys("delivery.accepted") == robot.keys
         await eventually(lambda: made.health.pending == 0, "nothing pending")
 
 
 async def test_both_rows_exist_or_none_do(path: Path):
-    robot = Robot(path)
-    async with running(path, robot=robot) as made:
-        draft = raised("li@robot", "wang@robot")
-        del draft.body["notify"][1]["key"]
+    robot = FakeChannel()
+    async with running(path, {"robot": robot}) as made:
+        given = raised("li@robot", "wang@robot")
+        del given.body["notify"][1]["key"]
         with pytest.raises(KeyError):
-            await made.journal.append([draft])
+            await made.journal.append([given])
         assert rows(path) == []
         assert await made.journal.read(0, 10) == []
         assert robot.got == []
 
 
 async def test_a_record_that_is_not_committed_is_not_sent(path: Path):
-    robot = Robot(path)
-    async with running(path, robot=robot) as made:
+    robot = FakeChannel()
+    async with running(path, {"robot": robot}) as made:
         await asyncio.sleep(0)
         await made.journal.write(lambda _: None)  # the outbox has begun
         await made.journal.write(lambda c: c.execute("PRAGMA query_only=ON").close())
+        made.may_fail = True
         with pytest.raises(StoreError):
             await made.journal.append([raised("li@robot")])
         await asyncio.sleep(0.1)  # nothing to wait for: nothing may be sent
         assert robot.got == []
 
 
-async def test_refused_then_accepted_keeps_its_key(path: Path, quick: None, eventually):
-    robot = Robot(path, lambda _: "" if len(robot.got) > 3 else "errcode 45009")
-    async with running(path, robot=robot) as made:
+async def test_every_kind_of_record_that_names_recipients_tells_them(path: Path, eventually):
+    why = {"kind": "permit", "id": "p7", "occurrence": 0, "area": "aux_store", "name": "动火", "name_en": "Hot"}
+    freeze = {"id": "freeze/permit/p7/0", "scope": "permit", "what": "p7", "why": {**why, "priority": 2}}
+    robot = FakeChannel()
+    async with running(path, {"robot": robot}) as made:
+        drafts = [
+            climbed("li@robot"),
+            draft("freeze.set", {"freeze": freeze, "notify": notify("f", ["li@robot"])}),
+            draft("deviation.opened", {"id": "d1", "subject": freeze["why"], "notify": notify("d", ["li@robot"])}),
+            draft("proof.started", {"notify": notify("t", ["li@robot"])}),
+            draft("hazard.assigned", {"id": "h1", "name": "栏杆", "notify": notify("h", ["li@robot"])}),
+        ]
+        await made.journal.append(drafts)
+        await eventually(lambda: made.health.pending == 0 and len(robot.got) == 5, "all told")
+    told = {notice.facts["kind"]: notice for notice in robot.got}
+    assert [kind for kind, notice in told.items() if notice.step] == ["ladder.step"]
+    assert told["ladder.step"].facts["step"] == 1
+    assert [kind for kind, notice in told.items() if notice.is_test] == ["proof.started"]
+    about = {row["kind"]: (row["about"], row["occurrence"]) for row in rows(path)}
+    assert about["ladder.step"] == (alarm()["id"], 1)
+    assert about["freeze.set"] == ("freeze/permit/p7/0", 0)
+
+
+# --- attempts ---
+
+
+async def test_refused_then_accepted_keeps_its_key_and_every_attempt_is_kept(path: Path, eventually):
+    robot = FakeChannel(lambda _: OK if len(robot.got) > 3 else failed("errcode 45009"))
+    async with running(path, {"robot": robot}) as made:
         await made.journal.append([raised("li@robot")])
         await eventually(lambda: states(path) == {"1-1-li@robot": "ACCEPTED"}, "accepted in the end", every_s=0.02)
         assert robot.tries() == {"1-1-li@robot": 4}
-        assert [row["attempts"] for row in rows(path)] == [4]
-        (record,) = await made.records("delivery.accepted")
-        assert (record.body["person"], record.body["channel"], record.body["attempts"]) == ("li", "robot", 4)
+        assert attempts(path, "1-1-li@robot") == ["failed", "failed", "failed", "accepted"]
+        (body,) = await made.bodies("delivery.accepted")
+        assert (body["person"], body["channel"], body["attempts"]) == ("li", "robot", 4)
         assert await made.records("delivery.failing") == []
+        assert not any(notice.resent for notice in robot.got), "it certainly did not arrive before"
 
 
-async def test_one_recipients_failure_neither_cancels_nor_delays_the_other(path: Path, quick: None, eventually):
+async def test_what_may_have_arrived_is_marked_from_then_on(path: Path, eventually):
+    sent = [failed(uncertain=True), failed(), OK]
+    robot = FakeChannel(lambda _: sent.pop(0))
+    async with running(path, {"robot": robot}) as made:
+        await made.journal.append([raised("li@robot")])
+        await eventually(lambda: len(robot.got) == 3, "accepted")
+    assert [notice.resent for notice in robot.got] == [False, True, True]
+    assert "重发" in robot.got[1].text
+
+
+async def test_later_costs_no_attempt_and_waits_as_long_as_the_channel_says(path: Path, eventually):
+    sent = [Sent(outcome=Outcome.LATER, retry_s=0.2), Sent(outcome=Outcome.LATER, retry_s=0.2), OK]
+    at_s: list[float] = []
+
+    def answer(_: Notice) -> Sent:
+        at_s.append(asyncio.get_running_loop().time())
+        return sent.pop(0)
+
+    async with running(path, {"robot": FakeChannel(answer)}) as made:
+        await made.journal.append([raised("li@robot")])
+        await eventually(lambda: states(path) == {"1-1-li@robot": "ACCEPTED"}, "accepted", every_s=0.02)
+        assert (await made.bodies("delivery.accepted"))[0]["attempts"] == 1
+        assert attempts(path, "1-1-li@robot") == ["accepted"]
+        assert made.health.channels["robot"].later == 2
+    assert min(after - before for before, after in itertools.pairwise(at_s)) >= 0.2
+
+
+async def test_one_recipients_failure_neither_cancels_nor_delays_the_other(path: Path, eventually):
     """li's messages hang or are refused, or the channel breaks on them; each of wang's is accepted at its first try."""
-    never = asyncio.Event()
-    misdeeds = [never.wait(), never.wait()]
+    misdeeds = [never(), never()]
 
-    def answer(message: Mapping[str, Any]) -> Any:
-        if message["person"] == "wang":
-            return ""
+    def answer(notice: Notice) -> Any:
+        if notice.to.person == "wang":
+            return OK
         if misdeeds:
             return misdeeds.pop()
         raise RuntimeError("a defect of the channel")
 
-    robot = Robot(path, answer)
-    async with running(path, robot=robot) as made:
+    robot = FakeChannel(answer)
+    async with running(path, {"robot": robot}) as made:
         for n in range(20):
-            await made.journal.append([raised("li@robot", "wang@robot", n=n)])
-        await eventually(lambda: sum(m["person"] == "wang" for m in robot.got) == 20, "wang is told all", bound_s=10)
+            await made.journal.append([raised("li@robot", "wang@robot", n=n, priority=1)])
+        await eventually(lambda: sum(m.to.person == "wang" for m in robot.got) == 20, "wang is told all", bound_s=10)
         await eventually(lambda: made.health.pending == 20, "only li's are left", bound_s=10)
         assert max(count for key, count in robot.tries().items() if "wang" in key) == 1
         assert not made.task.done()
     assert not misdeeds
 
 
-async def test_a_channel_that_raises_is_a_failure_of_its_row(path: Path, quick: None, eventually):
-    def answer(_: Mapping[str, Any]) -> str:
+async def test_a_channel_that_raises_is_a_failure_of_its_row(path: Path, eventually):
+    def answer(_: Notice) -> Sent:
         if len(robot.got) < 3:
             raise ValueError("not a URL")
-        return ""
+        return OK
 
-    robot = Robot(path, answer)
-    async with running(path, robot=robot) as made:
+    robot = FakeChannel(answer)
+    async with running(path, {"robot": robot}) as made:
         await made.journal.append([raised("li@robot")])
         await eventually(lambda: states(path) == {"1-1-li@robot": "ACCEPTED"}, "accepted", every_s=0.02)
         assert not made.task.done()
 
 
-async def test_a_dead_channel_does_not_delay_another(path: Path, quick: None, eventually):
-    never = asyncio.Event()
-    dead, good = Robot(path, lambda _: never.wait()), Robot(path)
-    async with running(path, dead=dead, good=good) as made:
-        await made.journal.append([raised("li@dead", "wang@dead", n=n) for n in range(30)])
+async def test_a_dead_channel_does_not_delay_another(path: Path, eventually):
+    dead, good = FakeChannel(never), FakeChannel()
+    async with running(path, {"dead": dead, "good": good}) as made:
+        await made.journal.append([raised("li@dead", "wang@dead", n=n, priority=1) for n in range(30)])
         await eventually(lambda: len(dead.got) == 4, "the dead channel hangs")
         await made.journal.append([raised("li@good", n=99)])
-        await eventually(
-            lambda: states(path)["99-1-li@good"] == "ACCEPTED", "told on the other", every_s=0.02, bound_s=10
-        )
+        await eventually(lambda: states(path)["99-1-li@good"] == "ACCEPTED", "told on the other", every_s=0.02)
 
 
-async def test_five_hundred_pending_rows_cost_single_attempts_and_go_out_most_urgent_first(
-    path: Path, monkeypatch: pytest.MonkeyPatch, eventually
+async def test_five_hundred_that_wait_cost_single_attempts_and_go_as_digests_but_for_the_most_urgent(
+    path: Path, eventually
 ):
-    monkeypatch.setattr(outbox_module, "RETRY_BASE_S", 0.2)
-    monkeypatch.setattr(outbox_module, "RETRY_CAP_S", 0.4)
     up = False
-    robot = Robot(path, lambda _: "" if up else "HTTP 502")
-    async with running(path, robot=robot) as made:
+    robot = FakeChannel(lambda _: OK if up else failed())
+    settings = replace(QUICK, retry_base_s=0.2, retry_cap_s=0.4)
+    async with running(path, {"robot": robot}, settings=settings) as made:
         await made.journal.append([raised("li@robot", n=n, priority=1 if n == 400 else 3) for n in range(500)])
         await eventually(lambda: made.health.pending == 500, "all pending")
         await eventually(lambda: len(robot.got) >= 8, "some attempts")
-        assert len(robot.got) < 20, "a dead channel is asked with one row at a time"
-        assert max(robot.tries().values()) == 1, "each row in its turn"
-        before, up = len(robot.got), True
+        assert len(robot.got) < 20, "a dead channel is asked with one message at a time"
+        up = True
         await eventually(lambda: made.health.pending == 0, "all delivered", bound_s=60)
-        told = [message["alarm"]["priority"] for message in robot.got[before:]]
-        assert 1 not in told or told.index(1) <= 3, "the most urgent one goes first, but for what asked first"
-        assert len(robot.got) == before + 500
         assert len(await made.keys("delivery.accepted")) == 500
+    alone = [notice for notice in robot.arrived if notice.key == "400-1-li@robot"]
+    assert [notice.number for notice in alone] == [1]
+    assert len(robot.arrived) <= 5
+
+
+async def test_a_send_that_never_comes_back_is_given_up_and_may_have_arrived(path: Path, eventually):
+    robot = FakeChannel(lambda _: never() if len(robot.got) < 2 else OK)
+    async with running(path, {"robot": robot}, settings=replace(QUICK, send_limit_s=0.2)) as made:
+        await made.journal.append([raised("li@robot")])
+        await eventually(lambda: states(path) == {"1-1-li@robot": "ACCEPTED"}, "second try", every_s=0.02)
+    assert [notice.resent for notice in robot.got] == [False, True]
+
+
+# --- crashes and the store ---
 
 
 async def test_killed_between_sending_and_accepted(path: Path, eventually):
@@ -275,23 +251,23 @@ async def test_killed_between_sending_and_accepted(path: Path, eventually):
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}/"
-    dying = await asyncio.create_subprocess_exec(sys.executable, "-c", DYING, str(path), url, json.dumps(alarm()))
+    dying = await asyncio.create_subprocess_exec(sys.executable, "-c", DYING, str(path), url)
     try:
         await eventually(lambda: got, "the robot has it")
-        assert states(path) == {"k1": "SENDING"}
+        assert states(path) == {"1-1-li@robot": "SENDING"}
         os.kill(dying.pid, signal.SIGKILL)
         await dying.wait()
         hang.set()
-        table = ChannelTable(id="robot", kind="webhook", url=url)
-        async with Channels([table]) as channels, running(path, **channels.live) as made:
-            await eventually(lambda: states(path) == {"k1": "ACCEPTED"}, "accepted", every_s=0.02)
+        async with WebhookChannel(WebhookSettings(url=url)) as hook, running(path, {"robot": hook}) as made:
+            await eventually(lambda: states(path) == {"1-1-li@robot": "ACCEPTED"}, "accepted", every_s=0.02)
             assert len(await made.records("delivery.accepted")) == 1
-        assert [(message["key"], message["resent"]) for message in got] == [("k1", False), ("k1", True)]
+        assert [(body["key"], body["resent"]) for body in got] == [("1-1-li@robot", False), ("1-1-li@robot", True)]
         assert "重发" in got[1]["text"]["content"]
-        async with Channels([table]) as channels, running(path, **channels.live) as made:
+        assert attempts(path, "1-1-li@robot") == ["interrupted", "accepted"]
+        async with WebhookChannel(WebhookSettings(url=url)) as hook, running(path, {"robot": hook}) as made:
             await made.journal.append([raised("li@robot", n=2)])
-            await eventually(lambda: len(got) == 3, "the next one")
-        assert [message["key"] for message in got] == ["k1", "k1", "2-1-li@robot"]
+            await eventually(lambda: len(got) == 3, "the next one alone")
+        assert got[2]["key"] == "2-1-li@robot"
     finally:
         if dying.returncode is None:
             dying.kill()
@@ -299,123 +275,42 @@ async def test_killed_between_sending_and_accepted(path: Path, eventually):
 
 
 DYING = """
-import asyncio, json, pathlib, sys
-from sitewarden.edge.alarms import table
-from sitewarden.edge.alerts.message import Composer
-from sitewarden.edge.alerts.outbox import TABLE, Lane, Outbox, OutboxHealth
-from sitewarden.edge.alerts.webhook import Webhook
-from sitewarden.edge.models import ChannelTable
-from sitewarden.sync.journal import Draft, Journal
-from sitewarden.words import now
+import asyncio, pathlib, sys
+from sitewarden.edge.alerts.webhook_channel import WebhookChannel, WebhookSettings
+from sitewarden.tests.peers.alert_doubles import raised, running
 
-async def main(path, url, alarm):
-    channel = Webhook(ChannelTable(id="robot", kind="webhook", url=url, timeout_s=60.0))
-    async with Journal(pathlib.Path(path), "gw1", (table.TABLE, TABLE)) as journal, channel:
-        outbox = Outbox(journal, {"robot": channel}, Composer(site="s", timezone="UTC", people={}), OutboxHealth())
-        notify = [{"key": "k1", "person": "li", "role": "keeper", "channel": "robot"}]
-        body = {"alarm": json.loads(alarm), "notify": notify}
-        await journal.append([Draft(kind="alarm.raised", at=now(), actor="gateway", body=body)])
-        await outbox.run()
+async def main(path, url):
+    async with WebhookChannel(WebhookSettings(url=url, timeout_s=60.0)) as hook:
+        async with running(pathlib.Path(path), {"robot": hook}) as made:
+            await made.journal.append([raised("li@robot")])
+            await asyncio.Event().wait()
 
 asyncio.run(main(*sys.argv[1:]))
 """
 
 
-async def test_rows_survive_reopen_and_go_on_unmarked(path: Path, quick: None, eventually):
-    async with running(path, robot=Robot(path, lambda _: "HTTP 500")) as made:
+async def test_rows_survive_reopen_and_go_on_unmarked(path: Path, eventually):
+    async with running(path, {"robot": FakeChannel(lambda _: failed())}) as made:
         await made.journal.append([raised("li@robot", "wang@robot")])
-        await eventually(lambda: {row["state"] for row in rows(path)} == {"RETRY"}, "both refused", every_s=0.02)
-        await eventually(lambda: min(row["attempts"] for row in rows(path)) >= 2, "tried again", every_s=0.02)
-    robot = Robot(path)
-    async with running(path, robot=robot):
+        await eventually(lambda: set(states(path).values()) == {"RETRY"}, "both refused", every_s=0.02)
+    robot = FakeChannel()
+    async with running(path, {"robot": robot}):
         await eventually(lambda: set(states(path).values()) == {"ACCEPTED"}, "accepted after the restart", every_s=0.02)
     assert sorted(robot.tries()) == ["1-1-li@robot", "1-1-wang@robot"]
-
-
-async def test_failing_is_recorded_exactly_once_also_over_a_restart(
-    path: Path, quick: None, monkeypatch: pytest.MonkeyPatch, eventually
-):
-    monkeypatch.setattr(outbox_module, "DELIVERY_DEADLINE_S", 0.5)
-    robot = Robot(path, lambda _: "errcode 45009: too fast")
-    async with running(path, robot=robot) as made:
-        await made.journal.append([raised("li@robot")])
-        await eventually(lambda: len(robot.got) >= 2, "two tries")
-        assert made.health.failing == 0
-        await eventually(lambda: made.keys("delivery.failing"), "failing is recorded", every_s=0.05)
-        (record,) = await made.records("delivery.failing")
-        assert record.body["error"] == "errcode 45009: too fast"
-        assert (made.health.pending, made.health.failing) == (1, 1)
-        tries = len(robot.got)
-        await eventually(lambda: len(robot.got) >= tries + 5, "five more tries")
-        assert len(await made.keys("delivery.failing")) == 1
-    async with running(path, robot=robot) as made:
-        await eventually(lambda: made.health.failing == 1, "still failing after a restart")
-        tries = len(robot.got)
-        await eventually(lambda: len(robot.got) >= tries + 5, "five more tries")
-        assert len(await made.keys("delivery.failing")) == 1
-        robot.answer = lambda _: ""
-        await eventually(lambda: made.health.pending == 0, "reached in the end")
-        assert made.health.failing == 0
-        assert len(await made.keys("delivery.accepted")) == 1
-
-
-async def test_the_deadline_passes_also_while_an_attempt_hangs(path: Path, monkeypatch: pytest.MonkeyPatch, eventually):
-    """And for the rows that wait behind it: the deadline is of the row, not of its attempts."""
-    monkeypatch.setattr(outbox_module, "DELIVERY_DEADLINE_S", 0.3)
-    never = asyncio.Event()
-    async with running(path, robot=Robot(path, lambda _: never.wait())) as made:
-        await made.journal.append([raised("li@robot", n=n) for n in range(5)])
-        await eventually(lambda: made.health.failing == 5, "all are failing", bound_s=10)
-        await eventually(lambda: sum(row["failing"] for row in rows(path)) == 5, "recorded")
-        assert len(await made.keys("delivery.failing")) == 5
-
-
-async def test_a_send_that_never_comes_back_is_given_up(path: Path, quick: None, monkeypatch, eventually):
-    monkeypatch.setattr(outbox_module, "_SEND_LIMIT_S", 0.2)
-    never = asyncio.Event()
-    robot = Robot(path, lambda _: never.wait() if len(robot.got) < 2 else "")
-    async with running(path, robot=robot) as made:
-        await made.journal.append([raised("li@robot")])
-        await eventually(lambda: states(path) == {"1-1-li@robot": "ACCEPTED"}, "second try", every_s=0.02)
-
-
-async def test_a_channel_that_was_taken_out_is_dead_with_a_record(path: Path, quick: None, eventually):
-    async with running(path, robot=Robot(path, lambda _: "HTTP 500"), sms=Robot(path)) as made:
-        await made.journal.append([raised("li@robot", "li@sms")])
-        await eventually(lambda: sorted(states(path).values()) == ["ACCEPTED", "RETRY"], "one is open", every_s=0.02)
-    async with running(path, sms=Robot(path)) as made:
-        await eventually(lambda: states(path)["1-1-li@robot"] == "DEAD", "given up", every_s=0.02)
-        (record,) = await made.records("delivery.dead")
-        assert (record.body["key"], record.body["error"]) == ("1-1-li@robot", "the channel is no longer in site.toml")
-        await eventually(lambda: made.health.pending == 0, "nothing pending")
-
-
-async def test_rows_of_a_closed_alarm_end_with_a_record(path: Path, quick: None, eventually):
-    """Retry while open: a channel that is dead for weeks must not fill the memory, nor send old news on its return."""
-    robot = Robot(path, lambda _: "HTTP 500")
-    async with running(path, robot=robot) as made:
-        await made.journal.append([raised("li@robot"), raised("li@robot", n=2), raised("li@robot", n=3)])
-        await eventually(lambda: len(robot.got) >= 3, "all were tried")
-        await made.journal.append([closed()])
-        await eventually(lambda: states(path)["1-1-li@robot"] == "DEAD", "the first one ended", every_s=0.02)
-        assert states(path)["2-1-li@robot"] != "DEAD"
-    async with Journal(path, "gw1", TABLES) as journal:  # closed, and superseded, while no outbox ran
-        await journal.append([closed(2), closed(3), raised("li@robot", n=3, occurrence=5)])
-    robot.answer = lambda _: ""
-    robot.got.clear()
-    async with running(path, robot=robot) as made:
-        wanted = {"1-1-li@robot": "DEAD", "2-1-li@robot": "DEAD", "3-1-li@robot": "DEAD", "3-5-li@robot": "ACCEPTED"}
-        await eventually(lambda: states(path) == wanted, "all ended", every_s=0.02)
-        assert sorted(robot.tries()) == ["3-5-li@robot"]
-        assert len(await made.keys("delivery.dead")) == 3
 
 
 @pytest.mark.parametrize("failing_job", ["SENDING", "ACCEPTED"])
 async def test_the_stores_error_ends_the_run(path: Path, failing_job: str, eventually):
     """With other deliveries under way; what is not committed must not go on in memory."""
     gate = asyncio.Event()
-    robot = Robot(path, lambda _: passed(gate))
-    async with running(path, robot=robot) as made:
+
+    async def passed() -> Sent:
+        await gate.wait()
+        return OK
+
+    robot = FakeChannel(lambda _: passed())
+    async with running(path, {"robot": robot}) as made:
+        made.may_fail = True
         await made.journal.append([raised("li@robot", "wang@robot", "wu@robot")])
         await eventually(lambda: len(robot.got) == 3, "three are under way")
         await made.journal.write(lambda c: c.execute("PRAGMA query_only=ON").close())
@@ -430,74 +325,136 @@ async def test_the_stores_error_ends_the_run(path: Path, failing_job: str, event
         assert error.subgroup(StoreError) is not None
 
 
-async def passed(gate: asyncio.Event) -> str:
-    await gate.wait()
-    return ""
-
-
-async def test_the_table_is_rebuilt_from_records_alone(path: Path, quick: None, eventually):
-    robot = Robot(path, lambda m: "" if m["person"] == "li" else "HTTP 500")
-    async with running(path, robot=robot) as made:
-        await made.journal.append([raised("li@robot", "wang@robot", "wu@gone")])
-        await eventually(lambda: sorted(states(path).values()) == ["ACCEPTED", "DEAD", "RETRY"], "ends", every_s=0.02)
-    before = states(path)
+async def test_the_table_is_rebuilt_from_records_alone(path: Path, eventually):
+    """Every column; attempts are no records, and stay."""
+    robot = FakeChannel(lambda m: OK if m.to.person == "li" else failed())
+    async with running(path, {"robot": robot}) as made:
+        drafts = [raised("li@robot", "wang@robot", "wu@gone"), raised("li@robot", n=2), climbed("wang@robot")]
+        await made.journal.append(drafts)
+        await eventually(lambda: made.health.pending == 2, "the others ended")
+        await made.journal.append([closed(2), raised("wang@robot", n=3), closed(3)])
+        await eventually(lambda: len(told_clears(path)) == 1, "the clear is told")
+    before, tried = rows(path), attempts(path, "1-1-wang@robot")
+    assert len(before) == 7
     async with Journal(path, "gw1", TABLES) as journal:
         await journal.write(lambda connection: rebuild(connection, TABLE))
-    assert states(path) == {**before, "1-1-wang@robot": "PENDING"}, "the state of an attempt is not a record"
+    assert rows(path) == before
+    assert attempts(path, "1-1-wang@robot") == tried
+
+
+def told_clears(path: Path) -> list[dict[str, Any]]:
+    return [row for row in rows(path) if row["kind"] == "delivery.clear" and row["state"] == "ACCEPTED"]
+
+
+async def test_a_journal_of_an_older_version_begins_no_storm(path: Path, eventually):
+    """Alarms that were told and closed long ago are not cleared now, and what was open goes on."""
+    entries = [{"key": f"k{n}", "person": "li", "role": "keeper", "channel": "robot"} for n in range(3)]
+
+    def old(kind: str, n: int, **body: Any) -> Draft:
+        ended = {"key": f"k{n}", "person": "li", "role": "keeper", "channel": "robot", "alarm": alarm(n)["id"]}
+        return draft(kind, {**ended, "occurrence": 1, "attempts": 1, "error": "", **body})
+
+    async with Journal(path, "gw1", TABLES) as journal:
+        drafts = [draft("alarm.raised", {"alarm": alarm(n), "notify": [entries[n]]}) for n in range(3)]
+        drafts += [old("delivery.accepted", 0), closed(0), closed(1), old("delivery.dead", 1, error="closed before")]
+        await journal.append(drafts)
+    robot = FakeChannel()
+    async with running(path, {"robot": robot}):
+        await eventually(lambda: states(path) == {"k0": "ACCEPTED", "k1": "DEAD", "k2": "ACCEPTED"}, "ends")
+    assert robot.keys == ["k2"]
 
 
 async def test_the_heartbeat_turns_while_deliveries_hang(path: Path, eventually):
-    never = asyncio.Event()
-    robot = Robot(path, lambda _: never.wait())
-    async with running(path, robot=robot) as made:
+    robot = FakeChannel(never)
+    async with running(path, {"robot": robot}) as made:
         await made.journal.append([raised("li@robot")])
         await eventually(lambda: robot.got, "sent")
         beat_s = made.health.beat_s
         await eventually(lambda: made.health.beat_s > beat_s, "the loop turns", bound_s=15)
 
 
-def row(seq: int, *, attempts: int = 0, priority: int = 3) -> Any:
-    return outbox_module._Row(
-        key=str(seq),
-        seq=seq,
-        priority=priority,
-        person="li",
-        role="keeper",
-        channel="robot",
-        attempts=attempts,
-        resent=False,
-        failing=False,
-        late_s=0.0,
-        data={},
-    )
+async def test_a_row_keeps_its_first_and_its_newest_attempts(path: Path, monkeypatch: pytest.MonkeyPatch, eventually):
+    monkeypatch.setattr("sitewarden.edge.alerts.outbox_queries.FIRST_KEPT", 2)
+    monkeypatch.setattr("sitewarden.edge.alerts.outbox_queries.LAST_KEPT", 3)
+    robot = FakeChannel(lambda _: failed(str(len(robot.got))))
+    quickest = replace(QUICK, retry_base_s=0.001, retry_cap_s=0.001)
+    async with running(path, {"robot": robot}, settings=quickest) as made:
+        await made.journal.append([raised("li@robot")])
+        await eventually(lambda: len(robot.got) >= 12, "tried often")
+    async with running(path, {"robot": FakeChannel()}) as made:
+        await eventually(lambda: states(path) == {"1-1-li@robot": "ACCEPTED"}, "accepted", every_s=0.02)
+        assert (await made.bodies("delivery.accepted"))[0]["n"] > 10, "the count is of all"
+    assert len(attempts(path, "1-1-li@robot")) in (6, 7)
 
 
-@pytest.mark.parametrize(
-    ("lane", "waiting", "chosen"),
-    [
-        (Lane(), [row(1), row(2), row(3, priority=1)], [3, 1]),
-        (Lane(), [row(1, attempts=9), row(2)], [1, 2]),
-        (Lane(sending=1), [row(1), row(2)], [1]),
-        (Lane(sending=2), [row(1)], []),
-        (Lane(failures=1, due_s=200.0), [row(1, attempts=1)], []),
-        (Lane(failures=1, due_s=200.0), [row(1, attempts=1), row(2)], [2]),  # new: does not wait for the refused one
-        (Lane(failures=2, due_s=100.0), [row(1, attempts=1), row(2, attempts=1)], [1]),
-        (Lane(failures=2, due_s=100.0, sending=1), [row(1, attempts=1)], []),
-        (Lane(failures=3, due_s=200.0), [row(1), row(2)], []),
-        (Lane(failures=3, due_s=100.0), [row(1, attempts=4), row(2, attempts=1), row(3, attempts=1)], [2]),
-        (Lane(failures=3, due_s=100.0), [row(1, attempts=4), row(2), row(3, priority=1)], [3]),
-    ],
-)
-def test_what_a_lane_sends(lane: Lane, waiting: list[Any], chosen: list[int]):
-    assert [picked.seq for picked in lane.choose(waiting, 100.0)] == chosen
+# --- ends ---
 
 
-def test_a_lane_waits_longer_each_time_up_to_the_cap():
-    lane, pauses_s = Lane(), []
-    for _ in range(40):
-        lane.failed(100.0)
-        pauses_s.append(lane.due_s - 100.0)
-    assert 2 <= pauses_s[0] <= 4
-    assert 4 <= pauses_s[1] <= 8
-    assert all(30 <= pause_s <= 60 for pause_s in pauses_s[5:])
-    assert len({round(pause_s, 3) for pause_s in pauses_s[10:]}) > 10, "jitter"
+async def test_an_acknowledgement_ends_that_persons_repeats(path: Path, eventually):
+    robot = FakeChannel(lambda _: failed())
+    async with running(path, {"robot": robot}) as made:
+        drafts = [
+            raised("li@robot", "wang@robot"),
+            raised("li@robot", "wang@robot", kind="alarm.repeated", event="r", count=2),
+        ]
+        await made.journal.append(drafts)
+        await eventually(lambda: len(robot.tries()) == 4, "all were tried")
+        await made.journal.append([acked("li")])
+        await eventually(lambda: states(path)["1-1r-li@robot"] == "DEAD", "li's repeat ended", every_s=0.02)
+        (body,) = await made.bodies("delivery.dead")
+        assert (body["key"], body["why"]) == ("1-1r-li@robot", "acked")
+        assert {key for key, state in states(path).items() if state != "DEAD"} == {
+            "1-1-li@robot",
+            "1-1-wang@robot",
+            "1-1r-wang@robot",
+        }
+
+
+async def test_ladder_steps_and_repeats_and_things_end_with_the_alarm(path: Path, eventually):
+    """Retry while open: a channel that is dead for weeks must not fill the memory."""
+    robot = FakeChannel(lambda _: failed())
+    async with running(path, {"robot": robot, "siren": robot}) as made:
+        repeat = raised("li@robot", kind="alarm.repeated", event="r")
+        await made.journal.append([raised("@siren"), repeat, climbed("wang@robot"), raised("li@robot", n=2)])
+        await eventually(lambda: made.health.pending == 4, "all wait")
+        await made.journal.append([closed()])
+        await eventually(lambda: made.health.pending == 1, "ended")
+        assert {body["why"] for body in await made.bodies("delivery.dead")} == {"closed"}
+    assert states(path)["2-1-li@robot"] in ("RETRY", "SENDING")
+
+
+async def test_what_is_closed_while_no_outbox_runs_ends_too(path: Path, eventually):
+    async with Journal(path, "gw1", TABLES) as journal:
+        again = raised("li@robot", occurrence=5)
+        await journal.append([raised("li@robot"), closed(reason="superseded_unacked"), again])
+    robot = FakeChannel()
+    async with running(path, {"robot": robot}):
+        wanted = {"1-1-li@robot": "DEAD", "1-5-li@robot": "ACCEPTED"}
+        await eventually(lambda: states(path) == wanted, "the new one alone is told", every_s=0.02)
+    assert robot.keys == ["1-5-li@robot"]
+
+
+async def test_a_freeze_that_was_released_before_it_was_told_is_told_as_released(path: Path, eventually):
+    why = {"kind": "alarm", "id": "a", "occurrence": 1, "area": "x", "name": "a", "name_en": "a", "priority": 3}
+    freeze = {"id": "freeze/alarm/a/1", "scope": "work", "what": "*", "why": why, "released": None}
+    over = {**freeze, "released": {"person": "wang", "reason": "done", "at": now().to_json()["utc"]}}
+    up = False
+    robot = FakeChannel(lambda _: OK if up else failed())
+    async with running(path, {"robot": robot}) as made:
+        await made.journal.append([draft("freeze.set", {"freeze": freeze, "notify": notify("s", ["li@robot"])})])
+        await eventually(lambda: robot.got, "tried")
+        await made.journal.append([draft("freeze.released", {"freeze": over, "notify": notify("r", ["li@robot"])})])
+        up = True
+        await eventually(lambda: states(path) == {"s-li@robot": "DEAD", "r-li@robot": "ACCEPTED"}, "released")
+
+
+async def test_a_thing_gets_no_clear_and_its_silence_is_nobodys(path: Path, eventually):
+    siren = FakeChannel()
+    async with running(path, {"siren": siren}) as made:
+        await made.journal.append([raised("@siren")])
+        await eventually(lambda: states(path) == {"1-1-@siren": "ACCEPTED"}, "told")
+        await made.journal.append([closed()])
+        await made.journal.write(lambda _: None)
+        assert [row["kind"] for row in rows(path)] == ["alarm.raised"]
+    assert siren.got[0].to.person == ""
+    assert siren.got[0].facts["alarm"]["id"] == alarm()["id"]

@@ -23,9 +23,11 @@ from pymodbus.client import AsyncModbusSerialClient, AsyncModbusTcpClient
 from pymodbus.exceptions import ModbusException
 from sitewarden.errors import ConfigError, PermanentError, RefusedError
 from sitewarden.sensors.plant import PlantAddresses, PlantOptions, load_plant_options, run_plant
-from sitewarden.sensors.plant_devices import PLANT, Image, SimPoint
+from sitewarden.sensors.plant_board import Board
+from sitewarden.sensors.plant_devices import PLANT, TOWER, Image, SimPoint
 from sitewarden.sensors.plant_model import DeviceMode, Plant, natural, walk
-from sitewarden.sensors.plant_wire import answer, crc16, take_frames
+from sitewarden.sensors.plant_wire import answer, answer_write, crc16, take_frames
+from sitewarden.sensors.profiles import load_catalogue
 from sitewarden.tests.peers.ports import free_port
 
 MOSQUITTO = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
@@ -169,7 +171,57 @@ def test_the_catalogue_of_the_demo() -> None:
         ("hazmat_store.th2", "plant_tcp", 1, ("temperature", "humidity")),
         ("boiler_room.boiler1", "plant_tcp", 2, ("pressure",)),
         ("sewage_pit.gas4", "mqtt", 0, ("ch4", "o2", "h2s", "co")),
+        ("sewage_pit.tower1", "plant_tcp", 3, ()),
     ]
+
+
+# --- the tower ---------------------------------------------------------------------------------------------------
+
+SIREN_ON, RED_FAST = bytes.fromhex("0600000001"), bytes.fromhex("0600010004")
+DARK = {"siren": "off", "red": "off", "amber": "off", "green": "off"}
+
+
+def test_the_tower_is_the_one_of_the_sites_profile(root: Path) -> None:
+    profile = load_catalogue(root / "config" / "profiles")["stack_light"]
+    wanted = {(o.name, o.address, o.table): {code: state for state, code in o.states} for o in profile.outputs}
+    assert {(o.name, o.address, "holding"): dict(o.states) for o in TOWER} == wanted
+
+
+@pytest.mark.parametrize(
+    ("pdu", "expected"),
+    [
+        (SIREN_ON.hex(), SIREN_ON.hex()),
+        (RED_FAST.hex(), RED_FAST.hex()),
+        ("0600000004", "8603"),  # a siren does not flash
+        ("0600010003", "8603"),
+        ("0600040000", "8602"),
+        ("06000000", "8603"),
+    ],
+)
+def test_answer_write(pdu: str, expected: str) -> None:
+    board = Board(outputs=TOWER, watchdog_s=15.0)
+    assert answer_write(bytes.fromhex(pdu), board, obeys=True).hex() == expected
+    assert (board.shown() == DARK) == expected.startswith("86")
+
+
+def test_a_board_keeps_what_is_written_and_says_when_nobody_writes() -> None:
+    board = Board(outputs=TOWER, watchdog_s=15.0)
+    board.write(0, 1)
+    board.write(1, 4)
+    board.write(3, 1)
+    board.step(14.9)
+    shown = {"siren": "on", "red": "fast", "amber": "off", "green": "on"}
+    assert (board.shown(), board.lost) == (shown, False)
+    board.step(0.1)
+    assert (board.shown(), board.lost) == ({**shown, "amber": "slow", "green": "off"}, True)
+    assert board.codes == {0: 1, 1: 4, 2: 0, 3: 1}, "its registers still hold what was written"
+    board.write(9, 1)
+    board.write(1, 3)
+    assert board.lost, "what it refuses is no sign of life"
+    board.write(0, 0, obeys=False)
+    assert (board.shown(), board.lost) == (shown, False), "stuck: confirmed, and not done"
+    board.write(0, 0)
+    assert board.shown() == {**shown, "siren": "off"}
 
 
 # --- frames ------------------------------------------------------------------------------------------------------
@@ -260,6 +312,52 @@ async def test_tcp_dead_and_late_units_do_not_disturb_their_neighbour() -> None:
         async with tcp_client(plant) as patient:
             assert not (await patient.read_input_registers(1, count=2, device_id=1)).isError()
         assert loop.time() - began >= 0.29
+
+
+async def test_tcp_the_tower_is_written_read_back_and_shown() -> None:
+    async with running() as plant, api(plant) as call, tcp_client(plant, 0.4) as client:
+        assert await _shown(call) == DARK
+        assert not (await client.write_register(0, 1, device_id=3)).isError()
+        assert not (await client.write_register(1, 4, device_id=3)).isError()
+        assert (await client.read_holding_registers(0, count=4, device_id=3)).registers == [1, 4, 0, 0]
+        assert await _shown(call) == {**DARK, "siren": "on", "red": "fast"}
+        assert (await client.write_register(1, 3, device_id=3)).exception_code == 3
+        assert (await client.write_register(4, 1, device_id=3)).exception_code == 2
+        assert (await client.write_register(0x16, 1, device_id=2)).exception_code == 1, "a transmitter takes no writes"
+
+
+async def test_tcp_a_tower_that_is_stuck_or_deaf() -> None:
+    async with running() as plant, api(plant) as call, tcp_client(plant, 0.4) as client:
+        assert (await call("/api/devices/tower1", {"mode": "stuck"}))[0] == 200
+        assert not (await client.write_register(0, 1, device_id=3)).isError(), "it confirms"
+        assert (await client.read_holding_registers(0, count=1, device_id=3)).registers == [0]
+        await call("/api/devices/tower1", {"mode": "deaf"})
+        with pytest.raises(ModbusException):
+            await client.write_register(0, 1, device_id=3)
+        assert (await client.read_holding_registers(0, count=1, device_id=3)).registers == [0], "it still answers reads"
+        await call("/api/devices/tower1", {"mode": "ok"})
+        assert not (await client.write_register(0, 1, device_id=3)).isError()
+        assert await _shown(call) == {**DARK, "siren": "on"}
+
+
+async def test_the_tower_lights_amber_when_nobody_writes() -> None:
+    async with running(step_s=0.01) as plant, api(plant) as call, tcp_client(plant) as client:
+        await client.write_register(3, 1, device_id=3)
+        assert await _shown(call) == {**DARK, "green": "on"}
+
+        async def amber() -> bool:
+            return await _shown(call) == {**DARK, "amber": "slow"}
+
+        await until(amber, "amber", bound_s=60.0)
+        await client.write_register(3, 1, device_id=3)
+        assert await _shown(call) == {**DARK, "green": "on"}
+
+
+async def _shown(call: Callable[..., Any]) -> dict[str, str]:
+    _, body = await call("/api/points")
+    (tower,) = [device for device in body["devices"] if device["outputs"]]
+    assert (tower["id"], tower["modes"]) == ("sewage_pit.tower1", ["ok", "dead", "late", "deaf", "stuck"])
+    return {output["id"]: output["state"] for output in tower["outputs"]}
 
 
 async def test_tcp_garbage_closes_only_its_own_connection() -> None:
@@ -395,6 +493,7 @@ async def test_api_lists_holds_releases_and_refuses() -> None:
             ("/api/devices/nope", {"mode": "ok"}, 404, "no_such_device"),
             ("/api/devices/th1", {"mode": "drunk"}, 400, "bad_request"),
             ("/api/devices/th1", {"mode": "late", "late_s": -1}, 400, "out_of_range"),
+            ("/api/devices/th1", {"mode": "stuck"}, 400, "no_board"),
         ):
             got, answered = await call(path, sent)
             assert (got, answered["error"]["reason"]) == (status, reason), (path, sent)

@@ -711,7 +711,7 @@ async def test_messages_go_where_the_new_file_says(rig: Rig, free_port, eventual
     await web.TCPSite(runner, "127.0.0.1", port := free_port()).start()
 
     def site(hi: float, *names: str) -> Iterable[str]:
-        head = f"\n[alerts]\nchannels = {json.dumps(list(names))}\n"
+        head = f"\n[alerts]\nunreachable_ok = true\ngroup_wait_s = {{ 3 = 0 }}\nchannels = {json.dumps(list(names))}\n"
         url = f"http://127.0.0.1:{port}"
         rest = "".join(f'\n[[channel]]\nid = "{n}"\nkind = "webhook"\nurl = "{url}/{n}"\n' for n in names)
         return head, bus("a", rig.peer.port), device("th1", 1), limits(hi=hi, reopen_s=0.0), rest

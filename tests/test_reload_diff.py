@@ -68,7 +68,7 @@ HIHI = "hihi = { limit = 85, priority = 2 }"
         ('name = "池"', 'name = "水池"', ["area pit: name 池 -> 水池"]),
         ('path = "ch4"', 'path = "gas.ch4"', ["mqtt_device pit.gas1: point ch4: path ch4 -> gas.ch4"]),
         ('topic = "devices/gas1"', 'topic = "devices/g"', ["mqtt_device pit.gas1: topic devices/gas1 -> devices/g"]),
-        ('channels = ["robot"]', "channels = []", ["alerts.channels robot -> none"]),
+        ('channels = ["robot", "sms"]', 'channels = ["sms"]', ["alerts.channels robot, sms -> sms"]),
         ('["keeper", "officer"]', '["officer"]', ["alerts.required_acks keeper, officer -> officer"]),
         ('[cloud]\nurl = "https://hq.example"', "", ["[cloud]: removed"]),
         ('name_en = "Plant"', 'name_en = "Works"', ["site.name_en Plant -> Works"]),

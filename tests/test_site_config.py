@@ -24,6 +24,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sitewarden.cli import main
 from sitewarden.edge import config, wording
+from sitewarden.edge.alert_models import CHANNELS
 from sitewarden.edge.effective import describe
 from sitewarden.edge.lines import place
 from sitewarden.edge.models import REPEATED, SINGLE, ChannelTable, DeviceTable
@@ -137,7 +138,17 @@ def test_good_sites_are_good(folder: Path, root: Path):
 
     shipped = check(str(root / "config" / "site.toml"))
     assert (shipped.exit_code, shipped.stderr) == (0, "")
-    assert shipped.stdout == f"{root / 'config' / 'site.toml'}: good: 5 areas, 5 devices, 10 points\n", "no warning"
+    good = f"{root / 'config' / 'site.toml'}: good: 5 areas, 6 devices, 11 points"
+    assert shipped.stdout.splitlines() == [good], "without a warning: its siren is heard where no phone rings"
+
+
+SUPPRESS = """
+[[suppress]]
+id = "off"
+alarms = ["store.th1.humidity.high", "store.th1.humidity"]
+when = { point = "pit.gas1.ch4", above = 90 }
+why = "w"
+"""
 
 
 @pytest.mark.parametrize(
@@ -157,6 +168,10 @@ def test_good_sites_are_good(folder: Path, root: Path):
         [('unit_id = 1\nprofile = "rs_ws_n01"', 'unit_id = "1"\nprofile = 7')],
         [("hi = 75\n", "hi = 75\nstale_s = 0.5\n"), ('profile = "rs_ws_n01"', 'profile = "rs_ws_n01"\npoll_s = "0.1"')],
         [('file = "people.csv"', 'file = "people.csv"\nfiles = 1')],
+        [
+            ('[[alarm]]\npoint = "pit.gas1.ch4"', f'{SUPPRESS}\n[[alarm]]\npoint = "pit.gas1.ch4"'),
+            ("hi = 75\n", 'hi = "75"\n'),
+        ],
     ],
 )
 def test_what_is_broken_in_shape_has_no_follow_ups(folder: Path, changes: list[tuple[str, str]]):
@@ -205,6 +220,8 @@ def test_effective_prints_every_delay_and_unit_of_the_shipped_site(root: Path):
             limit = {
                 "stale": rf"stale after {level.limit:g} s without a reading",
                 "quality": rf"quality after {level.on_delay_s:g} s of bad readings, off after {level.off_delay_s:g} s",
+                "frozen": rf"frozen after {level.limit:g} s of the same value, off after {level.off_delay_s:g} s",
+                "comm_loss": rf"comm_loss after {level.limit:g} s .*, off after {level.off_delay_s:g} s",
             }.get(
                 level.kind,
                 rf"{level.kind} at {level.limit:g} {unit}, deadband {level.deadband:g} {unit},"
@@ -292,7 +309,7 @@ def test_no_file_and_a_folder(folder: Path):
         ),
         (
             PEOPLE.encode() + b"x," + b"y" * 200_000 + b",,keeper,*,\n",
-            ("people.csv: line 4: is not CSV: field larger than field limit (131072)"),
+            ("people.csv: line 6: is not CSV: field larger than field limit (131072)"),
         ),
     ],
 )
@@ -367,7 +384,8 @@ def test_the_site_is_what_the_file_says(folder: Path):
     assert site.channels[0].url == "https://robot.example/send?key=abc123"
     assert {rule.revision for rule in site.rules} == {site.revision}
     assert [rule.id for rule in site.rules if rule.area == "pit"] == [
-        f"pit.gas1.ch4.{side}" for side in ("high", "stale", "quality")
+        *(f"pit.gas1.ch4.{side}" for side in ("high", "stale", "quality")),
+        "pit.gas1.comm",
     ]
 
 
@@ -404,7 +422,7 @@ def test_only_latching_alarms_need_somebody_to_reset_them(folder: Path):
             {"file": "people.csv", "old": "officer,*", "new": "officer,pit"},
         ],
     )
-    assert "acknowledged by keeper\n" in check("site.toml", "--effective").stdout
+    assert "acknowledged by keeper, shelved" in check("site.toml", "--effective").stdout
 
 
 def test_the_longest_ids_are_good(folder: Path):
@@ -444,8 +462,8 @@ def test_the_longest_ids_are_good(folder: Path):
             ),
         ),
         (
-            'channels = ["robot"]',
-            "channels = []",
+            'channels = ["robot", "sms"]',
+            'channels = ["sms"]',
             'channel[0]: nobody is told through it: alerts.channels does not name it [channel "robot", line 26]',
         ),
     ],
@@ -500,13 +518,13 @@ ADD = "add an [[alarm]] with hi, or lo for oxygen"
 @pytest.mark.parametrize(
     ("more", "place", "point", "what"),
     [
-        (HEAD, "device[2]", "pit.head1.lel", f'{ADD} [device "head1", line 92]'),
-        (CURRENTS, "device[2].channel[1]", "pit.loops1.propane", f'{ADD} [device "loops1", line 109]'),
+        (HEAD, "device[2]", "pit.head1.lel", f'{ADD} [device "head1", line 97]'),
+        (CURRENTS, "device[2].channel[1]", "pit.loops1.propane", f'{ADD} [device "loops1", line 114]'),
         (
             HEAD + '\n[[alarm]]\npoint = "pit.head1.lel"\nstale_s = 60\n',
             "alarm[2]",
             "pit.head1.lel",
-            'set hi, or lo for oxygen [alarm "pit.head1.lel", line 99]',
+            'set hi, or lo for oxygen [alarm "pit.head1.lel", line 104]',
         ),
     ],
 )
@@ -522,7 +540,7 @@ def test_one_limit_of_a_gas_is_enough(folder: Path, limit: str):
 
 
 def test_a_gas_over_mqtt_without_limits_is_a_warning(folder: Path):
-    Path("site.toml").write_text(SITE[: SITE.rindex("[[alarm]]")], "utf-8")
+    Path("site.toml").write_text(SITE.replace('[[alarm]]\npoint = "pit.gas1.ch4"\nhi = 25\nhihi = 50\n', ""), "utf-8")
     whose = '[mqtt_device "gas1", point "ch4", line 72]'
     warning = f"mqtt_device[0].point[0]: gas point pit.gas1.ch4 {UNLIMITED}: {ADD} {whose}"
     assert load_site(Path("site.toml")).warnings == (warning,)
@@ -538,7 +556,7 @@ def test_a_password_in_the_clear_is_a_warning(folder: Path):
 
 
 def test_a_site_without_devices_is_a_warning(folder: Path):
-    text = SITE[: SITE.index("[[bus]]")]
+    text = SITE[: SITE.index("[[bus]]")].replace('"robot", "sms"', '"robot"')
     Path("site.toml").write_text(text, "utf-8")
     assert load_site(Path("site.toml")).warnings == (
         "device: there is no [[device]] and no [[mqtt_device]]: nothing is watched",
@@ -578,7 +596,7 @@ def test_every_shape_that_the_models_can_refuse_has_words(monkeypatch: pytest.Mo
     """No field answers a wrong value with the fallback for unknown kinds."""
     wrong = [None, True, 1, 1.5, -1, 10**9, "", "x" * 600, "A b", "\n", [], {}, [1], {"x": 1}, [{}], float("inf")]
     told: list[str] = []
-    for tables in (SINGLE, REPEATED):
+    for tables in (SINGLE, REPEATED, CHANNELS):
         for name, model in tables.items():
             for field in model.model_fields:
                 for value in wrong:
@@ -658,7 +676,7 @@ acks = [
 
 LINES = SITE.splitlines()
 VALUES = [line.split("=", 1)[1].strip() for line in LINES if "=" in line]
-KEYS = [key for model in (*SINGLE.values(), *REPEATED.values()) for key in model.model_fields]
+KEYS = [key for model in (*SINGLE.values(), *REPEATED.values(), *CHANNELS.values()) for key in model.model_fields]
 HEADERS = [line for line in LINES if line.strip().startswith("[")] + ["[area]", "[[site]]", "[device.x]", "[x]"]
 
 

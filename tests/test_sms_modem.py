@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -369,6 +370,31 @@ async def test_long_texts_are_cut_and_that_is_said(
         sent = await sent_ok(channel, "火" * 200)
     assert modem.messages == [(PHONE, "火" * 133 + "…")]
     assert "cut to 134 of 200 characters" in sent.detail
+
+
+@pytest.mark.parametrize(
+    ("text", "marks", "arrives"),
+    [
+        ("【红】x", {"is_test": True}, "【测试】【红】x"),
+        ("【测试】【红】x", {"is_test": True}, "【测试】【红】x"),
+        ("【红】x", {"resent": True}, "（重发）【红】x"),
+        ("【红】x", {"is_test": True, "resent": True}, "【测试】（重发）【红】x"),
+        ("火\ud83d灾", {}, "火 灾"),
+    ],
+)
+async def test_what_is_a_test_or_comes_again_says_so(
+    modem: FakeModem,
+    settings: SmsSettings,
+    seen: Seen,
+    eventually: Eventually,
+    text: str,
+    marks: dict[str, bool],
+    arrives: str,
+) -> None:
+    async with ready(settings, seen, eventually) as channel:
+        sent = await channel.send(dataclasses.replace(notice(text), **marks))
+        assert sent.outcome is Outcome.ACCEPTED
+    assert modem.messages == [(PHONE, arrives)]
 
 
 # --- one attempt ---

@@ -35,6 +35,9 @@ def alarm_json(rule: Rule, alarm: Alarm, changed_at: Instant) -> dict[str, Any]:
         "required_acks": list(alarm.required_acks),
         "distinct_persons": alarm.distinct_persons,
         "acks": [_ack_json(ack) for ack in alarm.acks],
+        "first_out": alarm.first_out,
+        "group": rule.first_out_group,
+        "life_safety": rule.life_safety,
         "noticed": alarm.noticed_at.to_json() if alarm.noticed_at else None,
         "overlay": _overlay_json(alarm.overlay) if alarm.overlay else None,
     }
@@ -59,6 +62,7 @@ def alarm_from_json(fields: dict[str, Any]) -> Alarm:
         required_acks=tuple(fields["required_acks"]),
         distinct_persons=bool(fields["distinct_persons"]),
         acks=acks,
+        first_out=bool(fields.get("first_out")),
         noticed_at=_instant(fields["noticed"]) if fields.get("noticed") else None,
         overlay=_overlay(fields["overlay"]) if fields.get("overlay") else None,
     )

@@ -15,6 +15,9 @@ from ...words import Instant
 from .overlay import Cover, Overlay, OverlayKind, Uncover, check_cover, seconds_between
 from .rules import Kind, Level, Rule
 
+QUIET_S = 60.0
+"""An alarm that reopens within this time after people were last told of it does not tell them again."""
+
 
 class State(enum.StrEnum):
     """NORM, UNACK, ACKED, RTNUN (returned unacknowledged), LATU / LATA (returned and latched, un/acknowledged)."""
@@ -87,6 +90,7 @@ class Alarm:
         value: of the reading that raised it, made it worse or brought it back; None for silence and bad quality.
         required_acks, distinct_persons: as they were when it was raised; a new configuration counts from the next
             occurrence.
+        first_out: it was raised while no other of its group was open, so it shows the cause.
         noticed_at: when people were last told of it, or would have been without an overlay.
         overlay: why nobody is told; None when people are.
     """
@@ -106,16 +110,18 @@ class Alarm:
     required_acks: tuple[str, ...] = ()
     distinct_persons: bool = True
     acks: tuple[Ack, ...] = ()
+    first_out: bool = False
     noticed_at: Instant | None = None
     overlay: Overlay | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class On:
-    """The condition came on, or its active level changed to `level`."""
+    """The condition came on, or its active level changed to `level`. `first_out`: see `Alarm`."""
 
     level: Level
     value: float | None = None
+    first_out: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,21 +161,28 @@ _COVERED = {
     OverlayKind.BY_DESIGN: Change.SUPPRESSED,
     OverlayKind.OUT_OF_SERVICE: Change.OUT_OF_SERVICE,
 }
-_UNCOVERED = {
+ENDS = {
     OverlayKind.SHELVED: Change.UNSHELVED,
     OverlayKind.BY_DESIGN: Change.UNSUPPRESSED,
     OverlayKind.OUT_OF_SERVICE: Change.IN_SERVICE,
 }
+"""What it is called when an overlay ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transition:
-    """One change of an alarm; becomes one record. `actor` is a person's id or `gateway`."""
+    """One change of an alarm; becomes one record.
+
+    Attributes:
+        actor: a person's id or `gateway`.
+        quiet: nobody is told: they were, of the same alarm, just before.
+    """
 
     alarm: Alarm
     change: Change
     reason: Reason
     actor: str = "gateway"
+    quiet: bool = False
 
 
 def step(rule: Rule, alarm: Alarm, event: Event, now: Instant, next_occurrence: int) -> tuple[Transition, ...]:
@@ -241,6 +254,7 @@ def _raise(rule: Rule, alarm: Alarm, event: On, now: Instant, occurrence: int) -
         raised_at=now,
         required_acks=rule.required_acks,
         distinct_persons=rule.distinct_persons,
+        first_out=event.first_out,
         noticed_at=now,
         overlay=alarm.overlay,
     )
@@ -275,9 +289,11 @@ def _on(rule: Rule, alarm: Alarm, event: On, now: Instant, next_occurrence: int)
         return (Transition(alarm=after, change=Change.RECURRED if up else Change.EASED, reason=Reason.CONDITION),)
     # RTNUN, LATU, LATA: the same occurrence is on again
     keep = alarm.state is not State.LATA and not worse
-    after = replace(after, state=State.UNACK, acks=alarm.acks if keep else (), noticed_at=now)
+    quiet = keep and alarm.noticed_at is not None and seconds_between(alarm.noticed_at, now) < QUIET_S
+    noticed_at = alarm.noticed_at if quiet else now
+    after = replace(after, state=State.UNACK, acks=alarm.acks if keep else (), noticed_at=noticed_at)
     reason = Reason.SEVERITY_UP if worse else Reason.CONDITION
-    return (Transition(alarm=after, change=Change.REOPENED, reason=reason),)
+    return (Transition(alarm=after, change=Change.REOPENED, reason=reason, quiet=quiet),)
 
 
 def _off(alarm: Alarm, event: Off, now: Instant) -> tuple[Transition, ...]:
@@ -390,7 +406,10 @@ def _uncover(alarm: Alarm, event: Uncover, now: Instant) -> tuple[Transition, ..
         reason = Reason.BY_DESIGN
     after = replace(alarm, overlay=None)
     actor = event.person or "gateway"
-    ended = Transition(alarm=after, change=_UNCOVERED[event.kind], reason=reason, actor=actor)
+    ended = Transition(alarm=after, change=ENDS[event.kind], reason=reason, actor=actor)
+    if event.then is not None:
+        covered = replace(after, overlay=event.then)
+        return (ended, Transition(alarm=covered, change=_COVERED[event.then.kind], reason=Reason.BY_DESIGN))
     if alarm.active is not None:
         fresh = replace(after, state=State.UNACK, acks=(), noticed_at=now)
         return (ended, Transition(alarm=fresh, change=Change.RERAISED, reason=Reason.UNCOVERED))

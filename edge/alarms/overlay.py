@@ -65,10 +65,16 @@ class Cover:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Uncover:
-    """Take the overlay of that kind away. `person` is empty when its time is up or its rule says so."""
+    """Take the overlay of that kind away.
+
+    Attributes:
+        person: empty when its time is up or its rule says so.
+        then: what lies over the alarm next, so that nobody is told in between: a rule of the site that holds.
+    """
 
     kind: OverlayKind
     person: str = ""
+    then: Overlay | None = None
 
 
 def check_cover(alarm_id: str, event: Cover, *, is_life_safety: bool, shelve_max_s: float) -> None:

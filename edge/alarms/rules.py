@@ -12,9 +12,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from ...words import Quality, Reading
+from .sources import Source, is_state
+from .suppression import Suppression
 
 REPEAT_S: Mapping[int, float] = {1: 300.0, 2: 900.0}
 REALARM_S: Mapping[int, float] = {1: 1800.0, 2: 7200.0}
+
+
+SYSTEM_PREFIX = "system."
+"""How ids of the gateway's own alarms begin; no area may be called that."""
 
 
 class Kind(enum.StrEnum):
@@ -24,22 +30,49 @@ class Kind(enum.StrEnum):
     HI = "hi"
     LO = "lo"
     LOLO = "lolo"
+    ROC = "roc"
+    DEVIATION = "deviation"
+    DISCRETE = "discrete"
+    DISCREPANCY = "discrepancy"
     STALE = "stale"
     QUALITY = "quality"
+    FROZEN = "frozen"
+    COMM_LOSS = "comm_loss"
+    FLOOD = "flood"
+    CHATTER = "chatter"
+    STANDING = "standing"
+    DELIVERY_FAILED = "delivery_failed"
+    MODEM_DOWN = "modem_down"
+    BROKER_DOWN = "broker_down"
+    CLOCK_STEP = "clock_step"
+    DISK = "disk"
+    LADDER_OVERDUE = "ladder_overdue"
 
 
 class Side(enum.StrEnum):
-    """What one alarm object watches; last part of its id. hi and hihi are two levels of one `high` alarm."""
+    """What one alarm object watches. hi and hihi are two levels of one `high` alarm.
+
+    It is the last part of the id, but for `system`: the gateway's own alarms are `system.<kind>[.<thing>]`.
+    """
 
     HIGH = "high"
     LOW = "low"
+    ROC = "roc"
+    DEVIATION = "deviation"
+    DISCRETE = "discrete"
+    DISCREPANCY = "discrepancy"
     STALE = "stale"
     QUALITY = "quality"
+    FROZEN = "frozen"
+    COMM = "comm"
+    SYSTEM = "system"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Level:
-    """One limit. `limit` and `deadband` in the point's unit (seconds for stale), delays in seconds.
+    """One limit. `limit` and `deadband` in the rule's unit, delays in seconds.
+
+    Where a time is the matter, `limit` has its seconds: silence, a value that stands still, a discrepancy that lasts.
 
     Attributes:
         priority: 1 (highest) to 4.
@@ -60,7 +93,11 @@ class Rule:
     """One alarm object of one point.
 
     Attributes:
-        levels: least severe first; `high`: hi, hihi; `low`: lo, lolo; `stale` and `quality`: exactly one.
+        point: of side `comm` its device, `area.device`; "" of side `system`: nothing is measured, `Engine.set_fault`
+            says whether it is on.
+        source: what is judged instead of the value; of sides `roc`, `deviation`, `discrete`, `discrepancy`, `frozen`.
+        unit: of value, limit and deadband; "" where there is none.
+        levels: least severe first; `high`: hi, hihi; `low`: lo, lolo; the other sides: exactly one.
         required_acks: roles that must each acknowledge.
         distinct_persons: one person may answer for one role only.
         fresh_s: a reading older than this does not let an officer reset a latched alarm.
@@ -69,6 +106,8 @@ class Rule:
         repeat_s, realarm_s: by priority, seconds after which people are told again: of one that is not acknowledged; of
             one that is, and is still on. A priority that is not there is not repeated.
         reopen_s: a condition that comes back within this time after an unacknowledged return is the same occurrence.
+        first_out_group: the first alarm that is raised while no other of its group is open is marked; "" for none.
+        suppressions: while one of them holds, nobody is told.
         revision: of the configuration; every record carries it.
     """
 
@@ -88,6 +127,9 @@ class Rule:
     realarm_s: Mapping[int, float] = field(default_factory=lambda: REALARM_S)
     reopen_s: float = 300.0
     fresh_s: float = math.inf
+    source: Source | None = None
+    first_out_group: str = ""
+    suppressions: tuple[Suppression, ...] = ()
     revision: str = ""
 
 
@@ -112,6 +154,11 @@ Condition = tuple[Track, ...]
 def quiet(rule: Rule) -> Condition:
     """The condition of a rule that never saw a reading."""
     return tuple(Track() for _ in rule.levels)
+
+
+def set_all(rule: Rule, *, active: bool) -> Condition:
+    """The condition of a rule that nothing measures: every level on, or every level off."""
+    return tuple(Track(active=active) for _ in rule.levels)
 
 
 def is_quiet(condition: Condition) -> bool:
@@ -143,10 +190,11 @@ def adopt(before: Rule, condition: Condition, rule: Rule) -> Condition:
     waits for changed.
     """
     known = {level.kind: (level, track) for level, track in zip(before.levels, condition, strict=True)}
+    same_source = before.source == rule.source
     tracks = []
     for level in rule.levels:
         old, track = known.get(level.kind, (None, Track()))
-        same = old is not None and (old.limit, old.deadband) == (level.limit, level.deadband)
+        same = same_source and old is not None and (old.limit, old.deadband) == (level.limit, level.deadband)
         tracks.append(track if same else Track(active=track.active))
     return tuple(tracks)
 
@@ -155,7 +203,7 @@ def evaluate(rule: Rule, condition: Condition, reading: Reading | None, now_s: f
     """The condition after `reading`, or after time has passed (`None`).
 
     Args:
-        rule: of side `high` or `low`; for `stale` and `quality` use `evaluate_silence` and `evaluate_quality`.
+        rule: of side `high` or `low`; every other has a function of its own, but time passes for all of them here.
         condition: as returned before.
         reading: bad quality freezes the condition: it neither clears nor raises.
         now_s: monotonic seconds; never goes backwards.
@@ -174,6 +222,26 @@ def evaluate(rule: Rule, condition: Condition, reading: Reading | None, now_s: f
             reached, past = value <= level.limit, value > level.limit + level.deadband
         tracks.append(_see(level, track, reached=reached, past=past, now_s=now_s))
     return tuple(tracks)
+
+
+def evaluate_source(rule: Rule, condition: Condition, measured: float | None, now_s: float) -> Condition:
+    """The condition of a rule with a `source`.
+
+    Args:
+        rule: that has one, and so one level.
+        condition: as returned before; the same object is returned when nothing changes.
+        measured: by `sources.measure`; None holds the condition.
+        now_s: monotonic seconds.
+    """
+    if measured is None:
+        return hold(condition, now_s)
+    level, track = rule.levels[0], condition[0]
+    if is_state(rule.source):
+        reached, past = measured > 0, measured <= 0
+    else:
+        reached, past = measured >= level.limit, measured < level.limit - level.deadband
+    after = _see(level, track, reached=reached, past=past, now_s=now_s)
+    return condition if after is track else (after,)
 
 
 def hold(condition: Condition, now_s: float) -> Condition:
@@ -206,6 +274,21 @@ def evaluate_silence(
     (level,), (track,) = rule.levels, condition
     silent = not bad and now_s - last_s >= level.limit
     return (_see(level, track, reached=silent, past=heard and not silent, now_s=now_s),)
+
+
+def evaluate_contact(rule: Rule, condition: Condition, gone_s: float | None, now_s: float, *, heard: bool) -> Condition:
+    """`comm`: on when the device could not be reached for the limit's seconds.
+
+    Args:
+        rule: of side `comm`.
+        condition: as returned before.
+        gone_s: since when none of its points can be reached, monotonic seconds; None while one can.
+        now_s: monotonic seconds.
+        heard: one of its points said something since the start: a restart does not bring a device back.
+    """
+    (level,), (track,) = rule.levels, condition
+    reached = gone_s is not None and now_s - gone_s >= level.limit
+    return (_see(level, track, reached=reached, past=gone_s is None and heard, now_s=now_s),)
 
 
 def _see(level: Level, track: Track, *, reached: bool, past: bool, now_s: float) -> Track:

@@ -96,7 +96,7 @@ DEFINITIONS: Mapping[str, Definition] = {
         says="最频繁的十个报警占报警总数的比例",
         says_en="Of all annunciated alarms",
         unit="%",
-        goal="≤ 1 to 5",
+        goal="≤ 1–5",
         source=_ISA,
     ),
     "chattering": Definition(

@@ -38,21 +38,14 @@ def stored_alarms(connection: sqlite3.Connection) -> dict[str, dict[str, Any]]:
     return {alarm_id: {**json.loads(data), "rev": seq} for alarm_id, data, seq in rows}
 
 
-def alarm_events(connection: sqlite3.Connection, *, before: int | None, limit: int) -> list[dict[str, Any]]:
-    """The newest `alarm.*` records before number `before`, newest first."""
-    rows = connection.execute(
-        f"{_ALARMS} AND seq < ? ORDER BY seq DESC LIMIT ?", (before if before is not None else 2**62, limit)
-    )
-    return [_event(json.loads(data)) for (data,) in rows]
-
-
 def alarm_events_after(connection: sqlite3.Connection, after: int, limit: int) -> list[dict[str, Any]]:
     """`alarm.*` records after number `after`, oldest first."""
     rows = connection.execute(f"{_ALARMS} AND seq > ? ORDER BY seq LIMIT ?", (after, limit))
-    return [_event(json.loads(data)) for (data,) in rows]
+    return [event_json(json.loads(data)) for (data,) in rows]
 
 
-def _event(fields: dict[str, Any]) -> dict[str, Any]:
+def event_json(fields: dict[str, Any]) -> dict[str, Any]:
+    """What pages, dashboards and exports show of a record (its JSON)."""
     return {
         "seq": fields["seq"],
         "kind": fields["kind"],

@@ -39,12 +39,14 @@ class Sent:
         detail: for the delivery log: the receiver's own code and words; no secret, no full phone number.
         receipt: what a later report names, unique within the channel; empty when none will come.
         retry_s: not before this many seconds (LATER, FAILED); 0 leaves it to the outbox.
+        uncertain: FAILED, and yet it may have arrived: the next attempt is marked as sent again.
     """
 
     outcome: Outcome
     detail: str = ""
     receipt: str = ""
     retry_s: float = 0.0
+    uncertain: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,8 +78,11 @@ class Notice:
         priority: 1 (highest) to 4.
         resent: it may have come before (a crash between sending and noting).
         is_test: of a proof test; shown to people as such.
+        step: of a ladder: budgets keep something back for it.
         number: alarm number that a person names in a reply to acknowledge; 0 when there is nothing to acknowledge.
-        facts: for machines: the alarm or the subject as JSON.
+        mentions: of a message to a group: everyone it is for; `to` is the first of them.
+        facts: for machines: the alarm or the subject as JSON; `step`, the number of the ladder's step, 0 for none;
+            `keys` of every delivery that the message tells: a digest has several, and a key of its own.
     """
 
     key: str
@@ -87,7 +92,9 @@ class Notice:
     priority: int
     resent: bool = False
     is_test: bool = False
+    step: bool = False
     number: int = 0
+    mentions: tuple[Receiver, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 

@@ -61,7 +61,8 @@ class Verdict:
             health.fault = self.fault
             health.detail = self.detail if self.fault else ""
             health.facts["zh"], health.facts["en"] = (self.zh, self.en) if self.fault else ("", "")
-        return Sent(outcome=self.outcome, detail=self.detail, retry_s=self.retry_s)
+        uncertain = self.may_have_arrived and self.outcome is Outcome.FAILED
+        return Sent(outcome=self.outcome, detail=self.detail, retry_s=self.retry_s, uncertain=uncertain)
 
 
 ACCEPTED = Verdict(outcome=Outcome.ACCEPTED, fault=Fault.NONE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,26 +16,23 @@ _FAULT_SIDES = frozenset({"stale", "quality", "comm", "frozen", "system"})
 _UNCOVERING = frozenset({"alarm.unshelved", "alarm.unsuppressed", "alarm.in_service"})
 
 
-def plan_chooser(ladders: Callable[[], Mapping[str, Plan]], of: Callable[[], Mapping[int, str]]) -> PlanOf:
+def plan_of(subject: Subject, ladders: Mapping[str, Plan], of: Mapping[int, str], system: Plan) -> Plan | None:
     """The ladder of an alarm that is raised now, by its priority; faults get one that never freezes.
 
     Args:
-        ladders: of the site as it is now, by id.
-        of: id of the ladder for each priority, as it is now.
+        ladders: of the site, by id.
+        of: id of the ladder for each priority.
+        system: of the faults of the gateway itself.
     """
-
-    def plan_of(subject: Subject) -> Plan | None:
-        if subject.area == "" and subject.is_fault:
-            return SYSTEM
-        plan = ladders().get(of().get(subject.priority, BY_PRIORITY[min(subject.priority, 4)]))
-        return without_freeze(plan) if plan is not None and subject.is_fault else plan
-
-    return plan_of
+    if subject.is_fault and not subject.area:
+        return system
+    plan = ladders.get(of.get(subject.priority, ""))
+    return without_freeze(plan) if plan is not None and subject.is_fault else plan
 
 
-PlanOf = Callable[[Subject], Plan | None]
-default_plan_of: PlanOf = plan_chooser(lambda: PRESETS, lambda: BY_PRIORITY)
-"""The presets alone."""
+def preset_plan_of(subject: Subject) -> Plan | None:
+    """By the presets alone."""
+    return plan_of(subject, PRESETS, BY_PRIORITY, SYSTEM)
 
 
 def without_freeze(plan: Plan) -> Plan:

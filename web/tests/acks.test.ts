@@ -74,3 +74,15 @@ it('sorts by acknowledgement, then priority, then the newest', () => {
   ]
   expect(list.sort(byUrgency).map(({ id }) => id)).toEqual(['unacked2', 'new3', 'old3', 'acked1'])
 })
+
+describe('what lies over an alarm', () => {
+  const overlay = { kind: 'shelved', who: 'p_li', why: 'repair', permit: '', one_shot: false, since: '2026-11-22T13:00:00.000Z' } as const
+
+  it('leaves nobody waiting, and puts it last', () => {
+    const shelved = alarm({ id: 'a', priority: 1, overlay })
+    const acked = alarm({ id: 'b', state: 'ACKED' })
+    expect([isUnacknowledged(shelved), isUnacknowledged(alarm())]).toEqual([false, true])
+    expect([shelved, acked, alarm({ id: 'c' })].sort(byUrgency).map((one) => one.id)).toEqual(['c', 'b', 'a'])
+    expect(ownSlot(shelved, KEEPER)).toBeNull()
+  })
+})

@@ -10,16 +10,21 @@ vi.mock('../src/i18n', () => ({ language: { value: 'zh' } }))
 
 /** What the servers say in identifiers, word for word: the pages must have words for each. */
 const SAID = {
-  'alarm.event': ['raised', 'reraised', 'recurred', 'eased', 'reopened', 'returned', 'acked', 'repeated', 'closed'],
+  'alarm.event': ['raised', 'reraised', 'recurred', 'eased', 'reopened', 'returned', 'acked', 'repeated', 'shelved', 'unshelved', 'suppressed', 'unsuppressed', 'out_of_service', 'in_service', 'closed'],
   'alarm.reason': [
     'condition', 'during_outage', 'severity_up', 'person', 'realarm', 'acked_and_normal', 'superseded_unacked', 'reset', 'rule_removed',
+    'time_up', 'by_design', 'uncovered', 'cleared_while_suppressed',
   ],
   'alarm.state': ['NORM', 'UNACK', 'ACKED', 'RTNUN', 'LATU', 'LATA'],
-  'alarm.kind': ['hihi', 'hi', 'lo', 'lolo', 'stale', 'quality'],
+  'alarm.kind': [
+    'hihi', 'hi', 'lo', 'lolo', 'stale', 'quality', 'roc', 'deviation', 'discrete', 'discrepancy', 'frozen', 'comm_loss', 'flood', 'chatter', 'standing',
+    'delivery_failed', 'modem_down', 'broker_down', 'clock_step', 'disk', 'ladder_overdue',
+  ],
   error: [
     'signed_out', 'wrong_pin', 'too_many_tries', 'csrf', 'not_your_role', 'not_your_area', 'role_not_required', 'already_acked', 'distinct_persons',
     'old_occurrence', 'not_in_alarm', 'no_such_alarm', 'ack_first', 'still_on', 'bad_quality', 'not_latched', 'no_such_point', 'bad_request', 'too_large',
-    'not_found', 'wrong_method',
+    'not_found', 'wrong_method', 'not_allowed', 'not_covered', 'covered', 'too_long', 'reason_missing', 'permit_missing', 'life_safety', 'no_such_freeze',
+    'no_such_position', 'unavailable',
   ],
   why: [
     'timeout', 'no_connection', 'bad_frame', 'bus_noise', 'exception', 'exception_10', 'exception_11', 'driver_error', 'out_of_range', 'not_a_number', 'sentinel', 'unknown_state',

@@ -123,9 +123,8 @@ class Stream:
                     (self._unsplit(one.start()), self._unsplit(one.end()), one) for one in finds(split, self._asked)
                 ]
             if found:
-                begin, end, one = min(
-                    found, key=lambda each: (each[1], -each[0])
-                )  # the line end before may be another's
+                # The one that ends first; of two readings of it the shorter, as the line end before may be another's.
+                begin, end, one = min(found, key=lambda each: (each[1], -each[0]))
                 self._cut(begin, end)
                 return _news(one)
         return None

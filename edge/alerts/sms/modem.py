@@ -14,13 +14,14 @@ from typing import NoReturn, Self
 
 from ....words import mono_s
 from ..port import ChannelHealth, Events, Fault, Notice, Outcome, Sent
+from ..robots.texts import words_of
 from . import dialogue, sender
 from .answers import News
 from .ladder import Ladder, Rung
 from .line import TURN_S, Line
 from .mailbox import Mailbox
 from .memory import Memory
-from .pdu import PduError, clean_number, joined
+from .pdu import PduError, clean_number
 from .sender import LEAST_S, Job, NotSentError, SendTimes
 from .tracking import Reports
 from .troubles import Cure, LineLostError, NoAnswerError, Refusal, TroubleError, fault_of
@@ -135,7 +136,7 @@ class SmsModem:
             return Sent(outcome=Outcome.FAILED, detail=str(trouble)) if trouble else _STARTING
         limit_s = self._settings.send_limit_s
         done: asyncio.Future[Sent] = asyncio.get_running_loop().create_future()
-        job = Job(phone=phone, text=joined(notice.text), deadline_s=mono_s() + limit_s, done=done)
+        job = Job(phone=phone, text=words_of(notice), deadline_s=mono_s() + limit_s, done=done)
         heapq.heappush(self._jobs, (notice.priority, next(self._numbers), job))
         self._wake.set()
         try:

@@ -2,9 +2,11 @@ import { computed, ref, shallowRef } from 'vue'
 import { byUrgency, isUnacknowledged, ownSlot, type AckSlot } from '../shared/acks'
 import { get, post } from '../shared/api'
 import { person } from '../shared/session'
-import { updateHorn } from '../shared/sound'
+import { silence as silencePage, updateHorn } from '../shared/sound'
 import { showDone, showError } from '../shared/toasts'
 import type { Alarm, AlarmEvent } from '../shared/types'
+import { coveredAtRest, uncover } from './covers'
+import { news } from './news'
 
 /** The open alarms, most urgent first. */
 export const alarms = shallowRef<Alarm[]>([])
@@ -21,24 +23,35 @@ export const busy = ref(new Set<string>())
 export const history = shallowRef<AlarmEvent[] | null>(null)
 export const historyEnds = ref(false)
 
+/** This page's horn and what sounds in the plant where the person answers for it; nothing sounding there is no error. */
+export function silence(): void {
+  silencePage()
+  if (person.value) post('/silence', {}).catch(() => undefined)
+}
+
 const PAGE = 50
 let seenSeq = 0
 
 /** Replace everything by what the gateway says now; asks again when a live event has overtaken the answer. */
 export async function fetchAlarms(tries = 3): Promise<void> {
-  const answer = await get<{ alarms: Alarm[]; seq: number }>('/alarms')
+  const answer = await get<{ alarms: Alarm[]; covered: Alarm[]; seq: number }>('/alarms')
   if (answer.seq < seenSeq && tries > 1) return fetchAlarms(tries - 1)
   seenSeq = answer.seq
   alarms.value = answer.alarms.filter((alarm) => alarm.state !== 'NORM').sort(byUrgency)
+  coveredAtRest.value = answer.covered ?? []
   updateHorn(alarms.value)
 }
 
 /** One alarm's newest object; an older revision than the one on the page changes nothing. */
-function takeAlarm(alarm: Alarm, kind = ''): void {
-  const known = alarms.value.find((other) => other.id === alarm.id)
-  if (known && known.rev > alarm.rev) return
+export function takeAlarm(told: Alarm, kind = ''): void {
+  const known = [...alarms.value, ...coveredAtRest.value].find((other) => other.id === told.id)
+  if (known && known.rev > told.rev) return
+  const same = known?.occurrence === told.occurrence
+  const alarm = told.ladder === undefined && same ? { ...told, ladder: known?.ladder ?? null } : told
   const others = alarms.value.filter((other) => other.id !== alarm.id)
+  const atRest = coveredAtRest.value.filter((other) => other.id !== alarm.id)
   alarms.value = (alarm.state === 'NORM' ? others : [...others, alarm]).sort(byUrgency)
+  coveredAtRest.value = alarm.state === 'NORM' && alarm.overlay ? [alarm, ...atRest] : atRest
   updateHorn(alarms.value, { kind, alarm })
 }
 
@@ -47,6 +60,7 @@ export function takeEvent(seq: number, kind: string, alarm: Alarm): void {
   if (seq > 0 && seq <= seenSeq) return
   seenSeq = Math.max(seenSeq, seq)
   takeAlarm(alarm, kind)
+  news.alarms.value++
   if (history.value) void fetchHistory().catch(() => undefined)
 }
 
@@ -58,24 +72,38 @@ export function forgetSeq(): void {
 export function forgetAlarms(): void {
   forgetSeq()
   alarms.value = []
+  coveredAtRest.value = []
   history.value = null
   updateHorn([])
 }
 
 export const slotKey = (alarm: Alarm, slot: AckSlot): string => `${alarm.id}#${slot.role ?? 'any'}`
 
-async function change(key: string, path: string, body: unknown, done: string, name: string): Promise<void> {
-  if (busy.value.has(key)) return
+/** One command at a time for each key; true when it was done. */
+export async function command(key: string, ask: () => Promise<{ alarm: Alarm }>, done: string, name: string): Promise<boolean> {
+  if (busy.value.has(key)) return false
   busy.value.add(key)
   try {
-    takeAlarm((await post<{ alarm: Alarm }>(path, body)).alarm)
+    takeAlarm((await ask()).alarm)
     showDone(done, name)
+    return true
   } catch (error) {
     showError(error)
     void fetchAlarms().catch(() => undefined)
+    return false
   } finally {
     busy.value.delete(key)
   }
+}
+
+async function change(key: string, path: string, body: unknown, done: string, name: string): Promise<void> {
+  await command(key, () => post(path, body), done, name)
+}
+
+/** End what lies over an alarm. */
+export function endCover(alarm: Alarm, name: string): Promise<boolean> {
+  const done = alarm.overlay?.kind === 'shelved' ? 'unshelved' : 'putBack'
+  return command(`${alarm.id}#cover`, () => uncover(alarm), done, name)
 }
 
 export function acknowledge(alarm: Alarm, slot: AckSlot, name: string): Promise<void> {

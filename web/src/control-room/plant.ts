@@ -6,6 +6,7 @@ import { askSession, people } from '../shared/session'
 import { showDone } from '../shared/toasts'
 import type { Alarm, Person, Point, PointValue, Site, Status } from '../shared/types'
 import { fetchAlarms, forgetAlarms, forgetSeq, takeEvent } from './alarms'
+import { news } from './news'
 import { fetchTrends, forgetValues, keepValues, takeValues } from './values'
 
 export const site = shallowRef<Site | null>(null)
@@ -89,6 +90,11 @@ export function start(): void {
       setServerTime(status.value.time)
     },
     site: () => void changed(),
+    ladders: () => {
+      news.ladders.value++
+      void fetchAlarms().catch(() => undefined)
+    },
+    deliveries: () => news.deliveries.value++,
   }
   const onLost = (): void => {
     everLost = true

@@ -1,6 +1,8 @@
+import { pagesEn } from './pages-en'
 import type { Messages } from './zh'
 
 export const en: Messages = {
+  ...pagesEn,
   app: {
     controlRoom: 'Control room',
     headquarters: 'Headquarters',
@@ -67,7 +69,11 @@ export const en: Messages = {
     noneBut: 'But {n} points give no valid reading.',
     noHistory: 'No alarms recorded yet',
     priority: 'Priority {n}',
-    kind: { hihi: 'High-high', hi: 'High', lo: 'Low', lolo: 'Low-low', stale: 'No data', quality: 'Bad readings' },
+    kind: {
+      hihi: 'High-high', hi: 'High', lo: 'Low', lolo: 'Low-low', stale: 'No data', quality: 'Bad readings', roc: 'Changes fast', deviation: 'Deviation', discrete: 'State', discrepancy: 'Discrepancy', frozen: 'Frozen value',
+      comm_loss: 'No communication', flood: 'Flood', chatter: 'Chatter', standing: 'Standing', delivery_failed: 'Notice failed', modem_down: 'Modem down', broker_down: 'Broker down', clock_step: 'Clock stepped',
+      disk: 'Disk', ladder_overdue: 'Escalation overdue',
+    },
     state: {
       UNACK: 'Unacknowledged', ACKED: 'Acknowledged, still on', RTNUN: 'Returned, unacknowledged', LATU: 'Latched, unacknowledged',
       LATA: 'Latched, to be reset', NORM: 'Normal',
@@ -98,10 +104,11 @@ export const en: Messages = {
     event: {
       raised: 'Raised', reraised: 'More severe, raised again', recurred: 'Condition on again', eased: 'Less severe', reopened: 'Raised again', returned: 'Returned to normal',
       acked: 'Acknowledged', repeated: 'Notified again', closed: 'Closed',
+      shelved: 'Shelved', unshelved: 'Unshelved', suppressed: 'Suppressed by design', unsuppressed: 'Suppression over', out_of_service: 'Out of service', in_service: 'Back in service',
     },
     reason: {
       condition: 'measured', during_outage: 'while the gateway was off', severity_up: 'more severe', person: 'by a person', realarm: 'still not dealt with',
-      acked_and_normal: 'acknowledged and normal', superseded_unacked: 'raised again before it was acknowledged', reset: 'reset', rule_removed: 'alarm rule removed',
+      acked_and_normal: 'acknowledged and normal', superseded_unacked: 'raised again before it was acknowledged', reset: 'reset', rule_removed: 'alarm rule removed', time_up: 'time is up', by_design: 'by design', uncovered: 'Still on after it was shelved: told anew', cleared_while_suppressed: 'returned meanwhile',
     },
   },
   banner: {
@@ -159,6 +166,7 @@ export const en: Messages = {
     t: 'dark or light',
     question: 'this help',
     esc: 'close a window',
+    pages: 'overview, history, statistics, escalation, notices',
     legend: 'Legend',
     legendStale: 'grey hatching: no valid data',
     legendLimit: 'triangle: value now; ticks: limits',
@@ -205,6 +213,16 @@ export const en: Messages = {
     ack_first: 'Acknowledge first, then reset',
     still_on: 'The condition is still on; it cannot be reset',
     bad_quality: 'There is no valid reading; it cannot be reset',
+    not_allowed: 'Not with your roles',
+    not_covered: 'This alarm is neither shelved nor out of service',
+    covered: 'This alarm is shelved, suppressed or out of service already; end that first',
+    too_long: 'Not for that long: 8 hours at most, 30 minutes for alarms that protect lives',
+    reason_missing: 'Give a reason of at least 4 characters',
+    permit_missing: 'Name the permit',
+    life_safety: 'This alarm protects lives and is never suppressed by design',
+    no_such_freeze: 'There is no such freeze',
+    no_such_position: 'There is no such position',
+    unavailable: 'The gateway cannot do this at present',
     csrf: 'This page is outdated; reload it',
     bad_request: 'The request is not valid',
     too_large: 'The request is too large',
@@ -215,5 +233,5 @@ export const en: Messages = {
     http_502: 'The server is not available at present',
     http_503: 'The server is not available at present',
   },
-  done: { acked: 'Acknowledged', reset: 'Reset', back: 'Connected again' },
+  done: { acked: 'Acknowledged', reset: 'Reset', shelved: 'Shelved', unshelved: 'Unshelved', takenOut: 'Out of service', putBack: 'Back in service', released: 'Released', back: 'Connected again' },
 }

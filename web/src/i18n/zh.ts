@@ -1,5 +1,8 @@
+import { pagesZh } from './pages-zh'
+
 /** Chinese: the plants' language, and the shape that every other language must have. */
 export const zh = {
+  ...pagesZh,
   app: {
     controlRoom: '中控室',
     headquarters: '总部',
@@ -66,7 +69,11 @@ export const zh = {
     noneBut: '但有 {n} 个测点没有有效读数。',
     noHistory: '还没有报警记录',
     priority: '优先级 {n}',
-    kind: { hihi: '高高报', hi: '高报', lo: '低报', lolo: '低低报', stale: '无数据', quality: '读数异常' },
+    kind: {
+      hihi: '高高报', hi: '高报', lo: '低报', lolo: '低低报', stale: '无数据', quality: '读数异常', roc: '变化过快', deviation: '偏差', discrete: '状态', discrepancy: '反馈不符', frozen: '读数不变',
+      comm_loss: '通信中断', flood: '报警泛滥', chatter: '抖动', standing: '长期报警', delivery_failed: '通知失败', modem_down: '短信模块故障', broker_down: '消息服务中断', clock_step: '时钟跳变',
+      disk: '磁盘', ladder_overdue: '升级超时',
+    },
     state: { UNACK: '未确认', ACKED: '已确认，仍在报警', RTNUN: '已恢复，未确认', LATU: '已锁定，未确认', LATA: '已锁定，待复位', NORM: '正常' },
     against: '限值 {limit}',
     present: '现值',
@@ -93,11 +100,11 @@ export const zh = {
     system: '系统',
     event: {
       raised: '触发', reraised: '升级，再次触发', recurred: '条件再次出现', eased: '程度减轻', reopened: '再次触发', returned: '恢复正常', acked: '确认', repeated: '重复通知',
-      closed: '关闭',
+      shelved: '搁置', unshelved: '搁置结束', suppressed: '按设计屏蔽', unsuppressed: '屏蔽结束', out_of_service: '停用', in_service: '恢复投用', closed: '关闭',
     },
     reason: {
       condition: '测量值', during_outage: '网关停机期间', severity_up: '程度加重', person: '人员操作', realarm: '超时未处理', acked_and_normal: '已确认且已恢复',
-      superseded_unacked: '未确认即再次报警', reset: '已复位', rule_removed: '报警规则已删除',
+      superseded_unacked: '未确认即再次报警', reset: '已复位', rule_removed: '报警规则已删除', time_up: '到时', by_design: '按设计', uncovered: '搁置结束仍在报警，重新通知', cleared_while_suppressed: '期间已恢复',
     },
   },
   banner: {
@@ -152,6 +159,7 @@ export const zh = {
     t: '切换深色/浅色',
     question: '本帮助',
     esc: '关闭窗口',
+    pages: '总览、历史、统计、升级、通知',
     legend: '图例',
     legendStale: '灰色斜纹：没有有效数据',
     legendLimit: '三角：当前值；竖线：限值',
@@ -198,6 +206,16 @@ export const zh = {
     ack_first: '请先确认，再复位',
     still_on: '条件还没有恢复，不能复位',
     bad_quality: '没有有效读数，不能复位',
+    not_allowed: '您没有可以这样做的角色',
+    not_covered: '这条报警没有被搁置或停用',
+    covered: '这条报警已被搁置、屏蔽或停用，请先结束',
+    too_long: '时间不对：每次最多 8 小时，生命安全类报警最多 30 分钟',
+    reason_missing: '请写明原因（至少 4 个字）',
+    permit_missing: '请填写作业票编号',
+    life_safety: '这条报警关系生命安全，不能按设计屏蔽',
+    no_such_freeze: '没有这个冻结',
+    no_such_position: '没有这个岗位',
+    unavailable: '网关暂时没有这个功能',
     csrf: '页面已过期，请刷新后再试',
     bad_request: '请求无效',
     too_large: '请求过大',
@@ -208,7 +226,7 @@ export const zh = {
     http_502: '服务器暂时不可用',
     http_503: '服务器暂时不可用',
   },
-  done: { acked: '已确认', reset: '已复位', back: '连接已恢复' },
+  done: { acked: '已确认', reset: '已复位', shelved: '已搁置', unshelved: '已取消搁置', takenOut: '已停用', putBack: '已恢复投用', released: '已解除冻结', back: '连接已恢复' },
 }
 
 type Words<T> = { [K in keyof T]: T[K] extends string ? string : Words<T[K]> }

@@ -13,17 +13,19 @@ export interface AckSlot {
 
 const AWAITING: ReadonlySet<AlarmState> = new Set(['UNACK', 'RTNUN', 'LATU'])
 
-/** Whether acknowledgements are still missing. */
-export const isUnacknowledged = (alarm: Pick<Alarm, 'state'>): boolean => AWAITING.has(alarm.state)
+/** Whether people wait for an acknowledgement; of what is shelved or out of service nobody was told. */
+export const isUnacknowledged = (alarm: Pick<Alarm, 'state' | 'overlay'>): boolean => AWAITING.has(alarm.state) && !alarm.overlay
 
 /** Whether the condition itself is still on. */
 export const isActive = (alarm: Pick<Alarm, 'state'>): boolean => alarm.state === 'UNACK' || alarm.state === 'ACKED'
 
-/** Whether the alarm is about missing or bad data, not about a limit. */
-export const aboutData = (alarm: Pick<Alarm, 'kind'>): boolean => alarm.kind === 'stale' || alarm.kind === 'quality'
+const MEASURED: ReadonlySet<string> = new Set(['hihi', 'hi', 'lo', 'lolo', 'roc', 'deviation'])
+
+/** Whether the alarm is about something else than a value and its limit: missing data, a state, the system itself. */
+export const aboutData = (alarm: Pick<Alarm, 'kind'>): boolean => alarm.kind !== null && !MEASURED.has(alarm.kind)
 
 /** Whether the person answers for the area; `*` is every area. */
-const answersFor = (person: Person, area: string): boolean => person.areas.includes('*') || person.areas.includes(area)
+export const answersFor = (person: Person, area: string): boolean => person.areas.includes('*') || person.areas.includes(area)
 
 function refusalFor(alarm: Alarm, role: Role | null, person: Person | null): AckRefusal | null {
   if (!person) return 'not_your_role'
@@ -57,6 +59,6 @@ export function ownSlot(alarm: Alarm, person: Person | null): AckSlot | null {
 
 /** Unacknowledged first, then by priority (1 is the highest), then the newest. */
 export function byUrgency(a: Alarm, b: Alarm): number {
-  const waiting = Number(isUnacknowledged(b)) - Number(isUnacknowledged(a))
+  const waiting = Number(isUnacknowledged(b)) - Number(isUnacknowledged(a)) || Number(Boolean(a.overlay)) - Number(Boolean(b.overlay))
   return waiting || a.priority - b.priority || Date.parse(b.raised_at) - Date.parse(a.raised_at) || a.id.localeCompare(b.id)
 }

@@ -3,7 +3,8 @@
 export type Role = string
 export type Quality = 'good' | 'uncertain' | 'bad'
 export type AlarmState = 'UNACK' | 'ACKED' | 'RTNUN' | 'LATU' | 'LATA' | 'NORM'
-export type AlarmKind = 'hihi' | 'hi' | 'lo' | 'lolo' | 'stale' | 'quality'
+/** `hihi`, `hi`, `roc`, `stale` …: table B of the alarm kinds, and those of the system itself. */
+export type AlarmKind = string
 export type LimitName = 'lolo' | 'lo' | 'hi' | 'hihi'
 
 /** Anything with a name in both languages. */
@@ -88,7 +89,170 @@ export interface Alarm extends Named {
   acks: Ack[]
   /** Each role must be answered by another person; absent means so too. */
   distinct_persons?: boolean
+  missing_roles?: Role[]
+  first_out?: boolean
+  overlay?: Overlay | null
+  /** Only the list brings it; live events leave it as it was. */
+  ladder?: LadderView | null
   rev: number
+}
+
+/** Why nobody is told of an alarm for now. `until` is null where a person or a rule ends it. */
+export interface Overlay {
+  kind: 'shelved' | 'by_design' | 'out_of_service'
+  who: string
+  who_name?: string
+  who_name_en?: string
+  why: string
+  permit: string
+  one_shot: boolean
+  since: string
+  until?: string | null
+}
+
+export interface Rung {
+  at_s: number
+  at: string
+  to: Role[]
+  add: string[]
+  colour: '' | 'yellow' | 'red'
+  action: '' | 'freeze'
+}
+
+export interface Subject extends Named {
+  kind: string
+  id: string
+  occurrence: number
+  area: string
+  priority: number
+}
+
+export interface LadderView {
+  subject: Subject
+  plan: string
+  basis: string
+  since: string
+  climbed: number
+  rungs: Rung[]
+  colour: '' | 'yellow' | 'red'
+  paused: string
+  next: Rung | null
+}
+
+export interface Freeze {
+  id: string
+  scope: 'permit' | 'work'
+  what: string
+  area: string
+  why: Subject
+  since: string
+  by: Role[]
+  released: (Named & { person: string; reason: string; at: string }) | null
+  /** The person who asks may release it. */
+  mine: boolean
+}
+
+export interface Deviation {
+  id: string
+  seq: number
+  at: string
+  subject: Subject
+}
+
+export interface Ladders {
+  time: string
+  ladders: LadderView[]
+  freezes: Freeze[]
+  deviations: Deviation[]
+}
+
+export interface HistoryPage {
+  events: AlarmEvent[]
+  older: number | null
+  newer: number | null
+}
+
+export interface Definition extends Named {
+  says: string
+  says_en: string
+  unit: string
+  goal: string
+  source: string
+}
+
+export interface Numbers {
+  position: string
+  annunciated: number
+  per_10_min: number
+  peak: number
+  busy_periods_pct: number
+  flood_pct: number
+  floods: number
+  top_ten_pct: number
+  top: { alarm: string; count: number }[]
+  chattering: string[]
+  fleeting: number
+  standing: string[]
+  priority_pct: Record<string, number>
+  acknowledged_s: number | null
+  covered: number
+  verdicts: Record<string, '' | 'met' | 'near' | 'missed'>
+  profile: number[]
+  flood_list: { from: string; to: string; count: number; first_out: string }[]
+}
+
+export interface Statistics {
+  from: string
+  to: string
+  period_s: number
+  definitions: Record<string, Definition>
+  priority_goals: Record<string, number>
+  known_positions: string[]
+  positions: Numbers[]
+  names: Record<string, Named>
+}
+
+export interface Attempt {
+  n: number
+  at: string
+  outcome: string
+  detail: string
+  uncertain: boolean
+  digest: string
+}
+
+export interface DeliveryRow extends Named {
+  key: string
+  person: string
+  mentions: (Named & { person: string })[]
+  role: Role
+  channel: string
+  step: number
+  state: string
+  failing: boolean
+  unreached: string[]
+  resent: boolean
+  born: string
+  ended: string
+  why: string
+  error: string
+  attempts: Attempt[]
+}
+
+export interface Message extends Named {
+  seq: number
+  at: string
+  kind: string
+  priority: number
+  about: string
+  occurrence: number
+  rows: DeliveryRow[]
+}
+
+export interface Deliveries {
+  messages: Message[]
+  older: number | null
+  channels: { id: string; kind: string }[]
 }
 
 export interface AlarmEvent {
@@ -97,6 +261,7 @@ export interface AlarmEvent {
   at: string | { utc?: string }
   actor: string
   actor_name?: string
+  actor_name_en?: string
   reason?: string
   alarm: Alarm
 }

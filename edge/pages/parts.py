@@ -1,0 +1,42 @@
+"""What the handlers of the API stand on."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ...serving.live import Hub
+from ...serving.people import Person
+from ...sync.history import History
+from ...sync.journal import Journal
+from ..acting import Acting
+from ..outputs import Outputs
+from ..reloading import Outcome
+from ..site import Site
+from ..values import Values
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What the handlers stand on.
+
+    Attributes:
+        silence: stops what sounds where a person answers for it; raises RefusedError where nothing does.
+        reload: gets who asked, and the actor of the record.
+    """
+
+    site: Site
+    journal: Journal
+    history: History
+    acting: Acting
+    silence: Callable[[Person], tuple[str, ...]]
+    values: Values
+    hub: Hub
+    status: Callable[[], dict[str, Any]]
+    outputs: Outputs
+    reload: Callable[[str, str], Awaitable[Outcome]]
+
+
+Ask = Callable[[], Parts]
+"""The parts as they are now: the site changes while the gateway runs."""

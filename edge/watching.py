@@ -1,0 +1,65 @@
+"""Who watches the gateway: faults that last become alarms, and an auditor looks whether what must happen does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..sync.journal import Record
+from .alarms.floods import AlarmLoad
+from .alarms.rules import Rule
+from .alarms.system import Sight
+from .auditor import Auditor
+from .disk import DiskWatch
+from .faults import ChannelState, Faults, broker_sights, channel_sights
+
+if TYPE_CHECKING:
+    from .running import Running
+
+
+@dataclass(slots=True)
+class Watching:
+    """The loops that watch. `start` before anything else that may fail is started.
+
+    Args:
+        running: what is watched.
+        data: whose file system must have room.
+    """
+
+    running: Running
+    data: Path
+    disk: DiskWatch = field(init=False)
+    faults: Faults = field(init=False)
+    auditor: Auditor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.disk = DiskWatch(self.data)
+        sources = (self.disk.sights, self._brokers, self._channels)
+        self.faults = Faults(self.running.journal, load=AlarmLoad(), sources=sources, report=self._report)
+        self.auditor = Auditor(self.running.journal, self._report)
+
+    def start(self) -> None:
+        """Watch from now on. The watchdog is fed only while they look, and the auditor finds nothing wedged."""
+        loops = self.running.loops
+        loops.start("disk", self.disk.run)
+        loops.start("faults", self.faults.run, lambda: self.faults.beat_s)
+        loops.start("auditor", self.auditor.run, self.auditor.healthy)
+
+    def _brokers(self) -> Iterable[Sight]:
+        running = self.running
+        dashboards = running.health.broker if running.current.site.mqtt is not None else None
+        return broker_sights(dashboards, running.health.links)
+
+    def _channels(self) -> Iterable[Sight]:
+        running = self.running
+        kinds = {table.id: table.kind for table in running.current.site.channels}
+        return channel_sights(
+            ChannelState(id=name, kind=kinds[name], health=channel.health)
+            for name, channel in running.channels.live.items()
+            if name in kinds
+        )
+
+    async def _report(self, rule: Rule, on: bool, value: float | None) -> list[Record]:
+        return await self.running.pipeline.command(lambda engine, at: engine.set_fault(rule, on, at, value))

@@ -1,0 +1,48 @@
+import type { pagesZh } from './pages-zh'
+
+type Words<T> = { [K in keyof T]: T[K] extends string ? string : Words<T[K]> }
+
+export const pagesEn: Words<typeof pagesZh> = {
+  page: {
+    room: 'Overview', history: 'Alarm history', statistics: 'Statistics', ladders: 'Escalation', deliveries: 'Notices', more: 'More',
+    empty: 'Nothing fits', failed: 'The data could not be read', updated: 'updated {time}', refresh: 'Refresh', csv: 'Export CSV', print: 'Print', all: 'All', older: 'Older', newer: 'Newer', newest: 'Newest',
+    cancel: 'Cancel', frozen: 'Disconnected: this is not the newest data',
+  },
+  cover: {
+    open: 'Shelve…', tab: 'Shelved', none: 'Nothing is shelved, suppressed or out of service', title: 'Shelve or take out of service', shelve: 'Shelve', takeOut: 'Out of service', unshelve: 'Unshelve', putBack: 'Put back',
+    shelved: 'Shelved', out_of_service: 'Out of service', by_design: 'Suppressed by design', until: 'until {time}', left: '{time} left', since: 'since {time}', by: '{name}', permit: 'permit {permit}', oneShot: 'ends when normal',
+    minutes: 'For', m15: '15 min', m30: '30 min', m60: '1 h', m120: '2 h', m240: '4 h', m480: '8 h',
+    why: 'Reason (required, at least 4 characters)', why1: 'Sensor under repair', why2: 'Process change, field is aware', why3: 'Fault reported, waiting for parts', oneShotLabel: 'End earlier, when it returns to normal',
+    permitLabel: 'Number of the permit (required)', told: 'It is judged and recorded as before, but nobody is told; the safety officer is told that it was shelved.', toldOut: 'It is judged and recorded as before, but nobody is told until an officer puts it back.',
+    doShelve: 'Shelve it', doTakeOut: 'Take it out', firstOut: 'First', firstOutTip: 'The first alarm of its group',
+  },
+  ladder: {
+    title: 'Climbing', none: 'Nothing is escalating', next: 'Next', nextAt: '{time} {what}', inTime: 'in {time}', due: 'due now', top: 'last step done', step: 'step {n} of {of}', since: 'since {time}',
+    paused: { acked: 'paused: acknowledged', returned: 'paused: back to normal', suppressed: 'paused: shelved' },
+    basis: { open: 'climbs until it is closed', unacked: 'climbs until it is acknowledged', condition: 'climbs until it is normal' },
+    colour: { red: 'red', yellow: 'yellow' },
+    kind: { alarm: 'Alarm', hazard: 'Hazard', approval: 'Approval', permit: 'Permit' },
+    tell: 'tell {who}', add: { sms: 'SMS', siren: 'siren', every: 'every channel', mail: 'e-mail', speech: 'loudspeaker', wecom: 'WeCom', dingtalk: 'DingTalk', feishu: 'Feishu' }, via: 'use {what}', turn: 'turn {colour}', freeze: 'freeze work, deviation report', steps: 'All steps', done: 'done', skipped: 'to come', allowed: 'Never blocked: ventilation, lighting, exits, suspending, signing out, closing',
+  },
+  freeze: {
+    title: 'Freezes', none: 'Nothing is frozen', holds: 'Frozen', released: 'Released', permit: 'Permit {what}', work: '{area}: {what}', any: 'all work', since: 'since {time}', why: 'because of {name}', by: 'to be released by: {roles}',
+    release: 'Release…', releaseTitle: 'Release a freeze', reason: 'Reason (required: what was done, and why work may go on)', doRelease: 'Release it', releasedBy: 'released by {name} at {time}: {reason}', history: 'Released freezes',
+  },
+  deviation: { title: 'Deviation reports', none: 'No deviation reports', opened: 'opened {time}' },
+  history: {
+    span: 'Time', spans: { h24: 'Last 24 hours', d7: 'Last 7 days', d30: 'Last 30 days', d90: 'Last 90 days', any: 'Any time', custom: 'From … to' }, from: 'From', to: 'To', area: 'Area', priority: 'Priority', kind: 'Kind', change: 'Change', person: 'By', text: 'Name', filter: 'Filter',
+    find: 'Find', clear: 'Clear', time: 'Time', alarm: 'Alarm', what: 'Change', value: 'Value', who: 'By', state: 'After it', textHint: 'part of a name or id',
+  },
+  statistics: {
+    position: 'Position', positions: { control_room: 'Control room (all areas)' }, number: 'Number', value: 'Value', goal: 'Goal', verdict: 'Verdict', says: 'Definition', source: 'Source: {source}',
+    verdicts: { met: 'met', near: 'near', missed: 'missed' }, noGoal: 'no goal', priorities: 'Priorities', goalMark: 'tick: goal (about)', top: 'Ten most frequent alarms', share: '{n}% of all', profile: 'Alarms in each 10 minutes',
+    profileNote: 'Dashed: 10, more is a flood; over longer times each bar is its busiest 10 minutes.', profileText: 'at most {peak}; {busy} periods with more than 10', floods: 'Floods', floodsNone: 'No floods', flood: '{count} alarms, first: {name}', lasts: 'for {age}',
+    chattering: 'Chattering', standing: 'Standing', nothing: 'none', none: 'No alarms in this time', median: '—', perPosition: 'Per operating position, never an average of the plant; 30 days or more are advised.', priorityUnit: 'Priority {n}',
+  },
+  delivery: {
+    none: 'No notices yet', state: 'State', states: { PENDING: 'waiting', SENDING: 'being sent', RETRY: 'trying again', ACCEPTED: 'accepted', DELIVERED: 'delivered', DEAD: 'not delivered', FAILING: 'late' }, channel: 'Channel', person: 'Person',
+    kind: { raised: 'Alarm', reraised: 'Raised again', reopened: 'Again', repeated: 'Reminder', shelved: 'Shelved', out_of_service: 'Out of service', step: 'Escalation', set: 'Freeze', released: 'Release', opened: 'Deviation', clear: 'Clear' },
+    attempts: '{n} attempts', attempt: 'no. {n}', outcome: { accepted: 'accepted', delivered: 'delivered', later: 'later', failed: 'failed', refused: 'refused', sending: 'being sent', interrupted: 'interrupted, may have arrived' }, resent: 'sent again', late: 'late', unreached: 'no way is left',
+    why: { closed: 'alarm closed', told: 'told together', acked: 'acknowledged', released: 'released' }, thing: 'device or group', digest: 'in a digest', summary: '{done} of {of} accepted', number: 'alarm no. {n}', uncertain: 'may have arrived', step: 'escalation step',
+  },
+}
