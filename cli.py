@@ -20,6 +20,7 @@ from .console.text import nearest
 from .console.words import phrases
 from .errors import ConfigError, PermanentError, SitewardenError
 from .probe.commands import probe
+from .trial import replay
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -280,6 +281,7 @@ def receiver(host: str, port: int) -> None:
 
 
 main.add_command(probe)
+main.add_command(replay)
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from meter import free_port
 
 FIELDS = ("n", "a", "b", "c", "d", "e")
 MQTT_DEVICES = 20
+OVER = 80.0
+"""The limit hi of `alarm_site`."""
 _PEOPLE = "id,name,name_en,roles,areas,phone\nk,K,K,keeper,*,\no,O,O,officer,*,\n"
 
 
@@ -59,3 +62,23 @@ def mqtt_site(folder: Path, broker_port: int, flush_s: float = 10.0) -> Path:
         for name in FIELDS[1:]:
             text += f'[[alarm]]\npoint = "area.d{i}.{name}"\nhi = 200.0\nhihi = 300.0\n'
     return empty_site(folder, text, flush_s)
+
+
+def alarm_site(folder: Path, broker_port: int, web_port: int, devices: int, points: int) -> Path:
+    """Devices d0 … on topics devices/d0 … with the numbers p0 …, four limits on each, no delays.
+
+    Written as short as TOML allows: a site.toml may have a megabyte.
+    """
+    text = f'[mqtt]\nurl = "mqtt://127.0.0.1:{broker_port}"\n'
+    limits = f"lolo=-{OVER},lo=0,hi={OVER},hihi={2 * OVER},on_delay_s=0"
+    for i in range(devices):
+        text += f'[[mqtt_device]]\nid="d{i}"\narea="area"\ntopic="devices/d{i}"\nevery_s=10\npoint=[\n'
+        for p in range(points):
+            text += f'{{name="p{p}",label="x",label_en="x",path="p{p}",unit="x",quantity="other"}},\n'
+        text += "]\n"
+    for i in range(devices):
+        for p in range(points):
+            text += f'[[alarm]]\npoint="area.d{i}.p{p}"\n' + limits.replace(",", "\n") + "\n"
+    site = empty_site(folder, text)
+    site.write_text(re.sub(r"port = \d+", f"port = {web_port}", site.read_text("utf-8"), count=1), "utf-8")
+    return site

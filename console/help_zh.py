@@ -47,6 +47,28 @@ HELP_ZH: Mapping[str, str] = {
         "检查 journal.db 的链：指出第一条被改动、删除或插入的记录。\n\n"
         "末尾的记录若连同痕迹一起被删，只有保存着它们的总部才能发现。"
     ),
+    "Try other limits on recorded readings.": "阈值试算：用已记录的读数试新限值",
+    "Run recorded readings through changed alarm rules: what would have alarmed, beside what did.": (
+        "阈值试算：把已记录的读数送入改动后的报警规则，列出会出现的报警，并与实际发生的对比。\n\n"
+        "只读：site.toml 和存储都不改动，网关可以继续运行。限值用 --set 改，例如\n\n"
+        '  sitewarden replay --last 7d --set "aux_store.th1.humidity.hi=75"\n\n'
+        "没有人在重放中确认报警：假定每个必需角色都在 --ack-after 秒后确认。\n\n"
+        "退出码 0：已试算；1：改动不成立，或没有读数；2：用法错误；130：Ctrl-C。"
+    ),
+    "Folder of the gateway's stores, or of the demo [default: $STATE_DIRECTORY].": (
+        "网关的存储文件夹，或演示的文件夹 [默认：$STATE_DIRECTORY]"
+    ),
+    "site.toml [default: beside the data, else /etc/sitewarden].": "site.toml [默认：数据旁边，否则 /etc/sitewarden]",
+    "Begin here [default: the oldest reading].": "开始时间 [默认：最早的读数]",
+    "End here [default: the newest].": "结束时间 [默认：最新]",
+    "So long before the end: 90m, 24h, 7d.": "结束前多长时间：90m、24h、7d",
+    "Only this point, device or area; may be given again.": "只看该测点、设备或区域；可重复",
+    "Change a rule: aux_store.th1.humidity.hi=75; may be given again.": (
+        "改一条规则：aux_store.th1.humidity.hi=75；可重复"
+    ),
+    "Compare with what happened, or with the unchanged rules.": "与实际发生的（journal）或与现行规则（rules）对比",
+    "Seconds until all acknowledge.": "多少秒后全部确认",
+    "Write every occurrence to this file.": "把每一次报警写入该文件",
     "Print the gateway's public key; made on first use.": "打印网关公钥；首次使用时生成",
     "Print the public key of this gateway; makes the key pair on first use.": (
         "打印本网关的公钥；首次使用时生成密钥对。"

@@ -76,6 +76,21 @@ WORDS: Words = {
     "gateway_no_answer": ("{0}：网关没有应答：{1}", "{0}: the gateway does not answer: {1}"),
     "no_answer_hint": ("请看网关的日志", "look at its log"),
     "waiting": ("等待网关（{0}）…", "waiting for the gateway ({0}) …"),
+    # replay
+    "no_site_toml": (
+        "没有找到 site.toml，查找过：{0}",
+        "no site.toml was found; looked for {0}",
+    ),
+    "no_site_toml_hint": ("请用 --config 指明", "name it with --config"),
+    "not_a_time": (
+        '{0} 的值无效：{1} 不是时间，例如 2026-11-22、"2026-11-22 13:00" 或 2026-11-22T13:00:00+08:00',
+        '{0}: {1} is not a time, such as 2026-11-22, "2026-11-22 13:00" or 2026-11-22T13:00:00+08:00',
+    ),
+    "not_a_length": (
+        "--last 的值无效：{0} 不是时长，例如 90m、24h、7d、2w",
+        "--last: {0} is not a length of time, such as 90m, 24h, 7d or 2w",
+    ),
+    "last_and_from": ("--last 和 --from 不能同时使用", "--last and --from cannot be used together"),
     # reload
     "applied": ("已应用：{0}，版本 {1}", "applied: {0}, revision {1}"),
     "same": ("没有变化：{0}，版本 {1}", "nothing was changed: {0}, revision {1}"),

@@ -115,8 +115,12 @@ class Document:
         return self.single["people"].file if self.single["people"] is not None else ""
 
 
-def read_document(path: Path) -> tuple[Document, list[str]]:
+def read_document(path: Path, change: Callable[[dict[str, Any]], None] | None = None) -> tuple[Document, list[str]]:
     """Read site.toml and what it names.
+
+    Args:
+        path: of the file.
+        change: is given what the file holds, and may change it before it is checked.
 
     Returns:
         The document and the problems of shape; what refers to what is for `checks.find_problems`.
@@ -126,6 +130,8 @@ def read_document(path: Path) -> tuple[Document, list[str]]:
     """
     file = read_toml(path, example="site.toml", missing="a first one: copy config/site.toml and edit it")
     raw = file.raw
+    if change is not None:
+        change(raw)
     problems: list[str] = []
     single = {name: _single(name, raw, problems) for name in SINGLE}
     repeated = {name: _repeated(name, raw, problems) for name in REPEATED}

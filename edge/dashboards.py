@@ -324,13 +324,15 @@ class Dashboards:
             return
         what = (reading.value, reading.quality, reading.why)
         before, at_s = self._sent.get(point, (None, -REFRESH_S))
-        if what == before and mono_s() - at_s < min(REFRESH_S, meta.stale_s / 3):
+        every_s = min(REFRESH_S, meta.stale_s / 3)
+        if what == before and mono_s() - at_s < every_s:
             return
         view = reading_view(reading, now())
         self._seq += 1
         payload = {"v": view["v"], "u": meta.point.unit, "q": view["q"], "why": view["why"], "ts": view["ts"]}
         await self._retain(client, f"{meta.point.topic}/value", {**payload, "seq": self._seq})
-        self._sent[point] = (what, mono_s())
+        # The first one counts as older than it is, so that thousands that rest are not refreshed in the same second.
+        self._sent[point] = (what, mono_s() - (random.uniform(0.0, every_s) if before is None else 0.0))  # noqa: S311
 
     async def _publish_events(self, client: aiomqtt.Client) -> None:
         while True:

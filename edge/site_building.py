@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +25,18 @@ from .site import Site
 from .tables import plain
 
 
-def build_site(path: Path, data: Path | None = None) -> Site:
+def build_site(path: Path, data: Path | None = None, change: Callable[[dict[str, Any]], None] | None = None) -> Site:
     """Read and check site.toml.
 
     Args:
         path: of the file; people.csv and the files it names lie beside it.
         data: of the daemon; a relative serial path starts there.
+        change: may change what the file holds before it is checked: a trial of other rules.
 
     Raises:
         ConfigError: with every problem.
     """
-    document, problems = read_document(path)
+    document, problems = read_document(path, change)
     points = dict(_points(document))
     by_id = {name: point for name, (_, point) in points.items()}
     problems += find_problems(document, by_id)

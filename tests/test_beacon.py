@@ -146,6 +146,23 @@ def test_a_silence_ends_with_the_acknowledgement_and_with_its_time(case: Any) ->
     assert still_silenced(kept, done, now_s) == {}, "the next time it needs an acknowledgement it sounds"
 
 
+@pytest.mark.parametrize(
+    ("alarm", "siren", "sounds"),
+    [
+        ("system.delivery_failed.wang", {1}, True),
+        ("system.delivery_failed.wang", set[int](), False),
+        ("system.delivery_failed.channel.robot", {1}, False),
+        ("system.modem_down.sms", {1}, False),
+    ],
+)
+def test_a_person_who_is_not_reached_sounds_until_silenced(alarm: str, siren: set[int], sounds: bool) -> None:
+    lost, which = replace(P2, id=alarm, point=""), frozenset(siren)
+    assert picture((lost,), NOBODY, None, 0.0, siren=which).siren is sounds
+    quiet = silence(NOBODY, heard((lost,), NOBODY, which, 0.0, unreached=True), 900.0)
+    assert not picture((lost,), quiet, None, 1.0, siren=which).siren
+    assert not picture((replace(lost, acked=True),), NOBODY, None, 0.0, siren=which).siren
+
+
 def test_a_silenced_alarm_that_gets_worse_sounds_again() -> None:
     both = frozenset({1, 2})
     quiet = silence(NOBODY, heard((P2,), NOBODY, both, 0.0), 900.0)

@@ -220,7 +220,7 @@ def test_wrong_usage_says_where_the_help_is():
         "用法：sitewarden [OPTIONS] COMMAND [ARGS]...",
         "帮助：sitewarden --help",
         "",
-        "错误：没有命令 relaod；是不是“reload”？",
+        "错误：没有命令 relaod；是不是“reload”或“replay”？",
     ]
 
 

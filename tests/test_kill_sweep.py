@@ -26,6 +26,7 @@ from sitewarden.edge.alarms import table as alarm_table
 from sitewarden.edge.alerts import outbox_table
 from sitewarden.edge.ladders import table as ladder_table
 from sitewarden.sync.journal import rebuild, verify_file
+from sitewarden.tests.peers.whole_gateway import check_closed_means_acknowledged
 
 SITE = """
 [site]
@@ -214,6 +215,7 @@ def check(bench: Bench) -> None:
     for _, key, resent in bench.told:
         assert key not in first or resent, "what may have come before says so"
         first.add(key)
+    check_closed_means_acknowledged(bench.records("alarm."))
     began = {record["body"]["ladder"]["subject"]["occurrence"]: record for record in bench.records("ladder.started")}
     for (text,) in bench.query("SELECT data FROM ladder_state"):
         ladder = json.loads(text)

@@ -306,7 +306,8 @@ def test_every_part_of_a_key_counts_and_none_runs_into_the_next():
     parts: tuple[Any, ...] = ("s", "a", 1, "e", 2, "r", "p", "c")
     keys = {delivery_key(*parts)}
     for i, part in enumerate(parts):
-        keys.add(delivery_key(*parts[:i], part + 1 if isinstance(part, int) else part + "x", *parts[i + 1 :]))
+        other: tuple[Any, ...] = (*parts[:i], part + 1 if isinstance(part, int) else part + "x", *parts[i + 1 :])
+        keys.add(delivery_key(*other))
     assert len(keys) == 9
     assert delivery_key("s", "ab", 1, "c", 0, "", "p", "x") != delivery_key("s", "a", 1, "bc", 0, "", "p", "x")
     assert all(len(key) == 64 for key in keys)

@@ -24,10 +24,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sitewarden.cli import main
 from sitewarden.edge import config, wording
-from sitewarden.edge.alert_models import CHANNELS
+from sitewarden.edge.alert_models import CHANNELS, ChannelTable
 from sitewarden.edge.effective import describe
 from sitewarden.edge.lines import place
-from sitewarden.edge.models import REPEATED, SINGLE, ChannelTable, DeviceTable
+from sitewarden.edge.models import REPEATED, SINGLE, DeviceTable
 from sitewarden.edge.reach import _each_has_own
 from sitewarden.edge.site import Site, load_site
 from sitewarden.errors import ConfigError

@@ -5,6 +5,7 @@ Deterministic: the same readings, ticks and commands at the same instants give t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 from ...errors import RefusedError
@@ -12,6 +13,7 @@ from ...sync.journal import Draft
 from ...words import Instant, Quality, Reading
 from .codec import alarm_json
 from .drafts import close_orphans, draft
+from .due import alarm_due_s
 from .machine import (
     Acknowledge,
     Alarm,
@@ -182,6 +184,23 @@ class Engine:
         for live in list(self._busy.values()):
             drafts += self._time_up(live, now)
         return drafts
+
+    def due_s(self, now: Instant, points: Iterable[str] | None = None) -> float:
+        """From when on a tick may change something, monotonic seconds, unless a reading or a command comes first.
+
+        Args:
+            now: after a tick: what was due before it is not found again.
+            points: look at the conditions that their readings change alone, and not at the alarms that are open.
+        """
+        known, now_s = self._points, now.mono_s
+        lost_s = min((device.due_s for device in self._lost.values()), default=math.inf)
+        if points is not None:
+            read = {known[point] for point in points if point in known}
+            read |= {live.watched for watched in list(read) for live in watched.each}
+            return min(lost_s, min((watched.due_s(now_s) for watched in read), default=math.inf))
+        conditions = min((watched.due_s(now_s) for watched in known.values()), default=math.inf)
+        alarms = (alarm_due_s(live.rule, live.alarm, now) for live in self._busy.values())
+        return min(lost_s, conditions, min(alarms, default=math.inf))
 
     def _judge(self, watched: Watched, reading: Reading, now: Instant, drafts: list[Draft]) -> None:
         is_bad, value = reading.quality is Quality.BAD, reading.value

@@ -8,6 +8,7 @@ down never clears acknowledgements.
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass, replace
 
 from ...errors import RefusedError
@@ -219,12 +220,17 @@ def step(rule: Rule, alarm: Alarm, event: Event, now: Instant, next_occurrence: 
 
 def repeat_due(rule: Rule, alarm: Alarm, now: Instant) -> bool:
     """Whether people must be told again: `repeat_s` while it is not acknowledged, `realarm_s` while it is still on."""
+    return repeat_in_s(rule, alarm, now) <= 0
+
+
+def repeat_in_s(rule: Rule, alarm: Alarm, now: Instant) -> float:
+    """Seconds until `repeat_due`; infinity when nothing will be repeated."""
     if alarm.overlay is not None or alarm.state in (State.NORM, State.LATA):
-        return False
+        return math.inf
     acked = alarm.state is State.ACKED
     every_s = (rule.realarm_s if acked else rule.repeat_s).get(alarm.priority, 0.0)
     since = alarm.acks[-1].at if acked and alarm.acks else alarm.noticed_at
-    return every_s > 0 and since is not None and seconds_between(since, now) >= every_s
+    return every_s - seconds_between(since, now) if every_s > 0 and since is not None else math.inf
 
 
 def missing_roles(rule: Rule, alarm: Alarm) -> tuple[str, ...]:

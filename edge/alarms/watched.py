@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ...words import Quality, Reading
+from .due import condition_due_s
 from .machine import Alarm
 from .overlay import OverlayKind
 from .rules import SYSTEM_PREFIX, Condition, Rule, Side, adopt, evaluate, evaluate_source, hold, is_quiet, quiet, resume
@@ -77,6 +78,13 @@ class Watched:
     def is_stale(self, now_s: float) -> bool:
         """Whether it has been silent for too long."""
         return now_s - self.silent_s >= self.stale_s
+
+    def due_s(self, now_s: float) -> float:
+        """When time alone may next change a condition, monotonic seconds; a silence that was seen changes no more."""
+        patience_s = self.device.patience_s if self.device is not None else math.inf
+        waits = (wait_s for wait_s in (self.stale_s, patience_s) if now_s - self.silent_s < wait_s)
+        due_s = self.silent_s + min(waits, default=math.inf)
+        return due_s if self.still else min(due_s, *[condition_due_s(live.rule, live.condition) for live in self.timed])
 
     def usable(self, now_s: float) -> float | None:
         """The value that may be judged: of a newest reading that is neither bad nor stale."""
@@ -159,6 +167,11 @@ class Device:
             else:
                 return None
         return since_s if self.points else None
+
+    @property
+    def due_s(self) -> float:
+        """When to look at it again, monotonic seconds: every time until its alarm is on."""
+        return math.inf if any(track.active for track in self.live.condition) else -math.inf
 
     @property
     def is_heard(self) -> bool:

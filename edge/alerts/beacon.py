@@ -174,7 +174,7 @@ class Beacon:
             Ids of the alarms that are silenced by this.
         """
         now_s = mono_s()
-        sounding = heard(self._alarms or (), self._silenced, self.settings.siren, now_s)
+        sounding = heard(self._alarms or (), self._silenced, self.settings.siren, now_s, unreached=True)
         until_s = now_s + self.settings.silence_s if self.settings.silence_s else math.inf
         self._silenced = silence(self._silenced, sounding, until_s)
         self._apply()

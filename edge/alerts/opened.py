@@ -11,12 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..alarms.machine import State
+from ..alarms.rules import Kind
+from ..alarms.system import system_id
 
 Key = tuple[str, int, int]
 Silenced = Mapping[Key, float]
 """What is silenced, and until when (monotonic seconds)."""
 
 NOBODY: Silenced = {}
+_UNREACHED = f"{system_id(Kind.DELIVERY_FAILED)}."
+_CHANNEL = f"{_UNREACHED}channel."
 _UNACKNOWLEDGED = frozenset({State.UNACK.value, State.RTNUN.value, State.LATU.value})
 
 
@@ -56,6 +60,11 @@ class Open:
         return not self.point
 
     @property
+    def tells_unreached(self) -> bool:
+        """It says that a person who must be told is not reached on any way."""
+        return self.id.startswith(_UNREACHED) and not self.id.startswith(_CHANNEL)
+
+    @property
     def key(self) -> Key:
         """What a silence names: the same occurrence at a higher priority is another one, and sounds."""
         return self.id, self.occurrence, self.priority
@@ -78,10 +87,25 @@ def concerning(alarms: Iterable[Open], areas: Iterable[str]) -> tuple[Open, ...]
     return tuple(a for a in alarms if not wanted or not a.area or a.area in wanted)
 
 
-def heard(alarms: Iterable[Open], silenced: Silenced, priorities: frozenset[int], now_s: float) -> frozenset[Key]:
-    """What must be heard now: unacknowledged, of one of these priorities, and not silenced."""
+def heard(
+    alarms: Iterable[Open],
+    silenced: Silenced,
+    priorities: frozenset[int],
+    now_s: float,
+    *,
+    unreached: bool = False,
+) -> frozenset[Key]:
+    """What must be heard now: unacknowledged, of one of these priorities, and not silenced.
+
+    Args:
+        unreached: that a person is not reached on any way is heard as well, where anything is: nobody else rings then.
+    """
     return frozenset(
-        a.key for a in alarms if not a.acked and a.priority in priorities and not _is_quiet(silenced.get(a.key), now_s)
+        a.key
+        for a in alarms
+        if not a.acked
+        and (a.priority in priorities or (unreached and bool(priorities) and a.tells_unreached))
+        and not _is_quiet(silenced.get(a.key), now_s)
     )
 
 

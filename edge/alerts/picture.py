@@ -93,9 +93,9 @@ def picture(
         silenced: whose siren is quiet; the light is not concerned.
         lamp_test: the test that runs; what it may not show beside these alarms is not shown.
         now_s: monotonic seconds.
-        siren: priorities that sound.
+        siren: priorities that sound; where any does, a person who is not reached on any way sounds as well.
     """
-    real = _real(alarms, bool(heard(alarms, silenced, siren, now_s)))
+    real = _real(alarms, bool(heard(alarms, silenced, siren, now_s, unreached=True)))
     if lamp_test is None or not allows(alarms, lamp_test):
         return real
     match lamp_test:

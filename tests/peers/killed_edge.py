@@ -51,6 +51,6 @@ async def request(self: Any, *arguments: Any, _request: Any = aiohttp.ClientSess
     return answer
 
 
-sqlite3.connect = connect  # type: ignore[assignment]
-aiohttp.ClientSession._request = request  # type: ignore[method-assign]
+sqlite3.connect = connect
+aiohttp.ClientSession._request = request
 asyncio.run(run_edge(Path(sys.argv[1]), Path(sys.argv[2])))

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import random
 import selectors
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any, TypeVar
 
 from sitewarden import words
@@ -173,7 +174,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 @contextlib.contextmanager
 def _words_follow(loop: VirtualLoop) -> Iterator[None]:
-    """`words.mono_s` and `words.now`, in every module of the house that holds them, tell the loop's time."""
+    """`words.mono_s` and `words.now`, in every module of the house that holds them, tell the loop's time. Modules that
+    are loaded inside keep it: load them before."""
 
     def now() -> Instant:
         since_ms = round((loop.time() - START_S) * 1000)
@@ -185,13 +187,38 @@ def _words_follow(loop: VirtualLoop) -> Iterator[None]:
     for path, module in list(sys.modules.items()):
         if path.partition(".")[0] == "sitewarden":
             patched += [(module, name) for name in fakes if module.__dict__.get(name) is real[name]]
+    defaults = _defaults({id(real[name]): fakes[name] for name in fakes})
     for module, name in patched:
         setattr(module, name, fakes[name])
+    for function, _, (positional, named) in defaults:
+        function.__defaults__, function.__kwdefaults__ = positional, named
     try:
         yield
     finally:
         for module, name in patched:
             setattr(module, name, real[name])
+        for function, (positional, named), _ in defaults:
+            function.__defaults__, function.__kwdefaults__ = positional, named
+
+
+def _defaults(instead: Mapping[int, Any]) -> list[tuple[Any, tuple[Any, Any], tuple[Any, Any]]]:
+    """Functions of the house that have a clock as the default of an argument: with their defaults now and in virtual
+    time. Args: instead: the virtual clock by the `id` of the real one."""
+    found: list[tuple[Any, tuple[Any, Any], tuple[Any, Any]]] = []
+    seen: set[int] = set()
+    for path, module in list(sys.modules.items()):
+        if path.partition(".")[0] != "sitewarden":
+            continue
+        things = [thing for thing in vars(module).values() if getattr(thing, "__module__", "") == path]
+        methods = [method for thing in things if isinstance(thing, type) for method in vars(thing).values()]
+        for function in filter(inspect.isfunction, [*things, *methods]):
+            before = function.__defaults__, function.__kwdefaults__
+            positional = tuple(instead.get(id(value), value) for value in before[0] or ()) or None
+            named = {name: instead.get(id(value), value) for name, value in (before[1] or {}).items()} or None
+            if id(function) not in seen and (positional, named) != (before[0] or None, before[1] or None):
+                found.append((function, before, (positional, named)))
+            seen.add(id(function))
+    return found
 
 
 def run_virtual(main: Callable[[VirtualLoop], Coroutine[Any, Any, T]], *, seed: int) -> T:
