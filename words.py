@@ -112,6 +112,15 @@ def utc_from_text(text: str) -> int:
     return round(moment.timestamp() * 1000)
 
 
+def is_text(given: str) -> bool:
+    """Without lone surrogates, which JSON can carry and nothing can store."""
+    try:
+        given.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def read_boot_id() -> str:
     """The kernel's boot id, or a per-process substitute where /proc has none."""
     try:

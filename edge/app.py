@@ -55,7 +55,7 @@ from .running import Current, Running, site_names
 from .site import Site
 from .site_reader import SiteReader
 from .status import Health, status_json
-from .supervision import ClockWatch, Notifier, feed_watchdog
+from .supervision import STEP_S, ClockWatch, Notifier, feed_watchdog
 from .values import Values
 from .wires import Wires
 
@@ -201,11 +201,19 @@ async def _stay_alive(wall: Wall, journal: Journal) -> None:
 
 
 async def _watch_clock(watch: ClockWatch, pipeline: Pipeline) -> None:
+    """Record each jump of the machine's clock, and of what is believed of it: both need not be at the same time."""
+    wall = pipeline.ladders.wall
+    before_s = wall.base_utc_ms / 1000 - wall.base.mono_s
     while True:
-        jump_s = watch.step()
-        if jump_s:
-            _log.warning("the wall clock stepped by %.1f s", jump_s)
-            pipeline.record([_note("clock.stepped", {"by_s": round(jump_s, 3)})])
+        jump_s, instant = watch.step(), now()
+        believed_ms = wall.believed_ms(instant)
+        offset_s = believed_ms / 1000 - instant.mono_s
+        moved_s, before_s = offset_s - before_s, offset_s
+        by_s = jump_s or (moved_s if abs(moved_s) >= STEP_S else 0.0)
+        if by_s:
+            _log.warning("the wall clock stepped by %.1f s", by_s)
+            body = {"by_s": round(by_s, 3), "believed_ms": believed_ms}
+            pipeline.record([Draft(kind="clock.stepped", at=instant, actor="gateway", body=body)])
         await asyncio.sleep(_CLOCK_EVERY_S)
 
 

@@ -13,13 +13,14 @@ from typing import Any
 
 from ..errors import RefusedError
 from ..serving.people import Person
-from ..words import Instant, utc_from_text
+from ..words import Instant, is_text, utc_from_text
 from .acting import Acting
 from .alarms.overlay import Overlay, OverlayKind
 
 LONGEST_S = 300.0
 """A command may be valid for this long at most; also the longest that its nonce is remembered."""
 MOST_BYTES = 4_096
+MOST_MINUTES = 1_000_000  # longer than any shelf may last; an integer of JSON has no end
 _MOST_NONCES = 10_000
 _SHORTEST_NONCE, _LONGEST_NONCE = 8, 64
 
@@ -139,7 +140,7 @@ class Commands:
 
 
 def _shelf(person: Person, fields: Mapping[str, Any], at: Instant) -> Overlay:
-    for_s = fields["minutes"] * 60.0
+    for_s = min(fields["minutes"], MOST_MINUTES) * 60.0
     return Overlay(kind=OverlayKind.SHELVED, who=person.id, why=fields["why"], since=at, for_s=for_s)
 
 
@@ -155,6 +156,8 @@ def _fields(payload: bytes, wanted: Fields) -> dict[str, Any]:
         value = given.get(name)
         if not isinstance(value, types) or isinstance(value, bool):
             raise RefusedError("malformed", f"{name}: must be {' or '.join(map(_type_name, types))}")
+        if isinstance(value, str) and not is_text(value):
+            raise RefusedError("malformed", f"{name}: is not text")
         found[name] = value
     if not _SHORTEST_NONCE <= len(found["nonce"]) <= _LONGEST_NONCE:
         raise RefusedError("malformed", f"nonce: must have {_SHORTEST_NONCE} to {_LONGEST_NONCE} characters")
@@ -171,4 +174,4 @@ def _nonce(payload: bytes) -> str:
         nonce = json.loads(payload[:MOST_BYTES])["nonce"]
     except (ValueError, RecursionError, KeyError, TypeError, IndexError):
         return ""
-    return nonce[:_LONGEST_NONCE] if isinstance(nonce, str) else ""
+    return nonce[:_LONGEST_NONCE] if isinstance(nonce, str) and is_text(nonce) else ""

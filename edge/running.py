@@ -81,8 +81,8 @@ class Current:
         known = self.people.get(person)
         if known is None:
             return ()
-        about = facts.get("alarm") or facts.get("freeze") or facts.get("subject") or facts["ladder"]["subject"]
-        return tuple(way.id for way in ways(self._addressing.order, known, facts["role"], about["area"]))
+        about = facts.get("alarm") or facts.get("freeze") or (facts.get("ladder") or facts).get("subject") or {}
+        return tuple(way.id for way in ways(self._addressing.order, known, facts["role"], about.get("area", "")))
 
     def may_act(self, person: Person, role: str, area: str) -> bool:
         """Whether a person may act in a role there now; substitutes may while they substitute."""

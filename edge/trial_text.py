@@ -46,7 +46,7 @@ WORDS: Words = {
     "more": ("……还有 {0} 次：用 --csv 或 --json 看全部", "... and {0} more: --csv or --json has them all"),
     "acks": (
         "假定所有必需角色在 {0} 秒后确认，锁存的立即复位；系统报警和通信中断报警不重放",
-        "Required roles are taken to acknowledge after {0} s and to reset at once. Not replayed: system, lost devices.",
+        "Required roles are taken to acknowledge after {0} s and to reset at once. Not replayed: alarms of the system.",
     ),
     "restarts": ("期间网关启动 {0} 次", "The gateway was started {0} times meanwhile."),
     "delayed": (

@@ -11,6 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from ..errors import RefusedError
+from ..words import is_text
 from .people import Person
 from .secrets import Secrets, Session
 
@@ -134,18 +135,9 @@ async def body(request: web.Request, fields: Mapping[str, type | tuple[type, ...
         given, kinds = value.get(name), kind if isinstance(kind, tuple) else (kind,)
         if not isinstance(given, kinds) or (isinstance(given, bool) and bool not in kinds):
             raise RefusedError("bad_request", f"{name}: missing or of the wrong type (got {given!r:.60})")
-        if isinstance(given, str) and not _is_text(given):
+        if isinstance(given, str) and not is_text(given):
             raise RefusedError("bad_request", f"{name}: is not text (got {given!r:.60})")
     return {name: value.get(name) for name in fields}
-
-
-def _is_text(given: str) -> bool:
-    """Without lone surrogates, which JSON can carry and nothing can store."""
-    try:
-        given.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _session(request: web.Request) -> Session:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -202,12 +201,13 @@ class Gateway:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.boots = itertools.count(1)
+        self.booted: dict[str, float] = {}
 
     async def life(self, at_s: float, boot: str, *actions: Any, clock_ms: int | None = None) -> list[str]:
         """One life of the process. Returns the kinds of its records."""
         utc_ms = NOON_MS + round(at_s * 1000) if clock_ms is None else clock_ms
-        instant = [Instant(utc_ms=utc_ms, mono_s=at_s + 5, boot=boot, clock=ClockState.UNSYNCED)]
+        up_s = at_s - self.booted.setdefault(boot, at_s)
+        instant = [Instant(utc_ms=utc_ms, mono_s=up_s + 5, boot=boot, clock=ClockState.UNSYNCED)]
         tables = (alarm_table.TABLE, table.TABLE, alive.TABLE)
         async with (
             Journal(self.folder / "journal.db", "gw1", tables) as journal,

@@ -102,8 +102,11 @@ class Machine:
 
     def set_clock(self, off_s: float, *, synced: bool = True) -> None:
         by_s, self.clock_off_s, self.synced = off_s - self.clock_off_s, off_s, synced
-        self.ladders.clock_stepped(self.now().boot, round(by_s * 1000))
-        self.commit([Draft(kind="clock.stepped", at=self.now(), actor="gateway", body={"by_s": by_s})])
+        at = self.now()
+        believed_ms = self.ladders.wall.believed_ms(at)
+        self.ladders.clock_stepped(at.boot, at.mono_s, believed_ms)
+        body = {"by_s": by_s, "believed_ms": believed_ms}
+        self.commit([Draft(kind="clock.stepped", at=at, actor="gateway", body=body)])
 
     def follow(self, **said: Any) -> list[Draft]:
         subject = said.pop("subject", PLANT)

@@ -486,7 +486,7 @@ async def test_a_storm_of_hang_ups_ends_with_the_last_file(rig: Rig, monkeypatch
 
     await eventually(last, "the last file")
     assert most == 1
-    records = await rig.records()
+    records: Any = await eventually(rig.records, "committed, a moment after the switch")
     assert {record.body["by"] for record in records} == {"signal"}
     assert len(records) < 60
     assert (await rig.units())["store.th1"]["skipped"] == 0

@@ -51,8 +51,8 @@ class Way:
         return not area or not self.areas or area in self.areas
 
     def reaches(self, person: Person, role: str, area: str) -> bool:
-        """Whether it can tell `person`, as `role`, of something in `area`."""
-        if self.is_thing or not self.covers(area) or (self.roles and role not in self.roles):
+        """Whether it can tell `person`, as `role`, of something in `area`. No role: of a group in which it was told."""
+        if self.is_thing or not self.covers(area) or (role and self.roles and role not in self.roles):
             return False
         match self.kind:
             case "sms":

@@ -25,13 +25,16 @@ _OWN = system_id(Kind.DELIVERY_FAILED)
 
 @dataclass(slots=True, kw_only=True)
 class _Message:
-    """`rows`: by key: number of its record, and whether it failed."""
+    """`rows`: by key: number of its record, and whether it failed. `has_failed`: at some look, and nobody was reached
+    since: to be told again is no success."""
 
     rows: dict[str, tuple[int, bool]] = field(default_factory=dict[str, tuple[int, bool]])
+    has_failed: bool = False
 
-    @property
-    def has_failed(self) -> bool:
-        return bool(self.rows) and all(failed for _, failed in self.rows.values())
+    def judge(self) -> bool:
+        """Whether it has failed, as far as is known now."""
+        self.has_failed = self.has_failed or all(failed for _, failed in self.rows.values())
+        return self.has_failed
 
 
 class Unreached:
@@ -70,10 +73,10 @@ class Unreached:
                     self._put(person, about, entry["key"], seq, failed=False)
 
     def failed(self) -> dict[str, list[About]]:
-        """What each person who is not reached does not know."""
+        """What each person who is not reached does not know. A look: what is judged between commits is judged whole."""
         found: dict[str, list[About]] = {}
         for (person, about), message in self._messages.items():
-            if message.has_failed:
+            if message.judge():
                 found.setdefault(person, []).append(about)
         return found
 
@@ -115,6 +118,7 @@ class Unreached:
             self._drop(name, [k for k, (seq, _) in self._messages[name].rows.items() if seq <= told])
         for person in {person for person, _ in names} | ({body["person"]} if body.get("person") else set[str]()):
             for name in [n for n in self._messages if n[0] == person]:
+                self._messages[name].has_failed = False
                 self._drop(name, [k for k, (_, failed) in self._messages[name].rows.items() if failed])
 
     def _end(self, is_over: Callable[[About], bool]) -> None:

@@ -49,7 +49,7 @@ def with_ladders(drafts: Iterable[Draft], ladders: Ladders) -> list[Draft]:
         if draft.kind.startswith("alarm."):
             found += _follow(draft, ladders)
         elif draft.kind == "clock.stepped":
-            ladders.clock_stepped(draft.at.boot, round(draft.body["by_s"] * 1000))
+            ladders.clock_stepped(draft.at.boot, draft.at.mono_s, draft.body["believed_ms"])
     return found
 
 

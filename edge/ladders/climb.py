@@ -4,8 +4,9 @@ How time is counted:
 
 - Within one boot of the machine the monotonic clock alone counts (CLOCK_BOOTTIME never steps and goes on in suspend).
 - Across boots the wall clock counts, as far as `Wall` believes it: downtime counts.
-- A wall clock that is set while the subject's boot still runs moves `t0_utc_ms` with it (`shifted`), so that the same
-  moment stays the same moment.
+- When what is believed of the wall clock jumps while the subject's boot still runs, `t0_utc_ms` is told anew
+  (`dated`), so that the same moment stays the same moment.
+- No less has passed than the machine is up since a later boot, whatever the wall clock says.
 - When the clock of the machine is *earlier* at start than it was when the gateway was last alive, nobody can know how
   long it was off: the next rung of each ladder that only tells people is climbed at once (`early`), a freeze never is.
 """
@@ -210,7 +211,7 @@ def elapsed_s(climb: Climb, now: Instant, wall: Wall) -> float:
     """Seconds since the first moment, downtime included."""
     if now.boot == climb.t0.boot:
         return now.mono_s - climb.t0.mono_s
-    return max(0.0, (wall.believed_ms(now) - climb.t0_utc_ms) / 1000)
+    return max(now.mono_s, (wall.believed_ms(now) - climb.t0_utc_ms) / 1000)
 
 
 def due(climb: Climb, now: Instant, wall: Wall) -> Iterator[Step]:
@@ -246,6 +247,8 @@ def climbed(climb: Climb, n: int) -> Climb:
     return replace(climb, climbed=n + 1)
 
 
-def shifted(climb: Climb, boot: str, jump_ms: int) -> Climb:
-    """After the wall clock was set by `jump_ms` in `boot`."""
-    return replace(climb, t0_utc_ms=climb.t0_utc_ms + jump_ms) if climb.t0.boot == boot else climb
+def dated(climb: Climb, boot: str, mono_s: float, believed_ms: int) -> Climb:
+    """After the wall clock jumped in `boot`: its first moment, now that `believed_ms` is believed at `mono_s`."""
+    if climb.t0.boot != boot:
+        return climb
+    return replace(climb, t0_utc_ms=believed_ms - round((mono_s - climb.t0.mono_s) * 1000))

@@ -14,7 +14,7 @@ from typing import Any
 from ...errors import RefusedError
 from ...sync.journal import Draft
 from ...words import Instant
-from .climb import Climb, Step, Subject, Wall, begin, climbed, due, fail_early, replan, shifted
+from .climb import Climb, Step, Subject, Wall, begin, climbed, dated, due, fail_early, replan
 from .freeze import Freeze, of_ladder, release
 from .plan import Action, Basis, Plan
 
@@ -118,9 +118,9 @@ class Ladders:
             drafts += self._climb(key, step, now)
         return drafts
 
-    def clock_stepped(self, boot: str, jump_ms: int) -> None:
-        """The wall clock was set; the record `clock.stepped` says the same to the table."""
-        self._climbs = {key: shifted(climb, boot, jump_ms) for key, climb in self._climbs.items()}
+    def clock_stepped(self, boot: str, mono_s: float, believed_ms: int) -> None:
+        """The wall clock was set: what is believed of it then. The record `clock.stepped` says so to the table."""
+        self._climbs = {key: dated(climb, boot, mono_s, believed_ms) for key, climb in self._climbs.items()}
 
     def release(self, freeze_id: str, person: str, roles: Iterable[str], reason: str, now: Instant) -> list[Draft]:
         """A person releases a freeze. Raises RefusedError: `no_such_freeze`, `not_allowed`, `reason_missing`."""

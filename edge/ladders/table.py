@@ -6,7 +6,8 @@ import json
 import sqlite3
 
 from ...sync.journal import Record, StateTable
-from .climb import Climb, shifted
+from ...words import utc_from_text
+from .climb import Climb, dated
 from .freeze import Freeze
 
 SCHEMA = """
@@ -20,7 +21,7 @@ def apply(connection: sqlite3.Connection, record: Record) -> None:
     """Keep the newest of each ladder and freeze, and every step."""
     match record.kind:
         case "clock.stepped":
-            _shift(connection, record)
+            _date(connection, record)
         case "freeze.set" | "freeze.released":
             freeze = record.body["freeze"]
             row = (freeze["id"], freeze["released"] is None, _text(freeze))
@@ -60,10 +61,10 @@ def stored_freezes(connection: sqlite3.Connection, *, only_holding: bool = False
     return {freeze_id: Freeze.from_json(json.loads(data)) for freeze_id, data in rows}
 
 
-def _shift(connection: sqlite3.Connection, record: Record) -> None:
-    jump_ms = round(record.body["by_s"] * 1000)
+def _date(connection: sqlite3.Connection, record: Record) -> None:
+    believed_ms = record.body.get("believed_ms", utc_from_text(record.at["utc"]))
     for key, climb in stored_climbs(connection).items():
-        after = shifted(climb, record.at["boot"], jump_ms)
+        after = dated(climb, record.at["boot"], record.at["mono"], believed_ms)
         if after != climb:
             connection.execute("UPDATE ladder_state SET data = ? WHERE key = ?", (_text(after.to_json()), key))
 
