@@ -13,6 +13,8 @@ export PIP_NO_INPUT := 1
 export PIP_USER := 0
 export PIP_ROOT_USER_ACTION := ignore
 export npm_config_update_notifier := false
+# Images of containers often set it: then each process, and the tests start hundreds, compiles all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -136,8 +138,8 @@ test: setup web ## run every test (soak tests: make soak)
 	say "tests of the pages"
 	npm --prefix web test
 	say "tests"
-	# They wait more than they compute: four processes, each with whole files. ARGS='-n 0 tests/test_x.py' runs one alone.
-	$(PY) -m pytest -m 'not soak' -n 4 --dist loadfile $(ARGS)
+	# They wait more than they compute: four processes, and none ends long after the others. ARGS='-n 0 tests/test_x.py' runs one alone.
+	$(PY) -m pytest -m 'not soak' -n 4 --dist worksteal $(ARGS)
 
 .PHONY: check
 check: setup web-modules ## lint, formatting, types, import contracts
@@ -172,7 +174,8 @@ soak: setup web ## run the long tests; SOAK_S=600 seconds for each
 	if [ $$collected -eq 5 ]; then echo "There is no soak test."; exit 0; fi
 	if [ $$collected -ne 0 ]; then cat $(VENV)/soak.txt; exit $$collected; fi
 	say "soak tests, up to $(strip $(SOAK_S)) s each"
-	SITEWARDEN_SOAK_S=$(strip $(SOAK_S)) $(PY) -m pytest -m soak --timeout $$(( $(strip $(SOAK_S)) + 300 )) $(ARGS)
+	# Their folders are on a disk, where a commit waits for it.
+	PYTEST_DEBUG_TEMPROOT="$${TMPDIR:-/tmp}" SITEWARDEN_SOAK_S=$(strip $(SOAK_S)) $(PY) -m pytest -m soak --timeout $$(( $(strip $(SOAK_S)) + 300 )) $(ARGS)
 
 .PHONY: wheel
 wheel: setup web ## build dist/sitewarden-*.whl, which systemd/install.sh installs

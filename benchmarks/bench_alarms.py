@@ -37,7 +37,7 @@ from sitewarden.edge.ladders.alarms import preset_plan_of
 from sitewarden.edge.ladders.climb import Wall
 from sitewarden.edge.ladders.keeper import Ladders
 from sitewarden.edge.models import AlarmTable
-from sitewarden.edge.pipeline import TICK_S, Pipeline, PipelineHealth
+from sitewarden.edge.pipeline import THREAD_TURN_S, TICK_S, Pipeline, PipelineHealth
 from sitewarden.edge.values import Values
 from sitewarden.sync.history import History
 from sitewarden.sync.journal import Journal, Record
@@ -222,6 +222,7 @@ def latencies_ms(pushed: Mapping[str, float], seen: Mapping[str, float]) -> tupl
 
 def measure_commits(goals: Goals, rules: list[Rule]) -> None:
     """From the reading to the committed record."""
+    sys.setswitchinterval(THREAD_TURN_S)  # as the gateway does
     with tempfile.TemporaryDirectory() as folder:
         pushed, committed, share, rate = asyncio.run(commits(Path(folder), rules))
     p50, p99, most, lost = latencies_ms(pushed, committed)

@@ -11,6 +11,7 @@ from ..words import Instant
 from .alarms.engine import Engine
 from .alarms.machine import missing_roles, required_roles
 from .alarms.overlay import SHELVES, TAKES_OUT, Overlay, OverlayKind
+from .ladders.deviation import CLOSED_BY
 from .pipeline import Pipeline
 
 MayAct = Callable[[Person, str, str], bool]
@@ -101,6 +102,15 @@ class Acting:
         roles = self._roles(person, freeze.by if freeze is not None else (), area)
         return await self._pipeline.command(
             lambda _, instant: ladders.release(freeze_id, person.id, roles, reason, instant)
+        )
+
+    async def close_deviation(self, person: Person, report_id: str, cause: str, measure: str) -> list[Record]:
+        """`person` closes the report of a deviation. Raises RefusedError as `Ladders.close_deviation`."""
+        ladders = self._pipeline.ladders
+        report = ladders.deviations.get(report_id)
+        roles = self._roles(person, CLOSED_BY, report.subject.area if report is not None else "")
+        return await self._pipeline.command(
+            lambda _, instant: ladders.close_deviation(report_id, person.id, roles, cause, measure, instant)
         )
 
     def knows(self, alarm_id: str) -> bool:

@@ -12,7 +12,7 @@ from .alarm_rules import list_rules
 from .alarms.defaults import BY_QUANTITY, PROCESS, quality_after_s, stale_after_s
 from .alarms.kinds import ROC_DEADBAND_SHARE
 from .alarms.presets import fill
-from .alarms.rules import Rule, Side
+from .alarms.rules import Rule
 from .config import Document, Part
 from .models import AlarmTable, SuppressTable
 from .wording import show, show_number, suggest
@@ -127,13 +127,6 @@ def find_suppress_problems(document: Document, known: Known) -> Iterator[str]:
                 yield from _target(f"{path}.alarms[{j}]", name, rules, known)
 
 
-def find_area_problems(document: Document) -> Iterator[str]:
-    """An area cannot have the name that alarms of the gateway itself begin with."""
-    for part in document.parts["area"]:
-        if part.entry.id == Side.SYSTEM.value:
-            yield f"area[{part.index}].id: must be another one: alarms of the gateway itself begin so {show('system')}"
-
-
 def _preset(path: str, part: Part, point: Point, own: str) -> Iterator[str]:
     table: AlarmTable = part.entry
     if table.gas and table.preset is None and "preset" not in part.broken:
@@ -170,6 +163,8 @@ def _when(path: str, table: SuppressTable, known: Known) -> Iterator[str]:
     if len(given) != 1:
         names = ", ".join("is" if key == "equals" else key for key in given) or "none"
         yield f"{path}.when: must have exactly one of is, above and below (got {names})"
+    if when.deadband and when.equals is not None:
+        yield f"{path}.when.deadband: belongs to above and below: take it out {show_number(when.deadband)}"
     yield from known.say(f"{path}.when.point", when.point)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from ..words import Point
-from .alarms.defaults import build_device_rule, build_rules
+from .alarms.defaults import USUAL_AGAIN, Again, build_device_rule, build_rules
 from .alarms.presets import fill
 from .alarms.rules import Rule
 from .alarms.suppression import Suppression
@@ -54,6 +54,7 @@ def list_rules(
     required_acks: Sequence[str],
     revision: str = "",
     unknown: Collection[str] = (),
+    again: Again = USUAL_AGAIN,
 ) -> Iterator[Rule]:
     """Every alarm object: of each device its points in order, then the device itself.
 
@@ -62,6 +63,7 @@ def list_rules(
         points: by id, those of one device together.
         required_acks: of `[alerts]`.
         revision: of the configuration.
+        again: of `[alerts]`.
         unknown: points and devices whose table is broken: they have no rules.
     """
     tables, suppressions = fill_tables(document, points), _suppressions(document)
@@ -71,7 +73,13 @@ def list_rules(
         area, known = device.partition(".")[0], [of for of in found if of[0].id not in unknown]
         for point, table in known:
             yield from build_rules(
-                point, table, area=area, required_acks=required_acks, revision=revision, suppressions=suppressions
+                point,
+                table,
+                area=area,
+                required_acks=required_acks,
+                revision=revision,
+                suppressions=suppressions,
+                again=again,
             )
         if device not in unknown and len(known) == len(found):
             place = areas.get(area)
@@ -84,6 +92,7 @@ def list_rules(
                 required_acks=required_acks,
                 revision=revision,
                 suppressions=suppressions,
+                again=again,
             )
 
 
@@ -109,5 +118,11 @@ def _suppressions(document: Document) -> dict[str, list[Suppression]]:
 def _suppression(table: SuppressTable) -> Suppression:
     when = table.when
     return Suppression(
-        id=table.id, point=when.point, why=table.why, equals=when.equals, above=when.above, below=when.below
+        id=table.id,
+        point=when.point,
+        why=table.why,
+        equals=when.equals,
+        above=when.above,
+        below=when.below,
+        deadband=when.deadband,
     )

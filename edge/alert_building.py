@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..serving.people import Person
-from .alerts.roster import DAYS, Absence, Duty, Roster, Shift
+from .alarms.defaults import Again
+from .alarms.rules import REALARM_S, REPEAT_S
+from .alerts.roster import DAYS, Absence, Duty, Quiet, Roster, Shift
 from .config import Document
 from .ladders.plan import BY_PRIORITY, PRESETS, SYSTEM, Action, Basis, Colour, Plan, Rung
 from .models import AlertsTable, LadderTable
@@ -26,6 +28,7 @@ def build_roster(document: Document, people: Mapping[str, Person], timezone: str
         timezone=timezone,
         duties=tuple(_duty(duty, shifts) for duty in document.entries("duty")),
         absences=tuple(map(build_absence, document.entries("absence"))),
+        quiets=tuple(Quiet(person=table.person, shift=shifts[table.shift]) for table in document.entries("quiet")),
     )
 
 
@@ -71,6 +74,15 @@ def choose_waits(alerts: AlertsTable) -> dict[int, float]:
     """How long messages of each priority wait for others, in seconds."""
     said = {int(priority): float(wait_s) for priority, wait_s in (alerts.group_wait_s or {}).items()}
     return {**GROUP_WAIT_S, **said}
+
+
+def choose_again(alerts: AlertsTable) -> Again:
+    """When people are told again of an alarm of each priority, in seconds."""
+    repeat_s, realarm_s = (
+        {int(priority): float(after_s) for priority, after_s in (said or {}).items()}
+        for said in (alerts.repeat_s, alerts.realarm_s)
+    )
+    return Again(repeat_s={**REPEAT_S, **repeat_s}, realarm_s={**REALARM_S, **realarm_s})
 
 
 def _shift(table: Any) -> Shift:

@@ -14,14 +14,14 @@ from ..serving.people import ROLES
 from ..words import Point
 from .addresses import check_file, check_url, has_secret, is_here, split
 from .alert_building import SYSTEM_KEY
-from .alert_models import CHANNELS, ChannelTable, MailTable, WebhookTable
+from .alert_models import CHANNELS, BeaconTable, ChannelTable, MailTable, WebhookTable
 from .alerts import channel_tables
 from .alerts.routing import SIREN
 from .config import Document, Ids, Part
 from .fitted import fit_device
 from .ladders.plan import EVERY, PRESETS, Action
 from .references import all_of, check_reference, once_each
-from .ringing import find_unrung, warn_of_unheld, warn_of_unrung
+from .ringing import find_unrung, warn_of_unheld, warn_of_unrung, warn_of_unsounded
 from .roster_checks import find_roster_problems
 from .tables import plain
 from .wording import show, show_number, show_url
@@ -29,6 +29,7 @@ from .wording import show, show_number, show_url
 __all__ = ["find_alert_problems", "find_alert_warnings", "find_unrung"]
 
 _SCHEMES = ("https", "http")
+_WATCHDOG = "let the device's own watchdog light amber, and say has_watchdog = true"
 
 
 def find_alert_problems(document: Document) -> Iterator[str]:
@@ -50,7 +51,10 @@ def find_alert_warnings(document: Document, points: Mapping[str, Point]) -> Iter
             yield f"channel[{i}].security: alarms cross the network unencrypted {show(channel.security)}"
         if channel.id not in told:
             yield f"channel[{i}]: nobody is told through it: alerts.channels does not name it"
+        if isinstance(channel, BeaconTable) and not channel.has_watchdog and channel.parts.keys() & {"amber", "green"}:
+            yield f"channel[{i}].has_watchdog: when the gateway dies, its lamps stay as they are: {_WATCHDOG}"
     yield from warn_of_unrung(document, points)
+    yield from warn_of_unsounded(document, points)
     yield from warn_of_unheld(document)
 
 

@@ -50,6 +50,8 @@ class AlertsTable(TomlTable):
     unreachable_ok: bool = False
     ladders: dict[LadderKey, Text] | None = None
     delivery_deadline_s: Annotated[float, Field(ge=5, le=3600)] = 60.0
+    repeat_s: dict[PriorityKey, Seconds] | None = None
+    realarm_s: dict[PriorityKey, Seconds] | None = None
     group_wait_s: dict[PriorityKey, Annotated[float, Field(ge=0, le=600)]] | None = None
     robot_rate_per_min: PerMin | None = None
 
@@ -247,6 +249,13 @@ AbsenceTable: type[TomlTable] = create_model(
     __doc__="[[absence]]: who is away, and who stands in.",
     **{"person": (Text, ...), "from": (Moment, ...), "to": (Moment, ...), "substitute": (TextOrEmpty, "")},
 )
+
+
+class QuietTable(TomlTable):
+    """[[quiet]]: hours in which a person is not woken by what can wait."""
+
+    person: Text
+    shift: Text
 
 
 ROSTER = (ShiftTable, DutyTable, AbsenceTable)

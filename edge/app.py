@@ -13,6 +13,7 @@ import importlib
 import logging
 import signal
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -49,7 +50,8 @@ from .loops import Loops
 from .metas import OutputMeta
 from .outputs import TABLE as OUTPUT_TABLE
 from .outputs import Outputs, Write
-from .pipeline import Pipeline, PipelineHealth
+from .pipeline import THREAD_TURN_S, Pipeline, PipelineHealth
+from .proof import table as proof_table
 from .reloading import Reloader
 from .running import Current, Running, site_names
 from .site import Site
@@ -80,6 +82,7 @@ async def run_edge(
         ConfigError: before anything starts, with every problem.
         StoreError: the store failed; nothing uncommitted was announced.
     """
+    sys.setswitchinterval(THREAD_TURN_S)
     site = await asyncio.to_thread((reader or SiteReader(config, data)).result)
     check_links(site)
     for warning in site.warnings:
@@ -98,6 +101,7 @@ async def run_edge(
             reports.TABLE,
             MQTT_TABLE,
             OUTPUT_TABLE,
+            proof_table.TABLE,
         )
         journal = await stack.enter_async_context(Journal(data / "journal.db", site.gateway.id, tables))
         damaged: list[Path] = []
@@ -182,7 +186,7 @@ async def _make_pipeline(
     engine = Engine((*site.rules, *stored_system_rules(stored)), alarms, instant)
     wall = Wall.at_start(await journal.query(alive_table.last_alive), instant)
     climbs, freezes = await journal.query(ladder_table.stored_climbs), await journal.query(ladder_table.stored_freezes)
-    ladders = Ladders(climbs, freezes, current.plan_of, wall)
+    ladders = Ladders(climbs, freezes, current.plan_of, wall, await journal.query(reports.stored_deviations))
     pipeline = Pipeline(engine, journal, history, values, ladders, notify=current.notify, health=health)
     if wall.behind:
         by_s = round((instant.utc_ms - wall.base_utc_ms) / 1000, 3)

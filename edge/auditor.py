@@ -34,7 +34,7 @@ AUDIT_S = 60.0
 AGAIN_S = 5.0
 """What is found is looked at again this soon: a ladder that was resumed a moment ago climbs within a second."""
 OVERDUE_S = 120.0
-"""More than the deadline of a delivery and the wait for others to share a message with."""
+"""More than the usual deadline of a delivery and the usual wait for others to share a message with."""
 SLOW_S = 180.0
 """An audit that does not come to its end for this long is itself a sign that something hangs."""
 REPORT_S = 10.0
@@ -68,15 +68,23 @@ class Auditor:
         tables: the open journal.
         report: told when something is overdue and when nothing is any more.
         instant: the clock; tests give their own.
+        patience_s: how long a message may wait without a word; a site may ask for slower ones than usual.
 
     Attributes:
         findings: of the last look, as far as they were there in the look before.
     """
 
-    def __init__(self, tables: Tables, report: Report, instant: Callable[[], Instant] = now) -> None:
+    def __init__(
+        self,
+        tables: Tables,
+        report: Report,
+        instant: Callable[[], Instant] = now,
+        patience_s: Callable[[], float] = lambda: OVERDUE_S,
+    ) -> None:
         self._tables = tables
         self._report = report
         self._instant = instant
+        self._patience_s = patience_s
         self._suspects: frozenset[str] = frozenset()
         self._told: Rule | None = None
         self._was_in_order = False
@@ -103,8 +111,8 @@ class Auditor:
 
     async def look(self) -> None:
         """Look once, and report when the answer changed."""
-        instant = self._instant()
-        found = await self._tables.query(lambda connection: audit(connection, instant))
+        instant, patience_s = self._instant(), self._patience_s()
+        found = await self._tables.query(lambda connection: audit(connection, instant, patience_s))
         self.findings = tuple(finding for finding in found if finding.what in self._suspects)
         self._suspects = frozenset(finding.what for finding in found)
         self._looked_s = self._instant().mono_s
@@ -132,9 +140,9 @@ class Auditor:
             _log.error("the alarm that something is overdue is not committed: the commits hang")
 
 
-def audit(connection: sqlite3.Connection, at: Instant) -> list[Finding]:
+def audit(connection: sqlite3.Connection, at: Instant, patience_s: float = OVERDUE_S) -> list[Finding]:
     """Everything that is overdue at this moment, as the tables tell it. What cannot be read is overdue as well."""
-    return [*_rungs(connection, at), *_messages(connection, at)]
+    return [*_rungs(connection, at), *_messages(connection, at, patience_s)]
 
 
 def _rungs(connection: sqlite3.Connection, at: Instant) -> Iterable[Finding]:
@@ -157,22 +165,29 @@ _UNHEARD = (
     "SELECT outbox.key, record.data FROM outbox JOIN record ON record.seq = outbox.seq"
     " WHERE outbox.failing = 0 AND outbox.state NOT IN ('ACCEPTED', 'DELIVERED', 'DEAD')"
 )
+_LONGEST_QUIET_S = 86_400.0
 _MUST_ARRIVE = ("alarm.", "ladder.", "freeze.", "deviation.", "delivery.fallback")
 """Records whose lateness is recorded; answers to people and tests of the ways are of no use when they are late."""
 _CLOSED = "SELECT 1 FROM alarm_state WHERE id = ? AND (occurrence > ? OR occurrence = ? AND state = 'NORM')"
 
 
-def _messages(connection: sqlite3.Connection, at: Instant) -> Iterable[Finding]:
+def _messages(connection: sqlite3.Connection, at: Instant, patience_s: float) -> Iterable[Finding]:
     for key, data in connection.execute(_UNHEARD).fetchall():
         try:
             record = json.loads(data)
-            late_s = _since_s(record["at"], at)
+            late_s = _since_s(record["at"], at) - _quiet_s(record["body"], key)
             must = record["kind"].startswith(_MUST_ARRIVE) and not _is_over(connection, record["body"])
         except (ValueError, KeyError, TypeError):
             yield Finding(what=f"outbox/{key}", late_s=OVERDUE_S)
             continue
-        if must and late_s > OVERDUE_S:
+        if must and late_s > patience_s:
             yield Finding(what=f"outbox/{key}", late_s=round(late_s, 1))
+
+
+def _quiet_s(body: Mapping[str, Any], key: str) -> float:
+    """For how long a message is kept because its recipient sleeps; at most a day, whatever the record says."""
+    said = [float(entry.get("hold_s", 0.0)) for entry in body.get("notify") or () if entry["key"] == key]
+    return min(max(said, default=0.0), _LONGEST_QUIET_S)
 
 
 def _is_over(connection: sqlite3.Connection, body: Mapping[str, Any]) -> bool:
@@ -180,7 +195,7 @@ def _is_over(connection: sqlite3.Connection, body: Mapping[str, Any]) -> bool:
     alarm = body.get("alarm") or body.get("about")
     if alarm is None:
         return False
-    if isinstance(alarm, Mapping) and alarm.get("test"):
+    if isinstance(alarm, Mapping) and alarm.get("is_test"):
         return True
     alarm_id, n = (alarm, body["occurrence"]) if isinstance(alarm, str) else (alarm["id"], alarm["occurrence"])
     return connection.execute(_CLOSED, (alarm_id, n, n)).fetchone() is not None

@@ -21,6 +21,7 @@ from ..toml_file import AS_UTF8, read_toml
 from .alert_models import CHANNELS, ROSTER, native
 from .models import (
     INNER,
+    OPTIONAL,
     REPEATED,
     REQUIRED,
     SINGLE,
@@ -156,7 +157,7 @@ def _single(name: str, raw: Mapping[str, Any], problems: list[str]) -> Any:
         if name in REQUIRED:
             problems.append(f"{name}: is required: add a [{name}] table")
             return None
-        return None if name in ("mqtt", "cloud") else SINGLE[name]()
+        return None if name in OPTIONAL else SINGLE[name]()
     if isinstance(value, list) and any(isinstance(entry, dict) for entry in value):
         problems.append(f"{name}: must be one table: write [{name}] instead of [[{name}]]")
         return None

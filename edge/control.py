@@ -26,7 +26,11 @@ from ..errors import PermanentError, RefusedError, TransientError
 from ..sensors.buses import TCP_UNIT_IDS, BusSpec, ReplyError, UnitHealth, UnitSpec
 from ..sensors.registers import Block, Table
 from ..serving.web import answer_refusals, body
+from ..sync.journal import Journal
 from .outputs import OutputError, Outputs
+from .proof.run import ProofTest
+from .proof.table import last_runs
+from .proving import point_to_test
 from .reloading import Outcome
 from .site import Site
 from .wires import Wires
@@ -49,6 +53,7 @@ class Control:
         wires: its buses.
         outputs: of the site.
         reload: reads site.toml again; gets who asked, and the actor of the record.
+        proof: the proof test. journal: has its runs.
     """
 
     def __init__(
@@ -58,8 +63,11 @@ class Control:
         wires: Wires,
         outputs: Outputs,
         reload: Callable[[str, str], Awaitable[Outcome]],
+        proof: ProofTest,
+        journal: Journal,
     ) -> None:
         self._site, self._wires, self._outputs, self._reload_site = site, wires, outputs, reload
+        self._proof_test, self._journal = proof, journal
         self._reads = 0
 
     def app(self) -> web.Application:
@@ -70,6 +78,8 @@ class Control:
         app.router.add_post("/v1/reload", self._reload)
         app.router.add_get("/v1/outputs", self._list_outputs)
         app.router.add_post("/v1/outputs/{output}", self._set_output)
+        app.router.add_get("/v1/proof/{run}", self._show_proof)
+        app.router.add_post("/v1/proof", self._begin_proof)
         return app
 
     @asynccontextmanager
@@ -148,6 +158,18 @@ class Control:
         except OutputError as error:
             return _not_answered(error.why, error.message, error.code, hint=error.hint)
         return web.json_response({"state": fields["state"]})
+
+    async def _begin_proof(self, request: web.Request) -> web.Response:
+        fields = await body(request, {"point": (str, type(None))})
+        point = point_to_test(self._site(), fields["point"])
+        return web.json_response({"run": await self._proof_test.ask(point, _console(request)), "point": point})
+
+    async def _show_proof(self, request: web.Request) -> web.Response:
+        run = request.match_info["run"]
+        found = [one for one in await self._journal.query(last_runs) if str(one["run"]) == run]
+        if not found:
+            raise RefusedError("no_such_run", f"there is no proof test {run!r:.20} among the last ones")
+        return web.json_response(found[0])
 
 
 def _unit(spec: UnitSpec, health: UnitHealth, profile: str) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from ..words import Instant, mono_s, now, utc_text
 from .alarms.rules import Rule
 from .alarms.table import alarm_events_after, stored_alarms
 from .metas import PointMeta
+from .proof_topics import ProofTopics
 from .standing_topics import StandingTopics
 from .values import Values, reading_view
 
@@ -166,7 +167,8 @@ class Dashboards:
         self._news = asyncio.Event()
         self._turn = asyncio.Lock()
         self._standing = StandingTopics(journal, self._note_topics)
-        journal.subscribe(lambda _: self._committed.set())
+        self._tests = ProofTopics(lambda seq: f"{site}/{gateway}/{journal.epoch}/{seq}")
+        journal.subscribe(self._note_records)
 
     def change(self, *, broker: Broker, points: Sequence[PointMeta], rules: Sequence[Rule]) -> None:
         """Go on with another configuration: a session publishes the difference, and empties what is gone.
@@ -177,6 +179,14 @@ class Dashboards:
         self._points = {meta.point.id: meta for meta in points}
         self._known = frozenset(rule.id for rule in rules)
         self._news.set()
+
+    def has_test(self, seq: int) -> bool:
+        """Whether the broker has acknowledged this record of a proof test."""
+        return self._tests.acknowledged >= seq
+
+    def _note_records(self, records: list[Record]) -> None:
+        self._tests.take(records)
+        self._committed.set()
 
     async def run(self) -> None:
         """Connect, publish, reconnect with capped, jittered pauses; ends only with the store's error."""
@@ -340,6 +350,7 @@ class Dashboards:
             async with self._turn:
                 published = await self._publish_next_events(client)
                 await self._publish_standing(client)
+                await self._tests.publish(lambda topic, data: _publish(client, f"{self._base}/{topic}", _dump(data)))
             if not published:
                 await self._committed.wait()
 

@@ -40,7 +40,9 @@ def describe_suppressions(rules: Iterable[Rule]) -> Iterator[str]:
 def _holds(one: Suppression) -> str:
     if one.equals is not None:
         return f"{one.point} is {one.equals:g}"
-    return f"{one.point} is above {one.above:g}" if one.above is not None else f"{one.point} is below {one.below:g}"
+    until = f" (deadband {one.deadband:g})" if one.deadband else ""
+    where = f"above {one.above:g}" if one.above is not None else f"below {one.below:g}"
+    return f"{one.point} is {where}{until}"
 
 
 def _again(rule: Rule, level: Level) -> str:

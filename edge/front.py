@@ -24,12 +24,13 @@ from .alerts.outbox import Outbox
 from .alerts.outbox import Parts as OutboxParts
 from .alerts.outbox_queries import alarm_numbered
 from .alerts.replies import Desk, Replies
-from .alerts.rows import Settings
 from .control import SOCKET, Control
+from .loops import again
 from .pages.api import Pages
 from .pages.parts import Parts
+from .proving import make_proof
 from .reloading import Reloader
-from .running import Running
+from .running import Running, settings_of
 from .site import Site
 from .watching import Watching
 
@@ -68,14 +69,15 @@ async def front(back: Back) -> AsyncIterator[None]:
                 compose=current.compose,
                 ways=current.ways,
                 health=health.outbox,
-                settings=_settings(current.site),
+                settings=settings_of(current.site),
                 answer=Replies(_desk(running)).take,
             )
         )
-        running.ears.listener = outbox
+        running.ears.listener = running.outbox = outbox
         await stack.enter_async_context(running.channels)
         stack.push_async_callback(loops.stop, "outbox")  # before its channels go: it would look for other ways
         await running.sounding.start()
+        running.proof = proof = make_proof(running)
         parts = Parts(
             site=current.site,
             journal=journal,
@@ -87,6 +89,7 @@ async def front(back: Back) -> AsyncIterator[None]:
             status=running.status,
             outputs=running.outputs,
             reload=back.reloader.reload,
+            proof=proof,
         )
         running.pages = pages = Pages(parts)
         app = make_app(current.people, secrets, cookie="sitewarden_edge")
@@ -94,22 +97,24 @@ async def front(back: Back) -> AsyncIterator[None]:
         add_pages(app, DIST, "control-room.html")
         await stack.enter_async_context(serving(app, limits=Limits(per_address=_PER_ADDRESS), sock=back.listening))
         control = Control(
-            site=lambda: current.site, wires=running.wires, outputs=running.outputs, reload=back.reloader.reload
+            site=lambda: current.site,
+            wires=running.wires,
+            outputs=running.outputs,
+            reload=back.reloader.reload,
+            proof=proof,
+            journal=journal,
         )
         await stack.enter_async_context(control.listening(back.data / SOCKET))
         Watching(running, back.data).start()
         loops.start("outbox", outbox.run, lambda: health.outbox.beat_s)
         loops.start("pages", pages.live)
+        loops.start("proof", again("proof", proof.run), lambda: proof.beat_s)
 
         async def uplink(site: Site) -> None:
             await run_uplink(journal, back.history, key, _uplink_options(site), health.uplink)
 
         running.reach_out(uplink)
         yield
-
-
-def _settings(site: Site) -> Settings:
-    return Settings(deadline_s=site.alerts.delivery_deadline_s, group_wait_s=site.group_wait_s)
 
 
 def _desk(running: Running) -> Desk:

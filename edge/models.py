@@ -12,11 +12,13 @@ from .alert_models import (
     ChannelTable,
     DutyTable,
     LadderTable,
+    QuietTable,
     ShiftTable,
 )
 from .model_base import NAME as NAME
 from .model_base import Label, Name, Port, Priority, Seconds, Text, TextOrEmpty
 from .model_base import TomlTable as _Table
+from .positions import CONTROL_ROOM
 
 Quantity = Literal["temperature", "humidity", "pressure", "gas", "other"]
 MqttVersion = Literal["3.1.1", "5"]
@@ -96,6 +98,7 @@ class AreaTable(_Table):
     id: Name
     name: Label
     name_en: Label
+    position: Name = CONTROL_ROOM
 
 
 class BusTable(_Table):
@@ -312,6 +315,7 @@ class WhenTable(_Table):
     equals: Annotated[float | None, Field(alias="is")] = None
     above: float | None = None
     below: float | None = None
+    deadband: Annotated[float, Field(ge=0)] = 0.0
 
 
 class SuppressTable(_Table):
@@ -321,6 +325,16 @@ class SuppressTable(_Table):
     alarms: Annotated[list[Text], Field(min_length=1)]
     when: WhenTable
     why: Label
+
+
+class ProofTable(_Table):
+    """[proof]: which alarm the proof test tests, and when it does so every week."""
+
+    point: Text
+    weekly: bool = True
+    weekday: Annotated[int, Field(ge=0, le=6)] = 0
+    hour: Annotated[int, Field(ge=0, le=23)] = 10
+    minute: Annotated[int, Field(ge=0, le=59)] = 0
 
 
 class PeopleTable(_Table):
@@ -338,7 +352,10 @@ SINGLE: dict[str, type[_Table]] = {
     "alerts": AlertsTable,
     "people": PeopleTable,
     "profiles": ProfilesTable,
+    "proof": ProofTable,
 }
+OPTIONAL = ("mqtt", "cloud", "proof")
+"""Tables whose absence says something: they have no defaults."""
 REPEATED: dict[str, type[_Table]] = {
     "area": AreaTable,
     "bus": BusTable,
@@ -352,6 +369,7 @@ REPEATED: dict[str, type[_Table]] = {
     "shift": ShiftTable,
     "duty": DutyTable,
     "absence": AbsenceTable,
+    "quiet": QuietTable,
     "ladder": LadderTable,
 }
 REQUIRED = ("site", "gateway", "area")

@@ -27,8 +27,8 @@ _SECRET = {("channel", "url")}
 _PRIVATE = ("name", "name_en", "phone", "email")
 _OF_A_PERSON = ("role", "shift", "from")
 _ORDER = (
-    *("area", "bus", "device", "broker", "mqtt_device", "mqtt_user", "alarm", "channel"),
-    *("ladder", "shift", "duty", "absence"),
+    *("area", "bus", "device", "broker", "mqtt_device", "mqtt_user", "alarm", "suppress", "channel"),
+    *("ladder", "shift", "duty", "absence", "quiet"),
 )
 
 

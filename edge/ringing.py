@@ -10,12 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from ..serving.people import ROLES, Person, with_role
 from ..words import Point
 from .alert_building import build_ladders, choose_ladders
+from .alert_models import BeaconTable, SpeechTable
 from .alerts.roster import stand_ins
 from .alerts.routing import RINGING, Way, order_of
 from .config import Document
 from .reach import rules_of
 
 _WAIVER = "unreachable_ok"
+_WIDEN = 'widen siren or priorities of what sounds there, or add "sms" and a phone number for everybody who must act'
 _REMEDY = 'add a [[channel]] of kind "sms", or of kind "beacon" (with a siren) or "speech" there, to alerts.channels'
 
 
@@ -42,6 +44,27 @@ def warn_of_unrung(document: Document, points: Mapping[str, Point]) -> Iterator[
             yield f"alerts.{_WAIVER}: PEOPLE WHO MUST ACT CANNOT BE RUNG: {found}"
 
 
+def warn_of_unsounded(document: Document, points: Mapping[str, Point]) -> Iterator[str]:
+    """Priorities that the sounders of an area do not sound for, where somebody has no phone that rings instead."""
+    people, alerts = document.people, document.single["alerts"]
+    if people is None or "alerts" not in document.raw or alerts.unreachable_ok:
+        return
+    order = order_of(document.entries("channel"), alerts.channels)
+    sounds = {channel.id: _sounds_for(channel) for channel in document.entries("channel")}
+    phones = [way for way in order if way.kind == RINGING]
+    silent: dict[int, dict[str, None]] = {}
+    for rule in rules_of(document, points, alerts.required_acks):
+        heard = frozenset[int]().union(*(sounds[way.id] for way in order if way.covers(rule.area)))
+        quiet = {level.priority for level in rule.levels} - heard if heard else set[int]()
+        asked = [(role, rule.area) for role in rule.required_acks if role in ROLES] if quiet else []
+        if any(_phoneless(document, people, phones, asked)):
+            for priority in quiet:
+                silent.setdefault(priority, {})[rule.area] = None
+    for priority, areas in sorted(silent.items()):
+        where = ", ".join(f'"{area}"' for area in areas)
+        yield f"alerts.channels: an alarm of priority {priority} rings nobody in {where}: {_WIDEN}"
+
+
 def warn_of_unheld(document: Document) -> Iterator[str]:
     """Roles that a ladder in use tells, and that nobody holds."""
     if document.people is None or "alerts" not in document.raw:
@@ -62,7 +85,7 @@ def _unrung(document: Document, points: Mapping[str, Point]) -> Iterator[str]:
     if people is None or not isinstance(raw, list) or len(raw) != len(document.repeated["channel"]):
         return
     order = order_of(document.entries("channel"), alerts.channels)
-    loud = {channel.id for channel in document.entries("channel") if _is_loud(channel)}
+    loud = {channel.id for channel in document.entries("channel") if _sounds_for(channel)}
     sounders = [way for way in order if way.id in loud]
     phones = [way for way in order if way.kind == RINGING]
     asked: dict[tuple[str, str], None] = {}
@@ -76,10 +99,15 @@ def _unrung(document: Document, points: Mapping[str, Point]) -> Iterator[str]:
     yield from _phoneless(document, people, phones, asked)
 
 
-def _is_loud(channel: object) -> bool:
-    """Whether it makes a sound: a beacon of lamps alone does not."""
-    kind = getattr(channel, "kind", "")
-    return kind == "speech" or (kind == "beacon" and "siren" in getattr(channel, "parts", ()))
+def _sounds_for(channel: object) -> frozenset[int]:
+    """Priorities that it makes a sound for: a beacon of lamps alone makes none."""
+    match channel:
+        case BeaconTable() if "siren" in channel.parts:
+            return frozenset(channel.siren)
+        case SpeechTable():
+            return frozenset(channel.priorities)
+        case _:
+            return frozenset()
 
 
 def _phoneless(
@@ -91,7 +119,7 @@ def _phoneless(
         for holder in with_role(people, role, area):
             for name in (holder.id, *stand_ins(holder.id, pairs)):
                 person = people.get(name)
-                if person is not None and not any(way.reaches(person, role, area) for way in phones):
+                if person is not None and not any(way.reaches(person, (role,), area) for way in phones):
                     missing.setdefault(name, {})[role if name == holder.id else f"{role} instead of {holder.id}"] = None
     for name, roles in missing.items():
         yield (

@@ -1,4 +1,4 @@
-"""What `[[shift]]`, `[[duty]]` and `[[absence]]` refer to, and whether they make sense. Offline."""
+"""What `[[shift]]`, `[[duty]]`, `[[absence]]` and `[[quiet]]` refer to, and whether they make sense. Offline."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ def find_roster_problems(document: Document) -> Iterator[str]:
         yield from _duty(document, f"duty[{part.index}]", part, people)
     for part in document.parts["absence"]:
         yield from _absence(f"absence[{part.index}]", part, people)
+    for part in document.parts["quiet"]:
+        yield from _quiet(document, f"quiet[{part.index}]", part, people)
     yield from _loops(document)
 
 
@@ -77,6 +79,15 @@ def _absence(path: str, part: Part, people: Ids | None) -> Iterator[str]:
             yield f"{path}.{key}: must be a day that exists {show(text)}"
     if len(moments) == len(("from", "to")) and moments["to"] <= moments["from"]:
         yield f"{path}.to: must be later than from, {getattr(absence, 'from')} {show(absence.to)}"
+
+
+def _quiet(document: Document, path: str, part: Part, people: Ids | None) -> Iterator[str]:
+    quiet = part.entry
+    yield from check_reference(f"{path}.person", quiet.person, people, _PERSON)
+    yield from check_reference(f"{path}.shift", quiet.shift, document.ids("shift"), "[[shift]]")
+    for i, duty in document.repeated["duty"]:
+        if quiet.person is not None and (duty.person, duty.shift) == (quiet.person, quiet.shift):
+            yield f"{path}.shift: {quiet.person} is on duty then, by duty[{i}] {show(quiet.shift)}"
 
 
 def _loops(document: Document) -> Iterator[str]:

@@ -22,6 +22,7 @@ from .alerts.message import Composer
 from .alerts.port import Notice
 from .alerts.recipients import Addressing, addressing_of, recipients
 from .alerts.routing import ways
+from .alerts.rows import Settings
 from .dashboards import Broker, Dashboards
 from .ladders.alarms import plan_of
 from .ladders.climb import Subject
@@ -30,6 +31,7 @@ from .links import Links, links_of
 from .loops import Loops, again
 from .outputs import Outputs
 from .pipeline import Pipeline
+from .proving import schedule_of
 from .reload import Changes, keep_fixed
 from .site import Site
 from .sounding import Sounding
@@ -39,8 +41,10 @@ from .wires import Wires
 
 if TYPE_CHECKING:
     from ..serving.people import Person
+    from .alerts.outbox import Outbox
     from .mqtt_commands import Commands
     from .pages.api import Pages
+    from .proof.run import ProofTest
 
 
 class Current:
@@ -82,7 +86,8 @@ class Current:
         if known is None:
             return ()
         about = facts.get("alarm") or facts.get("freeze") or (facts.get("ladder") or facts).get("subject") or {}
-        return tuple(way.id for way in ways(self._addressing.order, known, facts["role"], about.get("area", "")))
+        roles = {facts["role"], *known.roles}  # of a group's message none is known
+        return tuple(way.id for way in ways(self._addressing.order, known, roles, about.get("area", "")))
 
     def may_act(self, person: Person, role: str, area: str) -> bool:
         """Whether a person may act in a role there now; substitutes may while they substitute."""
@@ -109,7 +114,7 @@ class Running:
     Attributes:
         current: the site that runs.
         uplink: talks to headquarters until it is cancelled; None while the gateway is starting.
-        pages, dashboards, commands: None until there are some.
+        pages, outbox, dashboards, commands, proof: None until there are some.
     """
 
     current: Current
@@ -127,8 +132,10 @@ class Running:
     status: Callable[[], dict[str, Any]]
     uplink: Callable[[Site], Awaitable[Any]] | None = None
     pages: Pages | None = None
+    outbox: Outbox | None = None
     dashboards: Dashboards | None = None
     commands: Commands | None = None
+    proof: ProofTest | None = None
     sounding: Sounding = field(init=False)
 
     def __post_init__(self) -> None:
@@ -168,6 +175,8 @@ class Running:
         for name in changes.started:
             self.wires.start(specs[name])
         self._start_links()
+        if self.proof is not None:
+            self.proof.use(schedule_of(new), new.site.timezone)
         if self.pages is not None:
             self.pages.tell_of_site()
 
@@ -180,6 +189,8 @@ class Running:
                 self.wires.change(spec)
         self.links.change(links_of(new))
         self.outputs.change(new.outputs)
+        if self.outbox is not None:
+            self.outbox.use(settings_of(new))
         if self.pages is not None:
             self.pages.change(new)
         if self.dashboards is not None and new.mqtt is not None:
@@ -247,6 +258,11 @@ def broker_of(site: Site) -> Broker:
         cert_file=str(folder / mqtt.cert_file) if mqtt.cert_file else "",
         key_file=str(folder / mqtt.key_file) if mqtt.key_file else "",
     )
+
+
+def settings_of(site: Site) -> Settings:
+    """How messages are delivered."""
+    return Settings(deadline_s=site.alerts.delivery_deadline_s, group_wait_s=site.group_wait_s)
 
 
 def site_names(site: Site) -> dict[str, Any]:

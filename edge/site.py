@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .alerts.roster import Roster
     from .ladders.plan import Plan
     from .metas import OutputMeta, PointMeta
-    from .models import AlertsTable, AreaTable, CloudTable, GatewayTable, MqttTable, SiteTable, WebTable
+    from .models import AlertsTable, AreaTable, CloudTable, GatewayTable, MqttTable, ProofTable, SiteTable, WebTable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +67,7 @@ class Site:
     warnings: tuple[str, ...]
     revision: str
     mqtt_password: str = field(default="", repr=False)
+    proof: ProofTable | None = None
 
 
 def load_site(path: Path, data: Path | None = None) -> Site:

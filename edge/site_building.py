@@ -12,7 +12,7 @@ from ..words import Point
 from .alarm_rules import fill_tables, list_rules
 from .alarms.defaults import stale_after_s
 from .alarms.rules import Kind
-from .alert_building import build_ladders, build_roster, choose_ladders, choose_waits
+from .alert_building import build_ladders, build_roster, choose_again, choose_ladders, choose_waits
 from .alerts.channel_tables import complete, read_secret
 from .checks import find_problems, find_warnings
 from .config import Document, read_document, split_points
@@ -47,7 +47,15 @@ def build_site(path: Path, data: Path | None = None, change: Callable[[dict[str,
     areas = {area.id: area for area in document.entries("area")}
     alerts: AlertsTable = document.single["alerts"]
     metas = tuple(_meta(area, point, tables, areas) for area, point in points.values())
-    rules = tuple(list_rules(document, by_id, required_acks=alerts.required_acks, revision=document.revision))
+    rules = tuple(
+        list_rules(
+            document,
+            by_id,
+            required_acks=alerts.required_acks,
+            revision=document.revision,
+            again=choose_again(alerts),
+        )
+    )
     buses, mqtt = tuple(_buses(document, data)), document.single["mqtt"]
     outputs = tuple(_outputs(buses, areas))
     ladder_of, system_ladder = choose_ladders(alerts)
@@ -59,6 +67,7 @@ def build_site(path: Path, data: Path | None = None, change: Callable[[dict[str,
         web=single["web"],
         mqtt=single.get("mqtt"),
         cloud=single.get("cloud"),
+        proof=single.get("proof"),
         alerts=single["alerts"],
         areas=tuple(map(plain, areas.values())),
         channels=tuple(_channels(document, outputs)),

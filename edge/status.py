@@ -21,6 +21,8 @@ from .site import Site
 if TYPE_CHECKING:
     from .alerts.port import Channel
 
+_CHANNEL_FACTS = ("operator", "registration", "signal_dbm", "signal_bars", "left")
+"""What pages show of a channel: the network of a modem, and how many messages the budget of a robot still allows."""
 _STARTED_S = time.monotonic()
 
 
@@ -64,7 +66,7 @@ def status_json(site: Site, journal: Journal, health: Health, channels: Mapping[
         "mqtt_links": [_link_json(link) for link in health.links.values()],
         "mqtt_devices": [device for link in health.links.values() for device in _mqtt_json(link)],
         "deliveries": {"pending": health.outbox.pending, "failing": health.outbox.failing},
-        "channels": [_channel_json(name, channel) for name, channel in channels.items()],
+        "channels": [_channel_json(table, channels[table.id]) for table in site.channels if table.id in channels],
         "journal": {"seq": journal.head()[0], "epoch": journal.epoch},
         "config": site.revision,
     }
@@ -87,16 +89,18 @@ def _bus_json(bus: BusHealth) -> dict[str, Any]:
     return {"id": bus.id, "state": "up" if bus.connected else "down", "error": bus.last_error, "units": units}
 
 
-def _channel_json(name: str, channel: Channel) -> dict[str, Any]:
+def _channel_json(table: Any, channel: Channel) -> dict[str, Any]:
     health = channel.health
     return {
-        "id": name,
+        "id": table.id,
+        "kind": table.kind,
         "fault": health.fault.value,
         "error": health.detail,
         "error_zh": health.facts.get("zh") or health.detail,
         "accepted": health.accepted,
         "delivered": health.delivered,
         "failed": health.failed,
+        "facts": {name: health.facts[name] for name in _CHANNEL_FACTS if health.facts.get(name) is not None},
     }
 
 

@@ -11,12 +11,15 @@ from ..sync.journal import Record
 from .alarms.floods import AlarmLoad
 from .alarms.rules import Rule
 from .alarms.system import Sight
-from .auditor import Auditor
+from .auditor import OVERDUE_S, Auditor
 from .disk import DiskWatch
 from .faults import ChannelState, Faults, broker_sights, channel_sights
+from .positions import position_of
 
 if TYPE_CHECKING:
     from .running import Running
+
+_SLACK_S = 30.0
 
 
 @dataclass(slots=True)
@@ -37,8 +40,9 @@ class Watching:
     def __post_init__(self) -> None:
         self.disk = DiskWatch(self.data)
         sources = (self.disk.sights, self._brokers, self._channels)
-        self.faults = Faults(self.running.journal, load=AlarmLoad(), sources=sources, report=self._report)
-        self.auditor = Auditor(self.running.journal, self._report)
+        load = AlarmLoad(lambda area: position_of(self.running.current.site.areas, area))
+        self.faults = Faults(self.running.journal, load=load, sources=sources, report=self._report)
+        self.auditor = Auditor(self.running.journal, self._report, patience_s=self._patience_s)
 
     def start(self) -> None:
         """Watch from now on. The watchdog is fed only while they look, and the auditor finds nothing wedged."""
@@ -46,6 +50,10 @@ class Watching:
         loops.start("disk", self.disk.run)
         loops.start("faults", self.faults.run, lambda: self.faults.beat_s)
         loops.start("auditor", self.auditor.run, self.auditor.healthy)
+
+    def _patience_s(self) -> float:
+        site = self.running.current.site
+        return max(OVERDUE_S, site.alerts.delivery_deadline_s + max(site.group_wait_s.values()) + _SLACK_S)
 
     def _brokers(self) -> Iterable[Sight]:
         running = self.running

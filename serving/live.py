@@ -14,16 +14,23 @@ from aiohttp import web
 from ..words import mono_s
 
 _QUEUE = 1000
-_CURRENT = 60
+_CURRENT = 300
 """Frames that wait for one page when one more comes without a number: these are large, and old as soon as they wait."""
 _KEEP_ALIVE_S = 10.0
 
 
 @dataclass(slots=True, eq=False)
 class Listener:
-    """One open page. When it does not read, `overrun` is set and its connection is ended: it replays on its return."""
+    """One open page. When it does not read, `overrun` is set and its connection is ended: it replays on its return.
 
-    queue: asyncio.Queue[bytes] = field(default_factory=asyncio.Queue)
+    Attributes:
+        after: number of the newest event before the page was there.
+        waiting: numbers of events that are not written yet.
+    """
+
+    after: int = 0
+    queue: asyncio.Queue[tuple[bytes, int | None]] = field(default_factory=asyncio.Queue)
+    waiting: set[int] = field(default_factory=set[int])
     overrun: bool = False
     transport: asyncio.Transport | None = None
 
@@ -39,26 +46,37 @@ class Hub:
 
     def __init__(self) -> None:
         self._listeners: set[Listener] = set()
+        self._newest = 0
 
     def __len__(self) -> int:
         return len(self._listeners)
 
     def send(self, event: str, data: Any, *, seq: int | None = None) -> None:
         """Queue one event for every open page. `seq` makes it an event that `Last-Event-ID` can name."""
+        self._newest = max(self._newest, seq or 0)
         if not self._listeners:
             return
         frame = encode(event, data, seq=seq)
         most = _QUEUE if seq is not None else _CURRENT
         for listener in self._listeners:
             if listener.queue.qsize() < most:
-                listener.queue.put_nowait(frame)
+                listener.queue.put_nowait((frame, seq))
+                if seq is not None:
+                    listener.waiting.add(seq)
             else:
                 listener.end()
+
+    def has_written(self, seq: int) -> bool | None:
+        """Whether the event of this number was written to every page that is open and was open then; None: no page."""
+        then = [listener for listener in self._listeners if listener.after < seq]
+        if not then:
+            return None
+        return seq <= self._newest and not any(seq in listener.waiting for listener in then)
 
     @contextmanager
     def listening(self):
         """Register a page; events that are sent from here on are queued for it."""
-        listener = Listener()
+        listener = Listener(after=self._newest)
         self._listeners.add(listener)
         try:
             yield listener
@@ -94,14 +112,16 @@ async def stream(
         while not listener.overrun:
             try:
                 async with asyncio.timeout(_KEEP_ALIVE_S):
-                    frame = await listener.queue.get()
+                    frame, seq = await listener.queue.get()
             except TimeoutError:
-                frame = b": alive\n\n"
+                frame, seq = b": alive\n\n", None
             if mono_s() - asked_s >= _KEEP_ALIVE_S:
                 if not still():
                     break
                 asked_s = mono_s()
             await response.write(frame)
+            if seq is not None:
+                listener.waiting.discard(seq)
     except ConnectionError:
         pass
     return response

@@ -38,6 +38,7 @@ _STATUS = {
     "no_such_bus": 404,
     "no_such_output": 404,
     "no_such_freeze": 404,
+    "no_such_deviation": 404,
     "no_such_position": 404,
     "no_such_state": 400,
     "busy": 429,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import os
 import shutil
+import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -13,6 +15,43 @@ import pytest
 from sitewarden.tests.peers import ports
 
 ROOT = Path(__file__).resolve().parent.parent
+MEMORY = Path("/dev/shm")
+MEMORY_BYTES = 2 << 30
+# Minutes in all, of few tests. Not among them: what takes no longer than any other file.
+LONGEST = (
+    "test_browser",
+    "test_end_to_end",
+    "test_kill_sweep",
+    "test_siren",
+    "test_reload_mqtt",
+    "test_demo_run",
+    "test_day",
+)
+
+
+def pytest_configure() -> None:
+    """Folders of tests are in memory where there is room: there, an fsync, one for each commit, costs nothing.
+
+    PYTEST_DEBUG_TEMPROOT (make soak names a disk) and --basetemp say otherwise.
+    """
+    if "PYTEST_DEBUG_TEMPROOT" not in os.environ and _has_room(MEMORY):
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = str(MEMORY)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # `make test &`: programs inherit what is ignored
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest go first, all in one process, whose other tests the others take: nobody waits for them in the end."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
+def _has_room(folder: Path) -> bool:
+    """A container's /dev/shm is often small, and runs no programs."""
+    with contextlib.suppress(OSError):
+        found = os.statvfs(folder)
+        runs_programs = not found.f_flag & os.ST_NOEXEC
+        return os.access(folder, os.W_OK) and runs_programs and found.f_bavail * found.f_frsize >= MEMORY_BYTES
+    return False
 
 
 @pytest.fixture(scope="session")

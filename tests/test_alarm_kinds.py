@@ -446,6 +446,19 @@ def test_while_the_pump_is_off_nobody_is_told_and_then_what_is_on_is_raised_afre
     assert plant.see(3, 1.0, Q) == ["low unsuppressed UNACK", "low reraised UNACK"]
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_noise_at_the_limit_of_a_suppression_tells_nobody_anew(sign: int):
+    limit = {"above": 5.0} if sign > 0 else {"below": -5.0}
+    plant = Plant((low(Suppression(id="s", point=Q, why="w", deadband=1.0, **limit)), STALE))
+    plant.see(0, 5.0)
+    assert plant.see(1, sign * 4.9, Q) == [], "the deadband does not shift the activation"
+    assert plant.see(2, sign * 5.1, Q) == ["low suppressed UNACK"]
+    assert plant.see(3, sign * 4.1, Q) == []
+    plant.restart(4)
+    assert plant.see(4, sign * 4.9, Q) == [], "also after a restart"
+    assert plant.see(5, sign * 4.0, Q) == ["low unsuppressed UNACK", "low reraised UNACK"]
+
+
 @pytest.mark.parametrize("how", ["bad", "silent"])
 def test_a_condition_that_is_not_known_suppresses_nothing(how: str):
     silent = make(Side.STALE, Level(kind=Kind.STALE, limit=60, priority=3), point=Q)

@@ -27,7 +27,7 @@ from sitewarden.edge.ladders import table as ladder_table
 from sitewarden.edge.ladders.climb import Climb, Subject
 from sitewarden.edge.ladders.freeze import of_ladder
 from sitewarden.edge.ladders.plan import PRESETS
-from sitewarden.edge.pages import api, csv_file, history_api, statistics_api
+from sitewarden.edge.pages import api, csv_file, history_api
 from sitewarden.errors import RefusedError
 from sitewarden.serving import secrets as secrets_module
 from sitewarden.serving.secrets import Secrets
@@ -52,8 +52,8 @@ async def begin(tmp_path, free_port, monkeypatch) -> AsyncIterator[Callable[...,
     server = await asyncio.start_server(made.serve_modbus, "127.0.0.1", 0)
     made.modbus_port = server.sockets[0].getsockname()[1]
 
-    async def start(drafts: Iterable[Draft] = (), extra: str = "") -> Site:
-        made.write(extra=extra)
+    async def start(drafts: Iterable[Draft] = (), extra: str = "", **changes: Any) -> Site:
+        made.write(extra=extra, **changes)
         made.data.mkdir()
         secrets = Secrets(made.data / "secrets.db")
         for person in PEOPLE:
@@ -452,10 +452,8 @@ async def test_the_numbers_are_those_of_a_count_over_every_record(begin, monkeyp
     assert len(events) > 700
 
 
-async def test_each_position_has_its_own_load_where_areas_name_one(begin, monkeypatch):
-    site = await begin(past())
-    places = {"aux_store": "stores", "steaming": "line_2"}
-    monkeypatch.setattr(statistics_api, "position_of", lambda _site, area: places[area])
+async def test_each_position_has_its_own_load_where_areas_name_one(begin):
+    site = await begin(past(), positions={"aux_store": "stores", "steaming": "line_2"})
     query = f"from={BASE_MS}&to={BASE_MS + 61 * HOUR}"
     async with signed_in(site, "li") as li:
         both = await li.get(f"alarms/statistics?{query}")
@@ -466,6 +464,24 @@ async def test_each_position_has_its_own_load_where_areas_name_one(begin, monkey
     _, everybody = counted(site, BASE_MS, BASE_MS + 61 * HOUR)
     assert sum(position["annunciated"] for position in both["positions"]) == everybody.annunciated
     assert all(position["annunciated"] for position in both["positions"])
+
+
+async def test_a_flood_is_raised_at_the_position_whose_areas_it_is_in(begin, eventually):
+    """What was recorded just before a start is seen after it."""
+    engine, drafts, instant = Engine(RULES, {}, at(0)), list[Draft](), now()
+    for n in range(23):
+        reading = Reading(
+            point="steaming.gone0.value", value=80.0 if n % 2 == 0 else 50.0, quality=Quality.GOOD, at=instant
+        )
+        drafts += engine.read(reading, instant)
+    site = await begin(drafts, positions={"steaming": "line_2"})
+
+    def floods() -> set[str]:
+        alarms = [record["body"]["alarm"] for record in records(site)]
+        return {alarm["id"] for alarm in alarms if alarm["kind"] == "flood"}
+
+    await eventually(floods, "a flood")
+    assert floods() == {"system.flood.line_2"}
 
 
 @pytest.mark.parametrize("query", ["from=5&to=5", "from=9&to=5", f"from=0&to={367 * DAY}", "to=soon"])
@@ -578,13 +594,39 @@ async def test_a_freeze_is_released_by_those_who_may_with_a_reason(begin):
         assert (released["person"], released["reason"], released["name"]) == ("wang", "已整改 完成", "王")
 
 
+async def test_a_deviation_report_is_closed_with_cause_and_measure_after_the_release(begin):
+    drafts = climbing()
+    drafts[1].body["freeze"]["by"] = ["officer"]
+    site = await begin(drafts)
+    path, told_ = "deviations/deviation/hazard/h0/1/close", {"cause": "密封老化", "measure": "更换并列入月检"}
+    async with signed_in(site, "wang") as wang, signed_in(site, "li") as li:
+        assert (await wang.get("ladders"))["deviations"][0]["frozen"] is True
+        assert await told(wang, "POST", path, told_) == (409, "still_frozen")
+        await wang.ask("POST", "freezes/freeze/hazard/h0/1/release", {"reason": "dried out"})
+        (open_,) = (await wang.get("ladders"))["deviations"]
+        assert (open_["closed"], open_["mine"], open_["frozen"]) == (None, True, False)
+        assert (await li.get("ladders"))["deviations"][0]["mine"] is False
+        assert await told(li, "POST", path, told_) == (403, "not_allowed")
+        assert await told(wang, "POST", path, {"cause": "密封老化"}) == (400, "bad_request")
+        assert await told(wang, "POST", path.replace("h0", "h7"), told_) == (404, "no_such_deviation")
+        status, answer = await wang.ask("POST", path, told_)
+        assert (status, answer["deviation"]["id"]) == (200, "deviation/hazard/h0/1")
+        closed = answer["deviation"]["closed"]
+        assert {key: closed[key] for key in ("person", "name", "role", "cause", "measure")} == {
+            "person": "wang", "name": "王", "role": "officer", **told_,
+        }  # fmt: skip
+        (shown,) = (await li.get("ladders"))["deviations"]
+        assert (shown["closed"], shown["seq"], shown["at"]) == (closed, open_["seq"], open_["at"])
+
+
 # --- delivery log ---
 
 
 async def test_the_delivery_log_shows_each_recipient_of_a_message_and_what_became_of_it(begin, eventually, free_port):
     robot = f'[[channel]]\nid = "robot"\nkind = "webhook"\nurl = "http://127.0.0.1:{free_port()}/"\n'
     site = await begin()
-    text = site.config.read_text("utf-8").replace("required_acks = [", 'channels = ["robot"]\nrequired_acks = [')
+    alerts = 'channels = ["robot"]\ngroup_wait_s = { 3 = 0.0 }\nrequired_acks = ['
+    text = site.config.read_text("utf-8").replace("required_acks = [", alerts)
     await site.stop()
     site.config.write_text(text + robot, "utf-8")
     await site.start()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import statistics as independent
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sitewarden.edge.alarms import load
 from sitewarden.edge.alarms.statistics import DEFINITIONS, Event, Statistics, count
 
 T0 = 1_795_000_000_000
@@ -57,6 +59,40 @@ def test_what_people_were_not_told_of_or_not_then_is_not_their_load() -> None:
     )
     assert found.annunciated == 2
     assert [alarm for alarm, _ in found.top] == ["worse", "back"]
+
+
+def test_alarms_of_the_system_have_a_line_of_their_own_and_are_nobodys_load() -> None:
+    storm = [event(n, alarm=f"a{n}") for n in range(10)]
+    own = [
+        event(10, alarm="system.flood.control_room", priority=2),
+        event(11, alarm="system.disk", position="elsewhere"),
+        event(12, alarm="system.modem_down.sms", covered=True),
+        event(-2 * 86400, alarm="system.standing"),
+        *(event(20 + n, "raised" if n % 2 else "returned", "system.chatter.a") for n in range(8)),
+        event(30, "acked", "system.disk", acked=True, position="elsewhere"),
+    ]
+    found = counted(*storm, *own)
+    assert found.system == 2 + 4, "of the whole site, as far as people were told within the time"
+    assert replace(found, system=0) == counted(*storm)
+    assert (found.annunciated, found.floods, found.chattering, found.standing) == (10, 0, (), ())
+    assert load.floods([*storm, *own], "control_room", T0, T0 + HOUR) == ()
+    assert sum(load.profile([*storm, *own], "control_room", T0, T0 + HOUR)) == 10
+
+
+def test_what_is_covered_neither_chatters_nor_stands() -> None:
+    chatter = [event(n * 10, "raised" if n % 2 == 0 else "returned", "chatters", covered=True) for n in range(6)]
+    stands = [event(-2 * 86400, alarm="stands"), event(10, "shelved", "stands", covered=True)]
+    found = counted(*chatter, *stands)
+    assert (found.chattering, found.standing) == ((), ())
+
+
+def test_an_acknowledgement_is_no_activation() -> None:
+    assert (
+        counted(
+            event(-5), event(5, "acked"), event(10, "returned"), event(15), event(20, "returned"), event(50)
+        ).chattering
+        == ()
+    )
 
 
 def test_a_flood_begins_above_ten_and_ends_below_five() -> None:

@@ -289,6 +289,14 @@ def test_which_ladder_a_priority_has(folder: Path):
     assert problem == 'alerts.ladders.5: must be one of "1", "2", "3", "4", "system" (got "5")'
 
 
+def test_alerts_say_for_each_priority_when_people_are_told_again(folder: Path):
+    site = load(GOOD, alerts=USED + '\nrepeat_s = { "1" = 60, "3" = 3600 }\nrealarm_s = { "2" = 0 }')
+    assert site.rules
+    for rule in site.rules:
+        assert rule.repeat_s == {1: 60, 2: 900, 3: 3600}, rule.id
+        assert rule.realarm_s == {1: 1800, 2: 0}, rule.id
+
+
 def test_a_role_that_a_ladder_tells_and_nobody_holds_is_a_warning(folder: Path):
     people = PEOPLE.replace("vice_president", "worker")
     (warning,) = load(GOOD, people=people).warnings
@@ -431,9 +439,33 @@ def test_substitutes_are_rung_as_well(folder: Path):
 def test_a_sounder_at_the_post_is_enough_where_it_is_heard(folder: Path, sounder: str):
     people = PEOPLE.replace("13800000001", "").replace("13800000002", "")
     used = 'channels = ["b"]'
+    sounder += "siren = [2, 3]\n" if "beacon" in sounder else ""
     assert load(channel(sounder), alerts=used, people=people).warnings == ()
     (problem,) = problems(channel(sounder + 'areas = ["pit"]'), alerts=used, people=people)
     assert problem.startswith(NOTHING_RINGS + '"store":'), "nothing is said of the pit"
+
+
+def test_a_priority_that_no_sounder_sounds_for_is_a_warning(folder: Path):
+    """The alarms of both areas are of priority 3: a siren for priority 1 never sounds for them."""
+    used, phoneless = 'channels = ["sms", "b"]', PEOPLE.replace("13800000001", "")
+    (warning,) = load(GOOD, channel(SIREN), alerts=used, people=phoneless).warnings
+    assert warning.startswith('alerts.channels: an alarm of priority 3 rings nobody in "store", "pit": widen siren')
+    assert load(GOOD, channel(SIREN + "siren = [1, 3]"), alerts=used, people=phoneless).warnings == ()
+    assert load(GOOD, channel(SIREN), alerts=used).warnings == (), "everybody who must act has a phone"
+
+
+def test_a_siren_for_no_priority_is_no_sounder(folder: Path):
+    used = 'channels = ["b"]'
+    assert problems(channel(SIREN + "siren = []"), alerts=used)[0].startswith(NOTHING_RINGS)
+
+
+def test_lamps_that_nobody_watches_over_are_a_warning(folder: Path):
+    """Killed or without power, a gateway leaves green behind."""
+    lamps, used = SIREN.replace("red =", "green ="), 'channels = ["sms", "b"]'
+    (warning,) = load(GOOD, channel(lamps), alerts=used).warnings
+    assert warning.startswith("channel[1].has_watchdog: when the gateway dies, its lamps stay as they are")
+    assert load(GOOD, channel(lamps + "has_watchdog = true"), alerts=used).warnings == ()
+    assert load(GOOD, channel(SIREN), alerts=used).warnings == (), "it has neither amber nor green"
 
 
 def test_a_lamp_alone_rings_nobody(folder: Path):

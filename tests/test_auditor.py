@@ -209,6 +209,15 @@ async def test_a_message_that_the_outbox_says_nothing_about_for_two_minutes(site
     assert await site.found() == [("outbox/chen/0", 121.0)]
 
 
+async def test_a_message_that_quiet_hours_keep_is_overdue_two_minutes_after_their_end(site: Site) -> None:
+    kept = {"key": "li/0", "person": "li", "role": "it", "channel": "sms", "step": 0, "hold_s": 3600.0}
+    await site.tell(notify=[kept, {**kept, "key": "li/1", "hold_s": 1e9}])
+    site.true_s = 3720
+    assert await site.found() == []
+    site.true_s = 86_400 + 121
+    assert await site.found() == [("outbox/li/0", 86_521.0 - 3600), ("outbox/li/1", 121.0)], "a day at the most"
+
+
 @pytest.mark.parametrize("name", ["alarm", "about"])
 async def test_what_is_over_need_not_be_told(site: Site, name: str) -> None:
     await site.tell("li")
@@ -238,7 +247,7 @@ async def test_an_older_occurrence_is_over_and_tests_of_the_ways_are_not_its_mat
     site.true_s = 1
     await site.tell("wang", alarm=alarm(occurrence=HUMID.occurrence + 1))
     site.true_s = 2
-    await site.tell("zhao", alarm=alarm(id="store.th2.humidity.high", test=True))
+    await site.tell("zhao", alarm=alarm(id="store.th2.humidity.high", is_test=True))
     site.true_s = 200
     assert [what for what, _ in await site.found()] == ["outbox/wang/1"]
 

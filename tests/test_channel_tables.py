@@ -293,34 +293,49 @@ async def test_a_defect_of_one_channel_is_a_fault_of_it(
 ALARM = Open(id="pit.g.h2s.high", occurrence=3, priority=1, area="pit", point="pit.g.h2s", kind="hihi")
 
 
-async def test_sirens_follow_the_alarms_also_those_that_are_opened_later(folder: Path, eventually: Any):
+def beacon(channels: Channels) -> Any:
+    """The one channel that is open; `Sounding` shows it the alarms."""
+    (channel,) = channels.live.values()
+    return channel
+
+
+async def test_a_siren_that_a_reload_brings_shows_and_is_silenced(folder: Path, eventually: Any):
     wires = Wires()
     async with Channels((), wires.deps(folder)) as channels:
-        channels.show([ALARM])
         await channels.change(write(folder, BEACON).channels)
+        beacon(channels).show([ALARM])
         await eventually(lambda: ("pit.relay.siren", "on") in wires.written, "it sounds")
-        assert channels.silence() == ("pit.g.h2s.high",)
+        assert beacon(channels).silence() == ("pit.g.h2s.high",)
         wires.written.clear()
         await eventually(lambda: ("pit.relay.siren", "off") in wires.written, "it is quiet")
-        channels.show([])
+        beacon(channels).show([])
         await eventually(lambda: ("pit.relay.lamp", "off") in wires.written, "it is dark")
 
 
-async def test_two_beacons_never_write_the_same_outputs(folder: Path, eventually: Any):
+async def test_two_beacons_never_write_the_same_outputs(folder: Path, eventually: Any, monkeypatch: pytest.MonkeyPatch):
     """The old one says its farewell before the new one begins, or the lamp would end up wrong."""
-    wires = Wires()
+    wires, begin = Wires(), Beacon.__aenter__
+    written_before: list[int] = []
+
+    async def begins(self: Beacon) -> Beacon:
+        written_before.append(wires.written.count(("pit.relay.lamp", "on")))
+        return await begin(self)
+
+    monkeypatch.setattr(Beacon, "__aenter__", begins)
     site = write(folder, BEACON.replace("red =", "amber ="))
     async with Channels(site.channels, wires.deps(folder)) as channels:
-        channels.show([])
+        beacon(channels).show([])
         await eventually(lambda: ("pit.relay.lamp", "off") in wires.written, "nothing is open")
         task = asyncio.create_task(
             channels.change(write(folder, BEACON.replace("red =", "amber =") + "refresh_s = 60").channels)
         )
         await task
+        beacon(channels).show([])
         await eventually(lambda: wires.written[-1:] == [("pit.relay.lamp", "off")], "the new one has the lamp")
         lamp = [state for output, state in wires.written if output == "pit.relay.lamp"]
         assert "on" in lamp, "the farewell"
         assert lamp[lamp.index("on") :].count("on") == 1
+        assert written_before == [0, 1], "the farewell was said before the new one began"
 
 
 async def test_a_state_that_is_written_again_and_again_makes_one_record():

@@ -205,7 +205,9 @@ async def _listening(folder: Path, reload: Any = None) -> AsyncIterator[None]:
             return {}
 
     nothing: Any = Nothing()
-    control = Control(site=nothing, wires=nothing, outputs=Outputs.__new__(Outputs), reload=reload)
+    control = Control(
+        site=nothing, wires=nothing, outputs=Outputs.__new__(Outputs), reload=reload, proof=nothing, journal=nothing
+    )
     async with control.listening(folder / SOCKET):
         yield
 

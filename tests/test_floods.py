@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sitewarden.edge.alarms.engine import Engine
-from sitewarden.edge.alarms.floods import ONE_POSITION, AlarmLoad, Keys, Seen
+from sitewarden.edge.alarms.floods import AlarmLoad, Keys, Seen
 from sitewarden.edge.alarms.overlay import Overlay, OverlayKind
 from sitewarden.edge.alarms.rules import Kind, Level, Rule, Side
 from sitewarden.edge.alarms.statistics import Event, count
 from sitewarden.edge.alarms.system import MEANINGS, Sight
+from sitewarden.edge.positions import CONTROL_ROOM
 from sitewarden.sync.journal import Draft
 from sitewarden.words import Instant, Quality, Reading
 
@@ -48,7 +49,7 @@ def test_a_flood_begins_with_the_eleventh_in_ten_minutes_and_ends_below_five() -
     assert made.floods.open(9) == []
     made.see(raised(10, "a.10.t.high"))
     (flood,) = made.floods.open(10)
-    assert (flood.position, flood.first.alarm, flood.told) == (ONE_POSITION, "a.0.t.high", 11)
+    assert (flood.position, flood.first.alarm, flood.told) == (CONTROL_ROOM, "a.0.t.high", 11)
     for n in (200, 400, 600):
         made.see(raised(n, f"b.{n}.t.high"))
     assert made.floods.open(608.9), "9, 10 and the three later ones are within ten minutes"
@@ -277,12 +278,12 @@ def test_the_alarm_and_the_report_count_the_same_floods(pauses: list[float]) -> 
                 kind="alarm.raised",
                 alarm=f"a.d{n}.t.high",
                 occurrence=n,
-                position=ONE_POSITION,
+                position=CONTROL_ROOM,
                 priority=3,
                 active=True,
             )
         )
-    assert count(events, ONE_POSITION, 0, round(now_s * 1000) + 1).floods == begun
+    assert count(events, CONTROL_ROOM, 0, round(now_s * 1000) + 1).floods == begun
 
 
 def test_every_kind_has_its_words_in_both_languages() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sitewarden.edge.ladders import reports
 from sitewarden.edge.ladders.climb import Climb, Subject, Wall, climbed
 from sitewarden.edge.ladders.freeze import NEVER_BLOCKED, Freeze, Scope, in_the_way
 from sitewarden.edge.ladders.keeper import Ladders, Standing
@@ -19,6 +20,7 @@ from sitewarden.sync.journal import Draft, Record
 from sitewarden.words import ClockState, Instant
 
 HOUR = 3600.0
+CAUSE = "steam valve leaked"
 NOON_MS = 1_790_000_000_000
 PLANT = Subject(kind="alarm", id="store.th1.humidity.high", occurrence=7, area="store", name="湿度", name_en="humidity")
 
@@ -44,7 +46,8 @@ class Machine:
     ladders: Ladders = field(init=False)
 
     def __post_init__(self) -> None:
-        self.db.executescript(TABLE.schema)
+        for table in (TABLE, reports.TABLE):
+            self.db.executescript(table.schema)
         self.start()
 
     def now(self) -> Instant:
@@ -68,15 +71,18 @@ class Machine:
                 blobs=(),
                 chain=b"",
             )
-            if record.kind.startswith(TABLE.kinds):
-                TABLE.apply(self.db, Record.from_bytes(record.to_bytes(), b""))
+            for table in (TABLE, reports.TABLE):
+                if record.kind.startswith(table.kinds):
+                    table.apply(self.db, Record.from_bytes(record.to_bytes(), b""))
         self.drafts += drafts
         return drafts
 
     def start(self) -> list[Draft]:
         """The process starts on what was committed."""
         wall = Wall.at_start(self.alive, self.now())
-        self.ladders = Ladders(stored_climbs(self.db), stored_freezes(self.db), self.plan, wall)
+        self.ladders = Ladders(
+            stored_climbs(self.db), stored_freezes(self.db), self.plan, wall, reports.stored_deviations(self.db)
+        )
         drafts = self.commit(self.ladders.start(self.now()))
         self.save()
         return drafts
@@ -325,6 +331,45 @@ def test_closed_ends_the_ladder_and_leaves_the_freeze() -> None:
     machine.start()
     (freeze,) = stored_freezes(machine.db, only_holding=True).values()
     assert freeze.why == PLANT
+
+
+def test_a_deviation_is_closed_by_those_who_may_with_cause_and_measure_once_the_work_is_released() -> None:
+    machine = frozen()
+    (report,), (freeze,) = machine.ladders.deviations, machine.ladders.freezes
+
+    def close(role: str, cause: str = CAUSE, measure: str = "valve replaced", of: str = report) -> list[Draft]:
+        return machine.commit(machine.ladders.close_deviation(of, "sun", (role,), cause, measure, machine.now()))
+
+    refusals = [
+        (lambda: close("officer"), "still_frozen"),
+        (lambda: close("keeper"), "not_allowed"),
+        (lambda: close("officer", cause=" dry "), "reason_missing"),
+        (lambda: close("officer", measure="   "), "reason_missing"),
+        (
+            lambda: machine.ladders.close_deviation("deviation/x", "sun", ("officer",), "cause", "done", machine.now()),
+            "no_such_deviation",
+        ),
+    ]
+    for ask, reason in refusals:
+        with pytest.raises(RefusedError) as refused:
+            ask()
+        assert refused.value.reason == reason
+    machine.commit(machine.ladders.release(freeze, "chen", ("manager",), "dried", machine.now()))
+    machine.start()
+    (draft,) = close("officer", f" {CAUSE} ")
+    assert (draft.kind, draft.actor, draft.body["id"]) == ("deviation.closed", "sun", report)
+    closed = draft.body["closed"]
+    assert {key: closed[key] for key in ("person", "role", "cause", "measure")} == {
+        "person": "sun", "role": "officer", "cause": CAUSE, "measure": "valve replaced",
+    }  # fmt: skip
+    machine.start()
+    assert close("manager", "another") == [], "closed is closed, also after a restart"
+    (shown,) = reports.deviations(machine.db)
+    assert shown["closed"] == closed
+    machine.follow(open=False)
+    machine.follow(begins=True)
+    machine.run(8 * HOUR)
+    assert reports.deviations(machine.db)[0]["closed"] is None, "another freeze opens it again"
 
 
 def test_a_freeze_that_holds_is_one_and_one_that_was_released_comes_again() -> None:

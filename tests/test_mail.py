@@ -505,6 +505,7 @@ async def test_answers(step: str, answer: str, outcome: str, fault: str, says: s
         assert answer[:3] in sent.detail
         assert any("\u4e00" <= char <= "\u9fff" for char in sent.detail)
         assert len(sent.detail) <= DETAIL_LIMIT
+        assert sent.receiver_only == (says == "greylisting" or "too quickly" in answer), "others are not held back"
         assert (sent.retry_s > 0) == (outcome == "later" or answer[0] == "4" or "full" in says or step == "AUTH")
         if "300 seconds" in answer or "5 minutes" in answer:
             assert sent.retry_s == 300.0
@@ -628,16 +629,11 @@ async def test_a_name_that_nobody_knows(host: str) -> None:
 
 async def test_the_second_address_of_a_host(server: MailServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """`localhost` may be ::1 first, where nobody listens."""
-    loop = asyncio.get_running_loop()
     places = [
         (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", server.port, 0, 0)),
         (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", server.port)),
     ]
-
-    async def both(*_: Any, **__: Any) -> Any:
-        return places
-
-    monkeypatch.setattr(loop, "getaddrinfo", both)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: places)
     assert (await send(server, host="localhost")).outcome is Outcome.ACCEPTED
 
 

@@ -110,7 +110,7 @@ def test_an_alarm_in_english():
         ("freeze.released", freeze(), "【黄】【三级】【解冻】", "可以恢复作业"),
         ("deviation.opened", {"id": "d", "subject": SUBJECT}, "【黄】【三级】【偏差】", "请填写偏差报告"),
         ("delivery.clear", None, "【恢复】【二级】", "已关闭，无需处置，报警号1234"),
-        ("proof.started", {"name": "周测"}, "【测试】【黄】【三级】", "系统测试，请勿处置"),
+        ("proof.started", {"name": "周测"}, "【测试】【黄】【三级】", "系统测试，无需确认和处置"),
         ("hazard.assigned", {"name": "护栏缺失"}, "【黄】【三级】", "请查看大屏"),
     ],
 )
@@ -157,8 +157,14 @@ def test_what_may_have_come_before_says_so():
 
 
 def test_a_test_is_tagged_and_cannot_be_acknowledged():
-    notice = told(row(body={"alarm": alarm(test=True)}))
+    notice = told(row(kind="proof.alarm", body={"alarm": alarm(is_test=True), "is_test": True, "change": "raised"}))
     assert notice.is_test
+    assert "系统测试，无需确认和处置" in notice.text[:HEAD]
+    assert "报警号" not in notice.text
+    assert "回复" not in notice.text
+    english = told(row(kind="proof.alarm", body={"alarm": alarm(), "change": "raised"}, person="smith"))
+    assert english.text.startswith("[TEST][ORANGE P2] ")
+    assert "a test, nothing to ack." in english.text[:HEAD]
     assert notice.title.startswith("【测试】")
     assert notice.number == 0
 

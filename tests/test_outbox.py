@@ -160,6 +160,18 @@ async def test_later_costs_no_attempt_and_waits_as_long_as_the_channel_says(path
     assert min(after - before for before, after in itertools.pairwise(at_s)) >= 0.2
 
 
+async def test_a_receiver_whose_own_server_wants_it_later_holds_nobody_else_back(path: Path, eventually):
+    """Greylisting of li's mail server, for five minutes: wang's message goes at once."""
+    grey = Sent(outcome=Outcome.LATER, retry_s=300.0, receiver_only=True)
+    mail = FakeChannel(lambda notice: grey if notice.to.person == "li" else OK)
+    async with running(path, {"mail": mail}) as made:
+        await made.journal.append([raised("li@mail", priority=1)])
+        await eventually(lambda: mail.got, "li's server was asked")
+        await made.journal.append([raised("wang@mail", n=2, priority=1)])
+        await eventually(lambda: states(path)["2-1-wang@mail"] == "ACCEPTED", "wang is told")
+        assert [notice.to.person for notice in mail.got] == ["li", "wang"]
+
+
 async def test_one_recipients_failure_neither_cancels_nor_delays_the_other(path: Path, eventually):
     """li's messages hang or are refused, or the channel breaks on them; each of wang's is accepted at its first try."""
     misdeeds = [never(), never()]
@@ -446,6 +458,17 @@ async def test_a_freeze_that_was_released_before_it_was_told_is_told_as_released
         await made.journal.append([draft("freeze.released", {"freeze": over, "notify": notify("r", ["li@robot"])})])
         up = True
         await eventually(lambda: states(path) == {"s-li@robot": "DEAD", "r-li@robot": "ACCEPTED"}, "released")
+
+
+async def test_a_report_that_was_closed_before_it_was_told_is_not_told(path: Path, eventually):
+    subject = {"kind": "alarm", "id": "a", "occurrence": 1, "area": "x", "name": "a", "name_en": "a", "priority": 3}
+    report = {"id": "deviation/alarm/a/1", "subject": subject, "closed": None}
+    robot = FakeChannel(lambda _: failed())
+    async with running(path, {"robot": robot}) as made:
+        await made.journal.append([draft("deviation.opened", {**report, "notify": notify("o", ["li@robot"])})])
+        await eventually(lambda: robot.got, "tried")
+        await made.journal.append([draft("deviation.closed", {**report, "closed": {"person": "wang"}})])
+        await eventually(lambda: states(path) == {"o-li@robot": "DEAD"}, "given up")
 
 
 async def test_a_thing_gets_no_clear_and_its_silence_is_nobodys(path: Path, eventually):

@@ -11,10 +11,12 @@ import pytest
 from sitewarden.edge.alerts.budget import WINDOW_S, Budget
 from sitewarden.edge.alerts.port import Notice, Outcome, Sent
 from sitewarden.edge.alerts.rows import Settings
+from sitewarden.sync.journal import Draft
 from sitewarden.tests.peers.alert_doubles import (
     OK,
     FakeChannel,
     alarm,
+    closed,
     failed,
     in_virtual_time,
     raised,
@@ -74,6 +76,74 @@ def test_the_first_out_of_a_group_names_the_digest(path: Path):
             await made.journal.append(drafts)
             await seconds(31)
             assert robot.got[0].number == 2
+
+    in_virtual_time(main)
+
+
+def test_a_storm_is_named_by_what_came_first_and_not_by_the_most_urgent(path: Path):
+    robot = FakeChannel()
+
+    async def main() -> None:
+        async with running(path, {"robot": robot}, settings=SETTINGS) as made:
+            old = {"raised_at": "2026-11-22T09:00:00.000Z"}
+            storm = [raised("li@robot", kind="alarm.repeated", n=0, occurrence=1, priority=2, **old)]
+            for n in range(1, 14):
+                times = {"raised_at": f"2026-11-22T15:04:{n:02}.000Z"}
+                storm.append(raised("li@robot", n=n, occurrence=n + 1, priority=3 if n < 3 else 2, **times))
+            await made.journal.append(storm)
+            await seconds(31)
+            (notice,) = robot.got
+            assert notice.number == 2, "the first news, though of priority 3; what is only repeated caused nothing"
+            others = [other["occurrence"] for other in notice.facts["others"]]
+            assert others == [*range(4, 15), 1, 3], "then the most urgent ones, news first"
+
+    in_virtual_time(main)
+
+
+def held(draft: Draft, hold_s: float) -> Draft:
+    """The same, kept by the quiet hours of those whom it tells."""
+    for entry in draft.body["notify"]:
+        entry["hold_s"] = hold_s
+    return draft
+
+
+def test_what_quiet_hours_keep_goes_as_one_digest_when_they_end_if_it_is_still_open(path: Path):
+    phone, hours = FakeChannel(), 7 * 3600.0
+
+    async def main() -> None:
+        async with running(path, {"sms": phone}, settings=SETTINGS) as made:
+            for n in range(3):
+                kept = raised("li@sms", n=n, occurrence=n + 1, priority=3)
+                await made.journal.append([held(kept, hours - n * 3600.0 + n)])  # clocks drift
+                await seconds(3600)
+            await made.journal.append([raised("li@sms", n=7, occurrence=8, priority=2)])
+            await made.journal.append([raised("li@sms", n=8, occurrence=9, priority=3)])
+            await seconds(40)
+            assert [notice.number for notice in phone.got] == [8, 9], "what they do not keep comes as always"
+            await made.journal.append([closed(n=1, occurrence=2)])
+        async with running(path, {"sms": phone}, settings=SETTINGS) as made:
+            await seconds(hours - 3 * 3600 - 60)
+            assert len(phone.got) == 2, "also after a restart"
+            assert (made.health.failing, await made.keys("delivery.failing")) == (0, [])
+            await seconds(120)
+            (digest,) = phone.got[2:]
+            assert (digest.number, [other["occurrence"] for other in digest.facts["others"]]) == (1, [3])
+            assert {body["why"] for body in await made.bodies("delivery.dead")} == {"closed"}
+            assert made.health.pending == 0
+
+    in_virtual_time(main)
+
+
+def test_a_message_that_nobody_takes_after_the_quiet_hours_is_late_from_their_end_on(path: Path):
+    phone = FakeChannel(lambda _: failed())
+
+    async def main() -> None:
+        async with running(path, {"sms": phone}, settings=SETTINGS) as made:
+            await made.journal.append([held(raised("li@sms", priority=3), 3600.0)])
+            await seconds(3600 + 30 + 55)
+            assert await made.keys("delivery.failing") == []
+            await seconds(10)
+            assert len(await made.keys("delivery.failing")) == 1
 
     in_virtual_time(main)
 

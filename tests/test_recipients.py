@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from sitewarden.edge.alerts.recipients import (
     delivery_key,
     recipients,
 )
-from sitewarden.edge.alerts.roster import NOBODY_ON_DUTY, Absence, Duty, Roster, Shift
+from sitewarden.edge.alerts.roster import NOBODY_ON_DUTY, Absence, Duty, Quiet, Roster, Shift
 from sitewarden.edge.alerts.routing import Way, at_once, next_way, things, ways
 from sitewarden.edge.ladders.climb import Step, Subject, Wall, begin, climbed
 from sitewarden.edge.ladders.freeze import of_ladder, release
@@ -89,6 +90,38 @@ def who(rows: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
 
 
 # --- alarms ---
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "held"),
+    [
+        ("alarm.raised", {"priority": 3}, True),
+        ("alarm.repeated", {"priority": 4}, True),
+        ("alarm.raised", {"priority": 2}, False),
+        ("alarm.raised", {"priority": 1}, False),
+        ("alarm.raised", {"priority": 3, "life_safety": True}, False),
+    ],
+)
+def test_quiet_hours_keep_what_can_wait_from_a_person_and_from_nothing_else(kind, changes, held) -> None:
+    always = Shift(id="always", begin=dt.time(0), end=dt.time(0))
+    ways = (SMS, MAIL, GROUP, replace(HORN, areas=()))
+    given = addressing(*ways, quiets=(Quiet(person="li", shift=always), Quiet(person="wu", shift=always)))
+    rows = recipients(kind, {"alarm": alarm(**changes)}, AT, given)
+    kept = {(row["person"], row["channel"]): row["hold_s"] for row in rows if "hold_s" in row}
+    expected = {("li", "sms"), ("li", "mail")} if changes["priority"] == 1 else {("li", "sms")}
+    assert set(kept) == (expected if held else set())
+    assert all(0 < hold_s <= 86_400 for hold_s in kept.values())
+    assert any(row["channel"] == "group" and "wu" in row["mentions"] for row in rows), "a group hears of it at once"
+
+
+def test_quiet_hours_keep_no_step_of_a_ladder() -> None:
+    always = Shift(id="always", begin=dt.time(0), end=dt.time(0))
+    subject = Subject(kind="alarm", id="store.th1.humidity.high", occurrence=7, area="store", name="湿度")
+    climb_ = replace(begin(subject, STANDARD, AT, Wall.at_start(None, AT)), climbed=2)
+    body = {"ladder": climb_.to_json(), "step": step_json(climb_, Step(n=1, rung=STANDARD.rungs[1]))}
+    rows = recipients("ladder.step", body, AT, addressing(SMS, quiets=(Quiet(person="li", shift=always),)))
+    assert "li" in {row["person"] for row in rows}
+    assert not any("hold_s" in row for row in rows)
 
 
 def test_keepers_of_the_area_and_the_officer_are_told_and_nobody_else():
@@ -328,7 +361,7 @@ ORDER = (MAIL, SMS, GROUP, WEBHOOK, HORN, VOICE)
     ],
 )
 def test_the_ways_of_a_person_are_those_that_can_reach_them_in_order(person: str, found: list[str]):
-    assert [way.id for way in ways(ORDER, PEOPLE[person], "keeper", "pit")] == found
+    assert [way.id for way in ways(ORDER, PEOPLE[person], ("keeper",), "pit")] == found
 
 
 @pytest.mark.parametrize(
@@ -351,7 +384,7 @@ def test_what_is_used_at_once(add: tuple[str, ...], used: list[str]):
     [([], "mail"), (["mail"], "sms"), (["mail", "group"], "sms"), (["mail", "sms", "group", "hook"], None)],
 )
 def test_the_next_way_is_the_first_that_was_not_tried(tried: list[str], way: str | None):
-    found = next_way(ORDER, PEOPLE["li"], "keeper", "pit", tried)
+    found = next_way(ORDER, PEOPLE["li"], ("keeper",), "pit", tried)
     assert (found.id if found else None) == way
     assert addressing(*ORDER).next("li", "keeper", "pit", tried) == (way or "")
     assert addressing(*ORDER).next("gone", "keeper", "pit", tried) == ""

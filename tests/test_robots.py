@@ -134,6 +134,37 @@ async def test_the_receiver_is_mentioned(name: str, servers: RobotServers) -> No
     assert second.mentions == ()
 
 
+@pytest.mark.parametrize("name", MENTIONING)
+async def test_everybody_is_mentioned_whom_a_message_to_a_group_is_for(name: str, servers: RobotServers) -> None:
+    zhou = Receiver(person="keeper_zhou", name="周仓管", phone="+86 139 0013 9000")
+    nobody = Receiver(person="gone", name="没有号码")
+    told = replace(notice(), mentions=(notice().to, zhou, nobody, zhou))
+    more = {"open_ids": {"officer_wang": OPEN_ID, "keeper_zhou": "ou_2"}} if name in ("feishu", "lark") else {}
+    await send(name, servers, told, **more)
+    (message,) = servers.groups[name].taken
+    assert message.mentions == ((OPEN_ID, "ou_2") if name in ("feishu", "lark") else ("13800138000", "13900139000"))
+    assert message.text.startswith(TEXT)
+
+
+@pytest.mark.parametrize("name", MENTIONING)
+async def test_more_people_than_a_message_can_mention_leave_room_for_the_text(name: str, servers: RobotServers) -> None:
+    crowd = tuple(Receiver(person=f"p{n}", name="名" * 200, phone=f"+861380013{n:04}") for n in range(400))
+    more = {"open_ids": {f"p{n}": f"ou_{n:032}" for n in range(400)}} if name in ("feishu", "lark") else {}
+    assert (await send(name, servers, replace(notice(), mentions=crowd), **more)).outcome is Outcome.ACCEPTED
+    (message,) = servers.groups[name].taken
+    assert message.text.startswith(TEXT)
+    assert len(message.mentions) == 50
+
+
+async def test_no_phone_number_of_a_group_is_in_a_refusal(servers: RobotServers) -> None:
+    """As for one receiver."""
+    servers.groups["wecom"].refusal = {"errcode": 40058, "errmsg": "bad mobile 13900139000"}
+    zhou = Receiver(person="keeper_zhou", name="周仓管", phone="+86 139 0013 9000")
+    sent = await send("wecom", servers, replace(notice(), mentions=(notice().to, zhou)))
+    assert "40058" in sent.detail
+    assert "13900139000" not in sent.detail
+
+
 @pytest.mark.parametrize("name", ALL)
 async def test_entering_needs_nobody_and_a_robot_that_comes_back_is_used(name: str, free_port: Any) -> None:
     servers = RobotServers()

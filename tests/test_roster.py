@@ -15,6 +15,7 @@ from sitewarden.edge.alerts.roster import (
     Absence,
     Duty,
     Holder,
+    Quiet,
     Roster,
     Shift,
     find_loops,
@@ -274,3 +275,25 @@ def test_there_is_always_somebody_and_whoever_is_told_may_act(
     for holder in found:
         assert made.may_act(holder.person, role, area, instant)
         assert (holder.instead_of or holder.person) in real
+
+
+# --- quiet hours ---
+
+
+@pytest.mark.parametrize(
+    ("moment", "hours"),
+    [("2026-10-05 19:59:59", 0.0), ("2026-10-05 20:00", 12.0), ("2026-10-06 07:00", 1.0), ("2026-10-06 08:00", 0.0)],
+)
+def test_quiet_hours_last_until_their_shift_ends(moment: str, hours: float) -> None:
+    plan = replace(roster(), quiets=(Quiet(person="li", shift=NIGHT),))
+    assert plan.quiet_s("li", at(moment)) == hours * 3600
+    assert plan.quiet_s("sun", at(moment)) == 0.0, "they are hours of one person"
+
+
+def test_quiet_hours_that_meet_are_one_and_never_longer_than_a_day() -> None:
+    lunch = Shift(id="lunch", begin=dt.time(8), end=dt.time(12), days=frozenset({1}))
+    plan = replace(roster(), quiets=(Quiet(person="li", shift=lunch), Quiet(person="li", shift=NIGHT)))
+    assert plan.quiet_s("li", at("2026-10-06 07:00")) == 5 * 3600, "on a Tuesday"
+    assert plan.quiet_s("li", at("2026-10-07 07:00")) == 3600
+    always = replace(roster(), quiets=(Quiet(person="li", shift=DAY), Quiet(person="li", shift=NIGHT)))
+    assert always.quiet_s("li", at("2026-10-07 07:00")) <= 86_400

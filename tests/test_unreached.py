@@ -109,9 +109,9 @@ def test_steps_of_ladders_and_group_messages_count_and_tests_do_not() -> None:
     assert unreached(group, late, ("delivery.accepted", {"key": "k", "person": ""})) == []
     siren = ("alarm.raised", {**message(), "notify": [{"key": "k", "person": ""}]})
     assert unreached(siren, late) == []
-    proof = ("alarm.raised", {**message(test=True), "notify": [{"key": "k", "person": "li"}]})
+    proof = ("alarm.raised", {**message(is_test=True), "notify": [{"key": "k", "person": "li"}]})
     assert unreached(proof, late) == []
-    rehearsal = ("ladder.step", {"ladder": {"subject": subject}, "test": True, "notify": step[1]["notify"]})
+    rehearsal = ("ladder.step", {"ladder": {"subject": subject}, "is_test": True, "notify": step[1]["notify"]})
     assert unreached(rehearsal, late) == []
 
 

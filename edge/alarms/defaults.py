@@ -6,7 +6,7 @@ The gas rows follow GB/T 50493-2019; the others are proposals of ours, not from 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ...words import Point
@@ -42,6 +42,17 @@ _SUFFIX = {
 }
 PROCESS = (Side.HIGH, Side.LOW, Side.ROC, Side.DEVIATION, Side.DISCRETE, Side.DISCREPANCY)
 """Alarms that are about the plant and not about the sensor: groups and suppressions of a point mean these."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Again:
+    """When people are told again, in seconds by priority, where an `[[alarm]]` says nothing: see `Rule`."""
+
+    repeat_s: Mapping[int, float] = field(default_factory=lambda: REPEAT_S)
+    realarm_s: Mapping[int, float] = field(default_factory=lambda: REALARM_S)
+
+
+USUAL_AGAIN = Again()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +137,7 @@ def build_rules(
     required_acks: Sequence[str],
     revision: str,
     suppressions: Mapping[str, Sequence[Suppression]] | None = None,
+    again: Again = USUAL_AGAIN,
 ) -> tuple[Rule, ...]:
     """Every alarm object of one point: what the table asks for, `stale` and `quality` always.
 
@@ -136,6 +148,7 @@ def build_rules(
         required_acks: of `[alerts]`, used where the table names none.
         revision: of the configuration.
         suppressions: by id of the alarm, or of the point for those of `PROCESS`.
+        again: of `[alerts]`, used where the table says nothing.
     """
     by_id = suppressions or {}
 
@@ -157,7 +170,7 @@ def build_rules(
             source=source,
             first_out_group=table.first_out_group or "" if side in PROCESS else "",
             suppressions=(*by_id.get(name, ()), *of_point),
-            **_shared(table, area, required_acks, revision),
+            **_shared(table, area, required_acks, revision, again),
         )
 
     defaults = BY_QUANTITY[point.quantity]
@@ -189,6 +202,7 @@ def build_device_rule(
     required_acks: Sequence[str],
     revision: str,
     suppressions: Mapping[str, Sequence[Suppression]] | None = None,
+    again: Again = USUAL_AGAIN,
 ) -> Rule:
     """The alarm of a device that cannot be reached.
 
@@ -197,7 +211,7 @@ def build_device_rule(
         table: its `[[alarm]]` table; an empty one where the site has none.
         points: of the device, at least one, each with its own table.
         place, place_en: what its area is called.
-        required_acks, revision, suppressions: as of `build_rules`.
+        required_acks, revision, suppressions, again: as of `build_rules`.
     """
     area, _, name = device.partition(".")
     own = f"{device}.{Side.COMM}"
@@ -213,7 +227,7 @@ def build_device_rule(
         levels=(comm_level(table.comm_loss or CommLossTable(), patience_s, priorities),),
         first_out_group=table.first_out_group or "",
         suppressions=tuple((suppressions or {}).get(own, ())),
-        **_shared(table, area, required_acks, revision),
+        **_shared(table, area, required_acks, revision, again),
     )
 
 
@@ -222,7 +236,7 @@ def quality_after_s(table: AlarmTable) -> float:
     return QUALITY_DELAY_S if table.quality_delay_s is None else table.quality_delay_s
 
 
-def _shared(table: AlarmTable, area: str, required_acks: Sequence[str], revision: str) -> dict[str, Any]:
+def _shared(table: AlarmTable, area: str, required_acks: Sequence[str], revision: str, again: Again) -> dict[str, Any]:
     """What every rule of a table has in common."""
     repeat_s, realarm_s = table.repeat_s, table.realarm_s
     return {
@@ -230,8 +244,8 @@ def _shared(table: AlarmTable, area: str, required_acks: Sequence[str], revision
         "required_acks": tuple(table.required_acks or required_acks),
         "distinct_persons": table.distinct_persons,
         "reopen_s": table.reopen_s,
-        "repeat_s": REPEAT_S if repeat_s is None else dict.fromkeys(_PRIORITIES, repeat_s),
-        "realarm_s": REALARM_S if realarm_s is None else dict.fromkeys(_PRIORITIES, realarm_s),
+        "repeat_s": again.repeat_s if repeat_s is None else dict.fromkeys(_PRIORITIES, repeat_s),
+        "realarm_s": again.realarm_s if realarm_s is None else dict.fromkeys(_PRIORITIES, realarm_s),
         "shelve_max_s": table.shelve_max_s or _SHELVE_MAX_S,
         "revision": revision,
     }

@@ -145,6 +145,10 @@ class Engine:
         """The live alarm. Raises RefusedError `no_such_alarm`."""
         return self._live(alarm_id).alarm
 
+    def busy(self) -> list[tuple[Rule, Alarm]]:
+        """Every alarm that is open, or covered."""
+        return [(live.rule, live.alarm) for live in self._busy.values()]
+
     # --- readings and time ---
 
     def read(self, reading: Reading, now: Instant) -> list[Draft]:
@@ -327,7 +331,7 @@ class Engine:
     def _follow(self, design: Design, now: Instant, drafts: list[Draft]) -> None:
         """Its point says something: alarms are suppressed, or are not any more."""
         stale = design.watched.is_stale(now.mono_s)
-        holds = design.what.holds(None if stale else design.watched.last)
+        holds = design.what.holds(None if stale else design.watched.last, before=design.held)
         if holds is design.holds:
             return
         design.holds = holds

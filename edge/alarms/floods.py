@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..positions import CONTROL_ROOM
 from .rules import Kind
 from .statistics import (
     ANNUNCIATED,
     CHATTER_COUNT,
     CHATTER_MS,
+    COMES_ON,
     FLOOD_ENTERS,
     FLOOD_EXITS,
     PERIOD_MS,
@@ -25,9 +27,6 @@ from .statistics import (
 )
 from .system import Sight, is_system, system_rule
 
-ONE_POSITION = "control_room"
-"""The operating position of a site that names none."""
-_COMES_ON = ("alarm.raised", "alarm.reopened")
 _MOST_IDS = 50
 
 
@@ -153,7 +152,7 @@ class Chatter:
 
     def see(self, seen: Seen) -> None:
         """A record was committed."""
-        if seen.kind not in _COMES_ON or seen.covered:
+        if seen.kind not in COMES_ON or seen.covered:
             return
         self._forget(seen.at_s)
         times = self._times.setdefault(seen.alarm, deque(maxlen=self._keys.chatter_count))
@@ -224,7 +223,7 @@ class AlarmLoad:
         position_of: the position that answers for an area; default: one position for the whole site.
     """
 
-    def __init__(self, position_of: Callable[[str], str] = lambda _: ONE_POSITION, keys: Keys | None = None) -> None:
+    def __init__(self, position_of: Callable[[str], str] = lambda _: CONTROL_ROOM, keys: Keys | None = None) -> None:
         self.keys = keys or Keys()
         self.floods = Floods(self.keys, position_of)
         self.chatter = Chatter(self.keys)

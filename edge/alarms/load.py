@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...words import utc_text
-from .statistics import ANNUNCIATED, FLOOD_ENTERS, FLOOD_EXITS, PERIOD_MS, Event, Statistics
+from .statistics import FLOOD_ENTERS, FLOOD_EXITS, PERIOD_MS, Event, Statistics
 
 PRIORITY_GOALS: Mapping[int, float] = {1: 5.0, 2: 15.0, 3: 80.0}
 """Percent of all alarms by priority (ISA-18.2-2016, EEMUA 191): about so much."""
@@ -58,10 +58,7 @@ def told(events: Iterable[Event], position: str, t0_ms: int, t1_ms: int) -> list
     return [
         event
         for event in events
-        if event.position == position
-        and event.kind in ANNUNCIATED
-        and not event.covered
-        and t0_ms <= event.at_ms < t1_ms
+        if event.position == position and event.is_annunciated and not event.is_system and t0_ms <= event.at_ms < t1_ms
     ]
 
 

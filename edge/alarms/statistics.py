@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .rules import SYSTEM_PREFIX
+
 PERIOD_MS = 600_000
 FLOOD_ENTERS = 10
 """A flood begins with more than this many annunciations within ten minutes …"""
@@ -23,6 +25,7 @@ DAY_MS = 86_400_000
 TOP = 10
 
 ANNUNCIATED = ("alarm.raised", "alarm.reraised", "alarm.reopened")
+COMES_ON = ("alarm.raised", "alarm.reopened")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,9 +52,9 @@ DEFINITIONS: Mapping[str, Definition] = {
     "annunciated": Definition(
         name="报警总数",
         name_en="Annunciated alarms",
-        says="时段内发出的报警：新报警、升级、再次报警；不含重复提醒和被搁置、屏蔽、停用的报警",
-        says_en="Raised, made worse or come back within the time; repeats and what was shelved, suppressed or out of "
-        "service are not counted",
+        says="时段内发出的工艺和设备报警：新报警、升级、再次报警；不含重复提醒，不含被搁置、屏蔽、停用的报警，也不含系统报警",
+        says_en="Alarms of the plant that were raised, made worse or come back within the time; repeats, alarms of the "
+        "system itself and what was shelved, suppressed or out of service are not counted",
         unit="",
     ),
     "per_10_min": Definition(
@@ -102,8 +105,9 @@ DEFINITIONS: Mapping[str, Definition] = {
     "chattering": Definition(
         name="抖动报警",
         name_en="Chattering",
-        says="60秒内出现3次及以上的报警个数",
-        says_en="Alarms that came on 3 times or more within 60 seconds",
+        says="60秒内出现3次及以上的报警个数；不含被搁置、屏蔽、停用的",
+        says_en="Alarms that came on 3 times or more within 60 seconds, without what was shelved, suppressed or out of "
+        "service",
         unit="",
         goal="0",
         source=_ISA,
@@ -120,8 +124,8 @@ DEFINITIONS: Mapping[str, Definition] = {
     "standing": Definition(
         name="长期报警",
         name_en="Standing",
-        says="时段结束时已持续超过24小时的报警个数",
-        says_en="On for more than 24 hours at the end of the time",
+        says="时段结束时已持续超过24小时的报警个数；不含被搁置、屏蔽、停用的",
+        says_en="On for more than 24 hours at its end, without what is shelved, suppressed or out of service",
         unit="",
         goal="< 5",
         source=_ISA,
@@ -149,6 +153,14 @@ DEFINITIONS: Mapping[str, Definition] = {
         says_en="Times within the time; each has a person, a reason and an end",
         unit="",
     ),
+    "system": Definition(
+        name="系统报警",
+        name_en="Alarms of the system",
+        says="全站时段内网关自身的报警（磁盘、短信模块、报警泛滥等），由信息和中控处理；不计入任何岗位的其他指标",
+        says_en="The gateway's own (disk, modem, flood …) within the time, of the whole site; they are IT's and the "
+        "control room's, and in no other number of any position",
+        unit="",
+    ),
 }
 
 
@@ -174,6 +186,16 @@ class Event:
     active: bool
     covered: bool = False
     acked: bool = False
+
+    @property
+    def is_annunciated(self) -> bool:
+        """People were told that it is on, worse or back."""
+        return self.kind in ANNUNCIATED and not self.covered
+
+    @property
+    def is_system(self) -> bool:
+        """It is the gateway's own: no position's load."""
+        return self.alarm.startswith(SYSTEM_PREFIX)
 
     @classmethod
     def of_record(cls, kind: str, at_ms: int, alarm: Mapping[str, Any], position: str) -> Event:
@@ -210,6 +232,7 @@ class Statistics:
     priority_pct: Mapping[int, float] = field(default_factory=dict[int, float])
     acknowledged_s: float | None = None
     covered: int = 0
+    system: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """As the API answers."""
@@ -229,6 +252,7 @@ class Statistics:
             "priority_pct": {str(priority): round(share, 1) for priority, share in self.priority_pct.items()},
             "acknowledged_s": self.acknowledged_s,
             "covered": self.covered,
+            "system": self.system,
         }
 
 
@@ -242,9 +266,10 @@ def count(events: Iterable[Event], position: str, t0_ms: int, t1_ms: int) -> Sta
     """
     if t1_ms <= t0_ms:
         raise ValueError("the time must end after it begins")
-    mine = [event for event in events if event.position == position and event.at_ms < t1_ms]
+    before_t1 = [event for event in events if event.at_ms < t1_ms]
+    mine = [event for event in before_t1 if event.position == position and not event.is_system]
     within = [event for event in mine if event.at_ms >= t0_ms]
-    told = [event for event in within if event.kind in ANNUNCIATED and not event.covered]
+    told = [event for event in within if event.is_annunciated]
     periods = _periods(told, t0_ms, t1_ms)
     flood_ms, floods = _floods([event.at_ms for event in told], t0_ms, t1_ms)
     top = Counter(event.alarm for event in told).most_common(TOP)
@@ -266,6 +291,7 @@ def count(events: Iterable[Event], position: str, t0_ms: int, t1_ms: int) -> Sta
         priority_pct={priority: share * priorities[priority] for priority in sorted(priorities)},
         acknowledged_s=_acknowledged_s(mine, t0_ms),
         covered=sum(event.kind in ("alarm.shelved", "alarm.suppressed", "alarm.out_of_service") for event in within),
+        system=sum(event.is_system and event.is_annunciated and event.at_ms >= t0_ms for event in before_t1),
     )
 
 
@@ -297,21 +323,16 @@ def _floods(told_ms: Sequence[int], t0_ms: int, t1_ms: int) -> tuple[int, int]:
     return in_flood_ms + (max(0, t1_ms - max(since, t0_ms)) if since is not None else 0), floods
 
 
-def _comes_on(event: Event, was: Mapping[str, bool]) -> bool:
-    return event.active and not was.get(event.alarm, False)
-
-
 def _chattering(within: Iterable[Event]) -> tuple[str, ...]:
-    was: dict[str, bool] = {}
     times: dict[str, deque[int]] = {}
     found: dict[str, None] = {}
     for event in within:
-        if _comes_on(event, was):
-            own = times.setdefault(event.alarm, deque(maxlen=CHATTER_COUNT))
-            own.append(event.at_ms)
-            if len(own) == CHATTER_COUNT and own[-1] - own[0] <= CHATTER_MS:
-                found[event.alarm] = None
-        was[event.alarm] = event.active
+        if event.kind not in COMES_ON or event.covered:
+            continue
+        own = times.setdefault(event.alarm, deque(maxlen=CHATTER_COUNT))
+        own.append(event.at_ms)
+        if len(own) == CHATTER_COUNT and own[-1] - own[0] <= CHATTER_MS:
+            found[event.alarm] = None
     return tuple(found)
 
 
@@ -330,12 +351,15 @@ def _fleeting(events: Iterable[Event], t0_ms: int) -> int:
 
 def _standing(events: Iterable[Event], t1_ms: int) -> tuple[str, ...]:
     on_ms: dict[str, int] = {}
+    covered: dict[str, bool] = {}
     for event in events:
+        covered[event.alarm] = event.covered
         if event.active:
             on_ms.setdefault(event.alarm, event.at_ms)
         else:
             on_ms.pop(event.alarm, None)
-    return tuple(alarm for alarm, began_ms in on_ms.items() if t1_ms - began_ms > STANDING_MS)
+    standing = (alarm for alarm, began_ms in on_ms.items() if t1_ms - began_ms > STANDING_MS)
+    return tuple(alarm for alarm in standing if not covered[alarm])
 
 
 def _acknowledged_s(events: Iterable[Event], t0_ms: int) -> float | None:

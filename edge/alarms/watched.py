@@ -188,6 +188,16 @@ class Design:
     targets: list[Live] = field(default_factory=list)
     holds: bool | None = None
 
+    @property
+    def held(self) -> bool:
+        """Whether it held before its point spoke: after a restart, as it was committed."""
+        if self.holds is not None:
+            return self.holds
+        overlays = (live.alarm.overlay for live in self.targets)
+        return any(
+            one is not None and one.kind is OverlayKind.BY_DESIGN and one.who == self.what.id for one in overlays
+        )
+
 
 def as_stored(rule: Rule, alarm: Alarm | None) -> Live:
     """A rule that goes on with the alarm that was committed, or begins without one."""

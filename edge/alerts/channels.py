@@ -7,32 +7,22 @@ import contextlib
 import logging
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, Self
 
 from ...errors import ConfigError
 from .channel_tables import ChannelDeps, make
 from .port import ChannelHealth, Fault, Notice, Outcome, Sent
 
 if TYPE_CHECKING:
-    from .opened import Open
     from .port import Channel
 
-__all__ = ["ChannelDeps", "Channels", "Sounder", "Unopened"]
+__all__ = ["ChannelDeps", "Channels", "Unopened"]
 
 _log = logging.getLogger(__name__)
 _CLOSE_S = 15.0
 _ALONE = frozenset({"sms", "beacon", "speech"})
 """Kinds that own something which the next one of the same name needs: the old one goes first."""
 _WHY_LIMIT = 200
-
-
-@runtime_checkable
-class Sounder(Protocol):
-    """A channel that follows the open alarms by itself: a beacon, a loudspeaker."""
-
-    def show(self, alarms: Iterable[Open]) -> None: ...
-
-    def silence(self) -> tuple[str, ...]: ...
 
 
 class Unopened:
@@ -72,7 +62,6 @@ class Channels:
         self._tables: dict[str, Any] = {}
         self._first = tuple(tables)
         self._deps = deps
-        self._alarms: tuple[Open, ...] | None = None
 
     async def __aenter__(self) -> Self:
         await self.change(self._first)
@@ -95,17 +84,6 @@ class Channels:
             if name not in self._live or table != self._tables[name]:
                 await self._replace(name, table)
 
-    def show(self, alarms: Iterable[Open]) -> None:
-        """These alarms are open now: what sirens, lights and loudspeakers show and say. Returns at once."""
-        self._alarms = tuple(alarms)
-        for channel in self._live.values():
-            self._show(channel)
-
-    def silence(self) -> tuple[str, ...]:
-        """Everything that sounds is quiet for a while; nothing is acknowledged. Ids of the alarms concerned."""
-        hushed = [channel.silence() for channel in self._live.values() if isinstance(channel, Sounder)]
-        return tuple(sorted({alarm for alarms in hushed for alarm in alarms}))
-
     # --- inside ---
 
     async def _replace(self, name: str, table: Any) -> None:
@@ -115,7 +93,6 @@ class Channels:
             old = None
         self._live[name] = await self._open(name, table)
         self._tables[name] = table
-        self._show(self._live[name])
         if old is not None:
             await self._close(name, old)
 
@@ -137,7 +114,3 @@ class Channels:
                     await channel.__aexit__(None, None, None)
         except Exception:
             _log.exception("channel %s was not closed in order", name)
-
-    def _show(self, channel: Channel) -> None:
-        if self._alarms is not None and isinstance(channel, Sounder):
-            channel.show(self._alarms)

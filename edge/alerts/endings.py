@@ -24,7 +24,9 @@ WHY = {
     "released": "released before",
     "told": "told on another channel that it is over",
     "old": "too old",
+    "newer": "a newer reminder says the same",
     "no_channel": "the channel is no longer in site.toml",
+    "no_way": "no channel reaches this person",
 }
 LATE = "not accepted in time"
 

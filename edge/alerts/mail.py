@@ -29,6 +29,7 @@ from .mail_verdicts import (
     taken,
 )
 from .port import ChannelHealth, Fault, Notice, Outcome, Receiver, Sent
+from .threads import Names, apart
 from .verdicts import Verdict, later, said
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class Mail:
         self._settings = settings
         self._clock = clock
         self._held: tuple[float, Verdict] | None = None
+        self._names = Names()
         self._free = asyncio.Semaphore(_AT_ONCE)
         self._trusted: ssl.SSLContext | None = None
         self._sender = Receiver(name=settings.sender_name, email=settings.sender)
@@ -153,7 +155,7 @@ class Mail:
         settings = self._settings
         if settings.security not in PLAIN and self._trusted is None:
             try:  # reading the certificates takes a while on a small machine
-                made = await asyncio.to_thread(ssl.create_default_context, cafile=settings.ca_file or None)
+                made = await apart(lambda: ssl.create_default_context(cafile=settings.ca_file or None))
             except (OSError, ValueError):
                 raise _CaFileError(settings.ca_file) from None
             self._trusted = made
@@ -165,6 +167,7 @@ class Mail:
             username=settings.username,
             password=settings.password,
             timeout_s=settings.timeout_s,
+            names=self._names,
         )
 
 

@@ -116,7 +116,7 @@ def _for_now(refusal: RefusalError, enhanced: tuple[int, int] | None) -> Verdict
         if refusal.code == 452 and enhanced == (2, 2):
             return _FULL
     if _TOO_OFTEN.search(words):
-        return _RATE
+        return replace(_RATE, receiver_only=enhanced is not None and enhanced[0] == 2)  # x.2.x: the mailbox
     return _BUSY if refusal.step is not Step.AUTH else _SIGN_IN_LATER
 
 
@@ -164,7 +164,9 @@ UNKNOWN_ADDRESS = _refused(
     "没有这个收件邮箱：到人员名单里更正邮件地址", "there is no such mailbox: correct the address in the list of people"
 )
 _FULL = _failed("收件邮箱已满：请收件人清理", "the mailbox is full: its owner must empty it", None, _FULL_S)
-_GREY = _later("对方要求稍后重试（灰名单）", "the server wants it later (greylisting)", GREY_S)
+_GREY = replace(
+    _later("对方要求稍后重试（灰名单）", "the server wants it later (greylisting)", GREY_S), receiver_only=True
+)
 _RATE = _later("邮件服务器限流，稍后再发", "the mail server takes no more now; sent again later", _BUSY_S)
 _BUSY = _failed("邮件服务器暂时不收", "the mail server does not take it now", None, _BUSY_S)
 _SIGN_IN_LATER = _failed("邮件服务器暂时无法登录", "the mail server cannot sign us in now", Fault.SILENT, _BUSY_S)

@@ -7,7 +7,7 @@ where and what to do, however long the names are; what follows is the rest of th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -65,8 +65,10 @@ class Composer:
     def __call__(self, batch: Batch) -> Notice:
         """The notice of one message; `key`, `number` and `facts` are those of the row that it names."""
         row = batch.first
-        mentions = tuple(self._receiver(person) for person in row.mentions)
+        mentions = tuple(map(self._receiver, dict.fromkeys(name for each in batch.rows for name in each.mentions)))
         to = self._receiver(row.person) if row.person else next(iter(mentions), Receiver())
+        if any(receiver.lang != to.lang for receiver in mentions):
+            to = replace(to, lang="zh")  # of one message for both, the site's own language
         telling = _Telling(self, batch, 1 if to.lang == "en" else 0)
         return Notice(
             key=batch.key,

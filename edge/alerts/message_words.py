@@ -60,7 +60,7 @@ SAY: Mapping[str, Say] = {
     "delivery.clear": Say(("恢复", "CLEAR"), ("已关闭，无需处置，报警号{n}", "nothing to do, no. {n}")),
 }
 COMBINED = Say(("已恢复", "OVER"), ("曾报警，现已恢复，报警号{n}", "was on, is over, no. {n}"))
-PROOF = Say(("", ""), ("系统测试，请勿处置", "a test, do nothing"))
+PROOF = Say(("", ""), ("系统测试，无需确认和处置", "a test, nothing to ack"))
 OTHER = Say(("", ""), ("请查看大屏", "look at the screen"))
 DIGEST = Say(("汇总", "LIST"), ("请到大屏查看并确认，首报号{n}", "see screen, no. {n}"))
 ALL_OVER = Say(("恢复", "CLEAR"), ("已关闭，无需处置", "closed, nothing to do"))

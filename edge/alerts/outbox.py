@@ -112,6 +112,11 @@ class Outbox:
         self._wake = asyncio.Event()
         self._journal.subscribe(self._committed)
 
+    def use(self, settings: Settings) -> None:
+        """Deliver by these from now on, also what waits already."""
+        self._settings = settings
+        self._wake.set()
+
     async def run(self) -> None:
         """Deliver for ever. Ends only with the store's error."""
         await self._journal.write(queries.end_interrupted)
@@ -164,6 +169,9 @@ class Outbox:
         for mark in marks:
             if (row := self._rows.get(mark.key)) is not None:
                 row.over, row.closed, row.closed_s = mark.over, mark.closed, mark.closed_s
+        for row in self._rows.values():
+            if row.is_needless:
+                row.over = row.over or "closed"
 
     def _ways(self, row: Row, person: str) -> Sequence[str]:
         return self._parts.ways(facts_of(row), person)
@@ -216,7 +224,7 @@ class Outbox:
         if row.over:
             return row.over
         if row.channel not in self._parts.channels:
-            return "no_channel"
+            return "no_channel" if row.channel else "no_way"
         return "old" if now_s >= row.end_s(self._settings) else ""
 
     def _judge(self, row: Row, onward: Onward, now_s: float) -> None:
@@ -225,7 +233,7 @@ class Outbox:
         if why:
             del self._rows[row.key]
             onward.drafts.append(dead(row, why, onward.now))
-            if why == "no_channel" and row.must_arrive:
+            if why in ("no_channel", "no_way") and row.must_arrive:
                 onward.lose(row, error)
             return
         if self._falls(row, now_s) or (self._is_late(row, now_s) and not row.fell):
@@ -359,7 +367,8 @@ class Outbox:
         sent = attempt.sent
         await self._note(batch, sent)
         until_s = mono_s() + (sent.retry_s or _LATER_S)
-        self._holds.hold(min(batch.rows, key=lambda row: row.priority), until_s)
+        if not sent.receiver_only:
+            self._holds.hold(min(batch.rows, key=lambda row: row.priority), until_s)
         for row in batch.rows:
             row.later, row.not_before_s, row.error = True, until_s, sent.detail or row.error
         self._counts(batch.first.channel).later += 1

@@ -58,6 +58,13 @@ def marks(connection: sqlite3.Connection) -> list[Mark]:
     return [Mark(key=key, over=over, closed=bodies.closed(seq), closed_s=bodies.at_s(seq)) for key, over, seq in found]
 
 
+def last_said(connection: sqlite3.Connection, key: str) -> str:
+    """What the channel said of the newest attempt; empty when there was none, or it is under way."""
+    sql = "SELECT detail FROM delivery_attempt WHERE key = ? AND outcome <> '' ORDER BY n DESC LIMIT 1"
+    found = connection.execute(sql, (key,)).fetchone()
+    return found[0] if found is not None else ""
+
+
 def still_open(connection: sqlite3.Connection, keys: Iterable[str]) -> set[str]:
     """Those of these rows whose subject is not over."""
     sql = "SELECT 1 FROM outbox WHERE key = ? AND over = '' AND closed = 0"
@@ -143,9 +150,18 @@ def _rows(connection: sqlite3.Connection, where: str, values: Iterable[Any]) -> 
             closed=bodies.closed(closed),
             closed_s=bodies.at_s(closed),
         )
+        row.hold_s = _hold_s(row)
+        row.not_before_s = row.born_s + row.hold_s
         _add_attempts(connection, row)
         rows.append(row)
     return rows
+
+
+def _hold_s(row: Row) -> float:
+    """For how long its recipient's quiet hours keep it: the record that it was born with says so."""
+    return next(
+        (float(entry.get("hold_s", 0.0)) for entry in row.body.get("notify") or () if entry["key"] == row.key), 0.0
+    )
 
 
 def _add_attempts(connection: sqlite3.Connection, row: Row) -> None:

@@ -62,7 +62,7 @@ CREATE TABLE IF NOT EXISTS delivery_attempt (
     PRIMARY KEY (key, n)
 ) WITHOUT ROWID
 """
-CHANGING = ("alarm.closed", "alarm.acked", "ladder.stopped", "freeze.released")
+CHANGING = ("alarm.closed", "alarm.acked", "ladder.stopped", "freeze.released", "deviation.closed", "proof.alarm")
 """Kinds of records that change rows which wait, beside those that tell people."""
 
 _SUPERSEDED = "superseded_unacked"
@@ -81,6 +81,10 @@ def apply(connection: sqlite3.Connection, record: Record) -> None:
             _end(connection, "closed", subject_id(subject), subject["occurrence"], "ladder.*")
         case "freeze.released":
             _end(connection, "released", body["freeze"]["id"], 0, "freeze.set")
+        case "deviation.closed":
+            _end(connection, "closed", body["id"], 0, "deviation.opened")
+        case "proof.alarm" if body["change"] == "closed":
+            _end(connection, "closed", body["alarm"]["id"], body["alarm"]["occurrence"], record.kind)
         case "delivery.accepted" | "delivery.delivered":
             _arrived(connection, record)
         case "delivery.failing":
@@ -110,6 +114,8 @@ def _born(connection: sqlite3.Connection, record: Record, entry: Mapping[str, An
     else:
         subject = subject_of(kind, record.body)
     about, occurrence, priority = subject
+    if kind == REPEAT:
+        _outdate(connection, about, occurrence, message, entry)
     _insert(
         connection,
         key=entry["key"],
@@ -128,6 +134,17 @@ def _born(connection: sqlite3.Connection, record: Record, entry: Mapping[str, An
         at=json.dumps(record.at),
         first=first,
     )
+
+
+def _outdate(
+    connection: sqlite3.Connection, about: str, occurrence: int, message: int, entry: Mapping[str, Any]
+) -> None:
+    """Who could not be reminded in time is reminded once, not as often as it was tried."""
+    where = "about = ? AND occurrence = ? AND kind = ? AND state = 'PENDING' AND over = ''"
+    more = "person = ? AND channel = ? AND mentions = ? AND message < ?"
+    mentions = json.dumps(entry.get("mentions", ()))
+    values = (about, occurrence, REPEAT, entry["person"], entry["channel"], mentions, message)
+    connection.execute(f"UPDATE outbox SET over = 'newer' WHERE {where} AND {more}", values)  # noqa: S608
 
 
 def _insert(connection: sqlite3.Connection, **fields: Any) -> None:

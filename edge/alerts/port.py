@@ -40,6 +40,7 @@ class Sent:
         receipt: what a later report names, unique within the channel; empty when none will come.
         retry_s: not before this many seconds (LATER, FAILED); 0 leaves it to the outbox.
         uncertain: FAILED, and yet it may have arrived: the next attempt is marked as sent again.
+        receiver_only: LATER, for a reason of this receiver: what waits for others on the channel need not wait.
     """
 
     outcome: Outcome
@@ -47,6 +48,7 @@ class Sent:
     receipt: str = ""
     retry_s: float = 0.0
     uncertain: bool = False
+    receiver_only: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

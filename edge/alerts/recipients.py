@@ -4,10 +4,12 @@ Each entry becomes one outbox row in the transaction of the record:
 
 - a person on a channel of their own (sms, mail, webhook): `person`, and the `role` in which they are told;
 - a group on its robot: one row for everybody, `person` empty, `mentions` names every person who is accounted for by it;
-- a thing (beacon, speech): `person` and `mentions` empty.
+- a thing (beacon, speech): `person` and `mentions` empty;
+- a person whom no channel reaches: `channel` empty, so that the delivery fails and is not forgotten.
 
 `step` is 0, or the number of a ladder's rung counted from 1; `kind` is that of the record. `instead_of` and `because`
-(see `roster.Holder`) are there only where they say something.
+(see `roster.Holder`) are there only where they say something; so is `hold_s`, for how many seconds after the record the
+person's quiet hours keep the message.
 
 What a ladder asks for at 0 s is told by the alarm's own record (`climb.begin`): no step of it follows.
 """
@@ -36,6 +38,10 @@ TELLING = frozenset({*ALERTING, *COVERING, *FREEZING, "ladder.step"})
 COVERED_TO = ("officer",)
 FROZEN_TO = ("officer", "vice_president", "manager")
 _SYSTEM = "system."
+_CAN_WAIT = 3
+"""Quiet hours keep alarms of this priority, and of lower ones, from persons; never more urgent ones."""
+NO_WAY = ""
+"""In place of a channel."""
 
 Entry = dict[str, Any]
 
@@ -48,6 +54,8 @@ class Addressing:
         scope: what makes numbers of occurrences unique: site, gateway and epoch of its journal.
         order: the channels in use, as `[alerts].channels` has them.
         plans: the ladder of each priority. system: that of the system's own alarms.
+        must_reach: who must be told and has no way is a failed delivery; but for the steps of ladders, something that
+            sounds or shines there is a way.
     """
 
     scope: str
@@ -55,6 +63,7 @@ class Addressing:
     order: tuple[Way, ...]
     plans: Mapping[int, Plan]
     system: Plan
+    must_reach: bool = False
 
     def plan_of(self, alarm: str, priority: int) -> Plan | None:
         """The ladder of an alarm, None for one without."""
@@ -63,13 +72,14 @@ class Addressing:
     def next(self, person: str, role: str, area: str, tried: Iterable[str]) -> str:
         """The id of the channel that is used for `person` when those of `tried` fail; empty when there is none."""
         known = self.roster.people.get(person)
-        way = next_way(self.order, known, role, area, tried) if known is not None else None
+        way = next_way(self.order, known, (role,), area, tried) if known is not None else None
         return way.id if way is not None else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Event:
-    """What happened, as far as keys and people are concerned. `repeat`: what tells two equal events apart."""
+    """What happened, as far as keys and people are concerned. `repeat`: what tells two equal events apart.
+    `can_wait`: quiet hours keep it from persons."""
 
     kind: str
     subject: str
@@ -78,6 +88,7 @@ class _Event:
     what: str = ""
     step: int = 0
     repeat: str = ""
+    can_wait: bool = False
 
 
 def addressing_of(site: Site, scope: str) -> Addressing:
@@ -88,6 +99,7 @@ def addressing_of(site: Site, scope: str) -> Addressing:
         order=order_of(site.channels, site.alerts.channels),
         plans={priority: site.ladders[name] for priority, name in site.ladder_of.items()},
         system=site.ladders[site.system_ladder],
+        must_reach=bool(site.alerts.channels) and not site.alerts.unreachable_ok,
     )
 
 
@@ -137,6 +149,7 @@ def _alarm(kind: str, body: Mapping[str, Any], at: Instant, addressing: Addressi
         occurrence=alarm["occurrence"],
         what=f"{alarm['kind']}:{alarm['count']}",
         repeat=(alarm.get("noticed") or {}).get("utc", ""),
+        can_wait=alarm["priority"] >= _CAN_WAIT and not alarm.get("life_safety"),
     )
     first = _first_rungs(addressing.plan_of(alarm["id"], alarm["priority"]))
     add = _gather(rung.add for rung in first)
@@ -210,27 +223,37 @@ def _told(
     """One entry for each person and channel, for each group, and for each thing."""
     groups: dict[str, list[str]] = {}
     entries: list[Entry] = []
-    for role, holder in _holders(event, roles, at, addressing.roster):
+    for told_as, holder in _holders(event, roles, at, addressing.roster):
         if holder.person in without:
             continue
-        found = ways(addressing.order, addressing.roster.people[holder.person], role, event.area)
+        found = ways(addressing.order, addressing.roster.people[holder.person], told_as, event.area)
         for way in at_once(found, add):
             if way.is_group:
                 groups.setdefault(way.id, []).append(holder.person)
             else:
-                entries.append(_entry(event, addressing, way.id, holder, role))
+                quiet_s = addressing.roster.quiet_s(holder.person, at) if event.can_wait else 0.0
+                held = {"hold_s": round(quiet_s, 3)} if quiet_s else {}
+                entries.append({**_entry(event, addressing, way.id, holder, told_as[0]), **held})
+        if not found and addressing.must_reach and (event.step or not _sounds(addressing.order, event.area)):
+            entries.append(_entry(event, addressing, NO_WAY, holder, told_as[0]))
     entries += [{**_entry(event, addressing, name), "mentions": names} for name, names in groups.items()]
     return entries + [_entry(event, addressing, way.id) for way in things(addressing.order, event.area, add)]
 
 
-def _holders(event: _Event, roles: Iterable[str], at: Instant, roster: Roster) -> Iterator[tuple[str, Holder]]:
-    """Each person once, in the first role in which they are told."""
-    seen: set[str] = set()
+def _sounds(order: Iterable[Way], area: str) -> bool:
+    """Whether something stands there that sounds or shines."""
+    return any(way.is_thing and way.covers(area) for way in order)
+
+
+def _holders(
+    event: _Event, roles: Iterable[str], at: Instant, roster: Roster
+) -> Iterator[tuple[tuple[str, ...], Holder]]:
+    """Each person once, with every role in which they are told, the first one first."""
+    found: dict[str, tuple[list[str], Holder]] = {}
     for role in roles:
         for holder in roster.holders(role, event.area, at):
-            if holder.person not in seen:
-                seen.add(holder.person)
-                yield role, holder
+            found.setdefault(holder.person, ([], holder))[0].append(role)
+    return ((tuple(told_as), holder) for told_as, holder in found.values())
 
 
 def _entry(event: _Event, addressing: Addressing, channel: str, holder: Holder | None = None, role: str = "") -> Entry:

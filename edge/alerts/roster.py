@@ -18,6 +18,7 @@ DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 NOBODY_ON_DUTY = "nobody_on_duty"
 EVERYBODY_AWAY = "everybody_away"
 _WEEK = 7
+_LONGEST_QUIET_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +77,23 @@ class Duty:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Quiet:
+    """Hours in which a person is not woken by what can wait (docs/delivery.md)."""
+
+    person: str
+    shift: Shift
+
+    def end_s(self, at_s: float, zone: ZoneInfo) -> float:
+        """When the hours end that hold at that moment (both seconds of 1970); that moment where none do."""
+        today = dt.datetime.fromtimestamp(at_s, zone).date()
+        for day in (today, today - dt.timedelta(days=1)):
+            begin_s, end_s = self.shift.hours(day, zone)
+            if day.weekday() in self.shift.days and begin_s <= at_s < end_s:
+                return end_s
+        return at_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Absence:
     """A person is away. `begin`, `end`: of the site's clock, the end not included. `substitute`: empty: nobody."""
 
@@ -116,6 +134,7 @@ class Roster:
     timezone: str = "Asia/Shanghai"
     duties: tuple[Duty, ...] = ()
     absences: tuple[Absence, ...] = field(default=())
+    quiets: tuple[Quiet, ...] = ()
 
     def holders(self, role: str, area: str, at: Instant) -> tuple[Holder, ...]:
         """Who answers for `role` in `area` (empty: anywhere on the site) at that moment, each person once.
@@ -140,6 +159,16 @@ class Roster:
             return True
         at_s, zone = at.utc_ms / 1000, ZoneInfo(self.timezone)
         return any(self._stand_in(name, at_s, zone) == person for name in real)
+
+    def quiet_s(self, person: str, at: Instant) -> float:
+        """For how long, from that moment on, what can wait is kept from `person`; seconds. Hours that follow upon one
+        another are one; they never last longer than a day."""
+        begin_s, zone = at.utc_ms / 1000, ZoneInfo(self.timezone)
+        own = [quiet for quiet in self.quiets if quiet.person == person]
+        end_s = begin_s
+        for _ in range(len(own)):
+            end_s = max((quiet.end_s(end_s, zone) for quiet in own), default=end_s)
+        return min(end_s - begin_s, _LONGEST_QUIET_S)
 
     # --- inside ---
 

@@ -6,7 +6,7 @@ once, the next one when it fails; a ladder adds others by their kind.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,9 +50,9 @@ class Way:
         """Whether messages about `area` go this way. What concerns the whole site (empty) goes every way."""
         return not area or not self.areas or area in self.areas
 
-    def reaches(self, person: Person, role: str, area: str) -> bool:
-        """Whether it can tell `person`, as `role`, of something in `area`. No role: of a group in which it was told."""
-        if self.is_thing or not self.covers(area) or (role and self.roles and role not in self.roles):
+    def reaches(self, person: Person, roles: Collection[str], area: str) -> bool:
+        """Whether it can tell `person`, as one of `roles`, of something in `area`."""
+        if self.is_thing or not self.covers(area) or (self.roles and not set(roles) & set(self.roles)):
             return False
         match self.kind:
             case "sms":
@@ -87,9 +87,9 @@ def order_of(channels: Iterable[Any], used: Sequence[str]) -> tuple[Way, ...]:
     )
 
 
-def ways(order: Iterable[Way], person: Person, role: str, area: str) -> tuple[Way, ...]:
-    """Every way to `person`, as `role`, for something in `area`; the first one is used first."""
-    return tuple(way for way in order if way.reaches(person, role, area))
+def ways(order: Iterable[Way], person: Person, roles: Collection[str], area: str) -> tuple[Way, ...]:
+    """Every way to `person`, as one of `roles`, for something in `area`; the first one is used first."""
+    return tuple(way for way in order if way.reaches(person, roles, area))
 
 
 def at_once(found: Sequence[Way], add: Iterable[str]) -> tuple[Way, ...]:
@@ -98,14 +98,16 @@ def at_once(found: Sequence[Way], add: Iterable[str]) -> tuple[Way, ...]:
     return tuple(way for i, way in enumerate(found) if i == 0 or way.is_added_by(names))
 
 
-def next_way(order: Iterable[Way], person: Person, role: str, area: str, tried: Iterable[str]) -> Way | None:
+def next_way(
+    order: Iterable[Way], person: Person, roles: Collection[str], area: str, tried: Iterable[str]
+) -> Way | None:
     """The first way to the person that was not tried yet; None when there is none.
 
     Args:
         tried: ids of the channels that failed or are being tried.
     """
     gone = frozenset(tried)
-    return next((way for way in ways(order, person, role, area) if way.id not in gone), None)
+    return next((way for way in ways(order, person, roles, area) if way.id not in gone), None)
 
 
 def things(order: Iterable[Way], area: str, add: Iterable[str]) -> tuple[Way, ...]:

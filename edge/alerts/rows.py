@@ -70,6 +70,7 @@ class Row:
         ways: how many channels its recipient has.
         batch: key of the digest that it may have arrived with: it is resent with the same rows.
         not_before_s: monotonic seconds. later: the channel had no room for it.
+        hold_s: seconds after its birth in which its recipient's quiet hours keep it.
     """
 
     key: str
@@ -102,6 +103,16 @@ class Row:
     batch: str = ""
     not_before_s: float = 0.0
     later: bool = False
+    hold_s: float = 0.0
+
+    def is_held(self, now_s: float) -> bool:
+        """Its recipient's quiet hours keep it."""
+        return now_s < self.born_s + self.hold_s
+
+    @property
+    def is_needless(self) -> bool:
+        """What it tells was over within the quiet hours that kept it."""
+        return self.hold_s > 0 and self.closed is not None and self.closed_s < self.born_s + self.hold_s
 
     @property
     def lane(self) -> tuple[str, str]:
@@ -145,11 +156,12 @@ class Row:
     def late_s(self, settings: Settings) -> float:
         """When it is failing: the message's deadline; a way that was opened late still gets its share of it."""
         wait_s = self.wait_s(settings)
-        return max(self.first_s + wait_s + settings.deadline_s, self.born_s + settings.deadline_s / self.ways)
+        told_s = max(self.first_s + wait_s + settings.deadline_s, self.born_s + settings.deadline_s / self.ways)
+        return told_s + self.hold_s
 
     def fall_s(self, settings: Settings) -> float:
         """When another way is taken: the recipient's ways share the deadline, so that all are tried within it."""
-        return self.born_s + self.wait_s(settings) + settings.deadline_s / self.ways
+        return self.born_s + self.hold_s + self.wait_s(settings) + settings.deadline_s / self.ways
 
     def end_s(self, settings: Settings) -> float:
         """When it is too old to be sent; infinite while its subject is open."""
@@ -223,9 +235,7 @@ def subject_id(subject: Mapping[str, Any]) -> str:
 
 def is_test(kind: str, body: Mapping[str, Any]) -> bool:
     """Whether it is of a proof test."""
-    alarm = body.get("alarm")
-    tagged = isinstance(alarm, Mapping) and bool(alarm.get("test"))
-    return tagged or bool(body.get("test")) or kind.startswith("proof.")
+    return bool(body.get("is_test")) or kind.startswith("proof.")
 
 
 def recipient(person: str, channel: str) -> str:

@@ -15,6 +15,7 @@ import aiosmtplib
 from aiosmtplib import SMTP
 
 from .mail_verdicts import PLAIN, ConnectionFailedError, RefusalError, Security, Step, Why
+from .threads import Names
 
 _QUIT_S = 2.0
 _NOT_SMTP = -1
@@ -31,6 +32,7 @@ class Server:
     username: str
     password: str = field(repr=False)
     timeout_s: float
+    names: Names
 
 
 async def deliver(server: Server, sender: str, recipient: str, message: bytes) -> str:
@@ -131,7 +133,7 @@ class _Talk:
 async def _connect(server: Server) -> socket.socket:
     """A connection to the first address of the host that takes one; each has its share of the time."""
     loop = asyncio.get_running_loop()
-    places = await loop.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM)
+    places = await server.names.find(server.host, server.port)
     failure: Exception = OSError("no address")
     for family, kind, protocol, _, address in places:
         sock = socket.socket(family, kind, protocol)

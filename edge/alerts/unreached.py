@@ -147,10 +147,10 @@ class Unreached:
             return names[0][1] if names else None
         alarm = body.get("alarm")
         if isinstance(alarm, Mapping):
-            is_open = alarm["state"] != State.NORM.value and not alarm.get("test")
+            is_open = alarm["state"] != State.NORM.value and not alarm.get("is_test")
             return (alarm["id"], alarm["occurrence"]) if is_open else None
         subject = (body.get("ladder") or body).get("subject") or (body.get("freeze") or {}).get("why")
-        return None if subject is None or body.get("test") else _subject(subject)
+        return None if subject is None or body.get("is_test") else _subject(subject)
 
 
 def _subject(subject: Mapping[str, Any]) -> About:

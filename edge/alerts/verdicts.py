@@ -27,6 +27,7 @@ class Verdict:
         retry_s: as in `Sent`.
         hold_s: the channel sends nothing at all for so long.
         may_have_arrived: nobody knows; the next attempt may be the second copy.
+        receiver_only: as in `Sent`.
     """
 
     outcome: Outcome
@@ -37,6 +38,7 @@ class Verdict:
     retry_s: float = 0.0
     hold_s: float = 0.0
     may_have_arrived: bool = False
+    receiver_only: bool = False
 
     @property
     def detail(self) -> str:
@@ -62,7 +64,13 @@ class Verdict:
             health.detail = self.detail if self.fault else ""
             health.facts["zh"], health.facts["en"] = (self.zh, self.en) if self.fault else ("", "")
         uncertain = self.may_have_arrived and self.outcome is Outcome.FAILED
-        return Sent(outcome=self.outcome, detail=self.detail, retry_s=self.retry_s, uncertain=uncertain)
+        return Sent(
+            outcome=self.outcome,
+            detail=self.detail,
+            retry_s=self.retry_s,
+            uncertain=uncertain,
+            receiver_only=self.receiver_only,
+        )
 
 
 ACCEPTED = Verdict(outcome=Outcome.ACCEPTED, fault=Fault.NONE)

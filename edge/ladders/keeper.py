@@ -14,7 +14,9 @@ from typing import Any
 from ...errors import RefusedError
 from ...sync.journal import Draft
 from ...words import Instant
+from . import deviation as reports
 from .climb import Climb, Step, Subject, Wall, begin, climbed, dated, due, fail_early, replan
+from .deviation import Deviation
 from .freeze import Freeze, of_ladder, release
 from .plan import Action, Basis, Plan
 
@@ -41,12 +43,13 @@ class Standing:
 
 
 class Ladders:
-    """Begins, climbs, pauses and ends ladders; sets and releases freezes.
+    """Begins, climbs, pauses and ends ladders; sets and releases freezes; opens and closes reports of deviations.
 
     Args:
         climbs, freezes: as committed, by key and id.
         plan_of: the plan for a subject that begins now, None for one without a ladder.
         wall: what is believed of the wall clock.
+        deviations: reports as committed, by id.
     """
 
     def __init__(
@@ -55,11 +58,13 @@ class Ladders:
         freezes: Mapping[str, Freeze],
         plan_of: Callable[[Subject], Plan | None],
         wall: Wall,
+        deviations: Mapping[str, Deviation] | None = None,
     ) -> None:
         self.plan_of = plan_of
         self.wall = wall
         self._climbs = dict(climbs)
         self._freezes = dict(freezes)
+        self._deviations = dict(deviations or {})
 
     @property
     def climbs(self) -> Mapping[str, Climb]:
@@ -70,6 +75,11 @@ class Ladders:
     def freezes(self) -> Mapping[str, Freeze]:
         """Every freeze that holds, and those that were released, by id."""
         return self._freezes
+
+    @property
+    def deviations(self) -> Mapping[str, Deviation]:
+        """Every report, open or closed, by id."""
+        return self._deviations
 
     def start(self, now: Instant) -> list[Draft]:
         """After a restart: what is overdue, and what must be told early because downtime is unknowable."""
@@ -133,6 +143,27 @@ class Ladders:
         self._freezes[freeze_id] = after
         return [_draft("freeze.released", now, {"freeze": after.to_json()}, person)]
 
+    def close_deviation(
+        self, report_id: str, person: str, roles: Iterable[str], cause: str, measure: str, now: Instant
+    ) -> list[Draft]:
+        """A person closes a report; the work must have been released before.
+
+        Raises:
+            RefusedError: `no_such_deviation`, `still_frozen`, `not_allowed`, `reason_missing`.
+        """
+        report = self._deviations.get(report_id)
+        if report is None:
+            raise RefusedError("no_such_deviation", f"there is no report {report_id!r}")
+        after = reports.close(report, person, roles, cause, measure, now)
+        if after == report:
+            return []
+        freeze = self._freezes.get(f"freeze/{report.subject.key}")
+        if freeze is not None and freeze.released is None:
+            hint = "release the freeze first, then close the report"
+            raise RefusedError("still_frozen", f"{report_id}: its work is still frozen", hint=hint)
+        self._deviations[report_id] = after
+        return [_draft("deviation.closed", now, after.to_json(), person)]
+
     # --- inside ---
 
     def _begin(self, standing: Standing, now: Instant) -> list[Draft]:
@@ -166,10 +197,11 @@ class Ladders:
         before = self._freezes.get(freeze.id)
         if before is not None and before.released is None:
             return []
-        self._freezes[freeze.id] = freeze
+        report = reports.of_ladder(subject)
+        self._freezes[freeze.id], self._deviations[report.id] = freeze, report
         return [
             _draft("freeze.set", now, {"freeze": freeze.to_json()}),
-            _draft("deviation.opened", now, {"id": f"deviation/{subject.key}", "subject": subject.to_json()}),
+            _draft("deviation.opened", now, report.to_json()),
         ]
 
 

@@ -10,9 +10,13 @@ from typing import Any
 from ...sync.journal import Record, StateTable
 from ...words import Instant, utc_text
 from .climb import Climb
+from .deviation import Deviation
 from .freeze import Freeze
 from .plan import Colour, Rung
 from .table import stored_climbs, stored_freezes
+
+_SET_MS = 1000
+"""Two clocks that are read one after the other differ by less; one that was set differs by more."""
 
 SCHEMA = (
     "CREATE TABLE deviation_report (id TEXT PRIMARY KEY, seq INTEGER NOT NULL, at TEXT NOT NULL, data TEXT NOT NULL)"
@@ -20,7 +24,11 @@ SCHEMA = (
 
 
 def apply(connection: sqlite3.Connection, record: Record) -> None:
-    """Keep the newest record of each report."""
+    """Keep each report: with the record that opened it, as the newest one has it."""
+    if record.kind == "deviation.closed":
+        fields = (json.dumps(record.body, ensure_ascii=False), record.body["id"])
+        connection.execute("UPDATE deviation_report SET data = ? WHERE id = ?", fields)
+        return
     row = (record.body["id"], record.seq, record.at["utc"], json.dumps(record.body, ensure_ascii=False))
     connection.execute("INSERT OR REPLACE INTO deviation_report VALUES (?, ?, ?, ?)", row)
 
@@ -42,12 +50,20 @@ def freezes(connection: sqlite3.Connection) -> list[Freeze]:
     return sorted(newest, key=lambda freeze: freeze.released is not None)
 
 
-def deviations(connection: sqlite3.Connection, limit: int) -> list[dict[str, Any]]:
-    """The newest reports, each with `seq` and `at` of its record."""
+def deviations(connection: sqlite3.Connection, limit: int = -1) -> list[dict[str, Any]]:
+    """Reports that are open, then those that were closed, the newest first; with `seq` and `at` of their opening."""
     if not _has(connection, "deviation_report"):
         return []
-    rows = connection.execute("SELECT seq, at, data FROM deviation_report ORDER BY seq DESC LIMIT ?", (limit,))
-    return [{**json.loads(data), "seq": seq, "at": at} for seq, at, data in rows]
+    closed = "json_extract(data, '$.closed') IS NOT NULL"
+    sql = f"SELECT seq, at, data FROM deviation_report ORDER BY {closed}, seq DESC LIMIT ?"  # noqa: S608
+    rows = connection.execute(sql, (limit,))
+    return [{**Deviation.from_json(json.loads(data)).to_json(), "seq": seq, "at": at} for seq, at, data in rows]
+
+
+def stored_deviations(connection: sqlite3.Connection) -> dict[str, Deviation]:
+    """Every report, by id."""
+    rows = connection.execute("SELECT id, data FROM deviation_report ORDER BY id")
+    return {report_id: Deviation.from_json(json.loads(data)) for report_id, data in rows}
 
 
 def climb_view(climb: Climb, now: Instant) -> dict[str, Any]:
@@ -71,7 +87,8 @@ def _rung_view(climb: Climb, rung: Rung, now: Instant) -> Mapping[str, Any]:
     """`at`: when its time comes on the clock as it is set now; within one boot the monotonic clock decides."""
     at_ms = climb.t0_utc_ms + round(rung.at_s * 1000)
     if now.boot == climb.t0.boot:
-        at_ms = now.utc_ms + round((climb.t0.mono_s + rung.at_s - now.mono_s) * 1000)
+        set_ms = now.utc_ms + round((climb.t0.mono_s + rung.at_s - now.mono_s) * 1000)
+        at_ms = set_ms if abs(set_ms - at_ms) >= _SET_MS else at_ms
     return {**rung.to_json(), "at": utc_text(at_ms)}
 
 

@@ -26,6 +26,7 @@ from .delivery_api import DeliveryApi
 from .history_api import HistoryApi
 from .ladder_api import LadderApi
 from .parts import Parts
+from .proof_api import ProofApi
 from .statistics_api import StatisticsApi
 
 OUTPUT_ROLES = ("officer", "control_room", "admin")
@@ -33,6 +34,8 @@ RELOAD_ROLES = ("it", "admin")
 REPLAY_AT_ONCE = 500
 _TREND_SAMPLES = 600
 _STATUS_EVERY_S = 5.0
+_VALUES_AT_ONCE = 200
+"""Values in one event: about three milliseconds of work."""
 _CLIMBING = ("ladder.", "freeze.", "deviation.")
 
 
@@ -54,6 +57,10 @@ class Pages:
         """Tell open pages that the site is another one: they ask for it again."""
         self._parts.hub.send("site", {"revision": self._parts.site.revision})
 
+    def has_written(self, seq: int) -> bool | None:
+        """Whether every open page was sent the event of this record; None: no page is open."""
+        return self._parts.hub.has_written(seq)
+
     def add_to(self, app: web.Application) -> None:
         """Register every route."""
         router = app.router
@@ -68,7 +75,7 @@ class Pages:
             router.add_get(f"/api/v1/{path}", signed_in(handler))
         router.add_post("/api/v1/outputs/{output}", signed_in(self._set_output))
         router.add_post("/api/v1/config/reload", signed_in(self._reload))
-        for api in (AlarmApi, HistoryApi, StatisticsApi, LadderApi, DeliveryApi):
+        for api in (AlarmApi, HistoryApi, StatisticsApi, LadderApi, DeliveryApi, ProofApi):
             api(lambda: self._parts).add_to(app)
 
     async def live(self) -> None:
@@ -78,8 +85,9 @@ class Pages:
             await asyncio.sleep(1.0)
             changed = list(self._changed)
             self._changed.clear()
-            if changed and len(self._parts.hub):
-                self._parts.hub.send("values", {"points": self._views(changed)})
+            for at in range(0, len(changed) if len(self._parts.hub) else 0, _VALUES_AT_ONCE):
+                self._parts.hub.send("values", {"points": self._views(changed[at : at + _VALUES_AT_ONCE])})
+                await asyncio.sleep(0)  # an alarm does not wait for thousands of values
             turn += 1
             if turn % _STATUS_EVERY_S == 0 and len(self._parts.hub):
                 self._parts.hub.send("status", self._parts.status())
@@ -89,6 +97,9 @@ class Pages:
             if record.kind.startswith("alarm."):
                 alarm = self._view({**record.body["alarm"], "rev": record.seq})
                 self._parts.hub.send("alarm", {"kind": record.kind, "alarm": alarm}, seq=record.seq)
+            elif record.kind.startswith("proof."):
+                body = {name: value for name, value in record.body.items() if name != "notify"}
+                self._parts.hub.send("proof", {"kind": record.kind, **body}, seq=record.seq)
         for told, kinds in (("ladders", _CLIMBING), ("deliveries", ("delivery.",))):
             newest = max((record.seq for record in records if record.kind.startswith(kinds)), default=0)
             if newest:

@@ -1,8 +1,8 @@
-"""Ladders under way, freezes and deviation reports; and the release of a freeze."""
+"""Ladders under way, freezes and deviation reports; the release of a freeze, the end of a report."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -11,6 +11,8 @@ from ...serving.people import Person, named
 from ...serving.web import PERSON, body, signed_in
 from ...words import now, utc_text
 from ..ladders import reports
+from ..ladders.climb import Climb
+from ..ladders.deviation import CLOSED_BY
 from ..ladders.freeze import Freeze
 from . import asked
 from .parts import Ask
@@ -19,7 +21,7 @@ _REPORTS = 200
 
 
 class LadderApi:
-    """Handlers of `/api/v1/ladders` and `/api/v1/freezes`."""
+    """Handlers of `/api/v1/ladders`, `/api/v1/freezes` and `/api/v1/deviations`."""
 
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
@@ -28,9 +30,10 @@ class LadderApi:
         """Register every route."""
         app.router.add_get("/api/v1/ladders", signed_in(self._ladders))
         app.router.add_post("/api/v1/freezes/{freeze:.+}/release", signed_in(self._release))
+        app.router.add_post("/api/v1/deviations/{report:.+}/close", signed_in(self._close))
 
     async def _ladders(self, request: web.Request) -> web.Response:
-        """Ladders by the time of their next step, freezes that hold first, the newest reports."""
+        """Ladders by the time of their next step, freezes that hold first, reports that are open first."""
         parts, person = self._ask(), request[PERSON]
         climbs, freezes, deviations = await parts.journal.query(
             lambda c: (reports.climbs(c), reports.freezes(c), reports.deviations(c, _REPORTS))
@@ -43,7 +46,7 @@ class LadderApi:
                 "time": utc_text(instant.utc_ms),
                 "ladders": views,
                 "freezes": [_freeze_view(freeze, parts.site.people, person) for freeze in freezes[:_REPORTS]],
-                "deviations": deviations,
+                "deviations": [_report_view(report, freezes, parts.site.people, person) for report in deviations],
             }
         )
 
@@ -54,6 +57,30 @@ class LadderApi:
         freezes = await parts.journal.query(reports.freezes)
         views = [_freeze_view(freeze, parts.site.people, person) for freeze in freezes if freeze.id == freeze_id]
         return web.json_response({"freeze": views[0] if views else None})
+
+    async def _close(self, request: web.Request) -> web.Response:
+        fields = await body(request, {"cause": str, "measure": str})
+        report_id, person, parts = request.match_info["report"], request[PERSON], self._ask()
+        cause, measure = asked.reason(fields, "cause"), asked.reason(fields, "measure")
+        await parts.acting.close_deviation(person, report_id, cause, measure)
+        freezes, found = await parts.journal.query(
+            lambda c: (reports.freezes(c), [one for one in reports.deviations(c) if one["id"] == report_id])
+        )
+        views = [_report_view(report, freezes, parts.site.people, person) for report in found]
+        return web.json_response({"deviation": views[0] if views else None})
+
+
+def _report_view(
+    report: Mapping[str, Any], freezes: Iterable[Freeze], people: Mapping[str, Person], person: Person
+) -> dict[str, Any]:
+    """`mine`: the person who asks may close it; `frozen`: its work must be released before."""
+    closed, work = report["closed"], f"freeze/{Climb.key_of(report['subject'])}"
+    if closed is not None:
+        who = named(people, closed["person"])
+        closed = {**closed, "name": who["name"], "name_en": who["name_en"]}
+    frozen = any(freeze.released is None and freeze.id == work for freeze in freezes)
+    mine = bool(set(CLOSED_BY) & set(person.roles))
+    return {**report, "closed": closed, "by": list(CLOSED_BY), "mine": mine, "frozen": frozen}
 
 
 def _freeze_view(freeze: Freeze, people: Mapping[str, Person], person: Person) -> dict[str, Any]:

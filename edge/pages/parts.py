@@ -12,6 +12,7 @@ from ...sync.history import History
 from ...sync.journal import Journal
 from ..acting import Acting
 from ..outputs import Outputs
+from ..proof.run import ProofTest
 from ..reloading import Outcome
 from ..site import Site
 from ..values import Values
@@ -36,6 +37,7 @@ class Parts:
     status: Callable[[], dict[str, Any]]
     outputs: Outputs
     reload: Callable[[str, str], Awaitable[Outcome]]
+    proof: ProofTest
 
 
 Ask = Callable[[], Parts]

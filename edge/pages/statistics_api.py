@@ -16,13 +16,12 @@ from ...words import now, utc_text
 from ..alarms import load
 from ..alarms.history_query import events_within, names_of, open_before, span
 from ..alarms.statistics import DAY_MS, DEFINITIONS, PERIOD_MS, Event, Statistics, count
+from ..positions import CONTROL_ROOM, positions
 from ..site import Site
 from . import asked, csv_file
 from .csv_words import STATISTICS_HEADER, statistics_rows
 from .parts import Ask
 
-EVERYBODY = "control_room"
-"""The position that answers for every area that names no other, and for the system itself."""
 _USUAL_DAYS = 30
 _MOST_DAYS = 366
 
@@ -52,7 +51,7 @@ class StatisticsApi:
     async def _answer(self, request: web.Request) -> dict[str, Any]:
         from_ms, to_ms = _time(request)
         parts = self._ask()
-        known = positions(parts.site)
+        known = positions(parts.site.areas)
         position = asked.line(request, "position")
         if position and position not in known:
             hint = f"known: {', '.join(known)}"
@@ -75,24 +74,12 @@ class StatisticsApi:
         }
 
 
-def positions(site: Site) -> tuple[str, ...]:
-    """Operating positions of a site, in the order of its areas."""
-    named = dict.fromkeys(position_of(site, area.id) for area in site.areas)
-    return tuple(named) or (EVERYBODY,)
-
-
-def position_of(site: Site, area_id: str) -> str:
-    """Whose load an area's alarms are."""
-    area = next((area for area in site.areas if area.id == area_id), None)
-    return getattr(area, "position", None) or EVERYBODY
-
-
 async def _events(journal: Journal, site: Site, from_ms: int, to_ms: int) -> list[Event]:
     """Everything that counts: of the time, and what was open at its begin. Read in chunks."""
-    of_area = {area.id: position_of(site, area.id) for area in site.areas}
+    of_area = {area.id: area.position for area in site.areas}
 
     def position(area: str) -> str:
-        return of_area.get(area, EVERYBODY)
+        return of_area.get(area, CONTROL_ROOM)
 
     found = await journal.query(lambda c: open_before(c, from_ms, position))
     within = await journal.query(lambda c: span(c, from_ms, to_ms))

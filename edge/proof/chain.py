@@ -17,6 +17,10 @@ Witness = Callable[[int], Awaitable[bool | None]]
 """Whether a part of the chain has a record of this number by now; None: there is no such part."""
 
 
+async def _nothing_said(_: str) -> str:
+    return ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chain:
     """The real parts that a test goes through, and what it must know of its surroundings. Each is asked when needed.
@@ -34,6 +38,7 @@ class Chain:
         in_flood: whether there is a flood of alarms.
         ways: channels by id, as they are open now.
         witnesses: for PAGE, MQTT and CLOUD; one that is missing is not there.
+        said: by a delivery's key what its channel said last; late messages of a test make no record of their own.
         instant: the clock; tests give their own.
     """
 
@@ -49,6 +54,7 @@ class Chain:
     in_flood: Callable[[], bool]
     ways: Callable[[], Mapping[str, Way]]
     witnesses: Mapping[Part, Witness] = field(default_factory=dict[Part, Witness])
+    said: Callable[[str], Awaitable[str]] = _nothing_said
     instant: Callable[[], Instant] = now
 
 

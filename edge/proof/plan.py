@@ -277,6 +277,11 @@ def progressed(course: Course, record: str, key: str, error: str, now_s: float) 
             return course
 
 
+def is_late(step: Step, now_s: float) -> bool:
+    """Whether it has no verdict and took too long."""
+    return step.verdict is None and step.began_s is not None and now_s - step.began_s >= step.bound_s
+
+
 def overdue(course: Course, now_s: float, *, alarms_open: bool) -> Course:
     """What took too long has failed; what cannot begin any more is left out.
 
@@ -284,16 +289,13 @@ def overdue(course: Course, now_s: float, *, alarms_open: bool) -> Course:
         alarms_open: real alarms are open somewhere: a beacon that shows one does not show a test.
     """
 
-    def late(step: Step) -> bool:
-        return step.began_s is not None and now_s - step.began_s >= step.bound_s
-
     def fail(step: Step) -> Step:
         if step.part is Part.SOUNDED and alarms_open:
             return _end(step, Verdict.LEFT_OUT, now_s, "an alarm is open: a test neither hides it nor is taken for one")
         why = f"; {step.detail}" if step.detail else ""
         return _end(step, Verdict.FAILED, now_s, f"not within {step.bound_s:g} s{why}")
 
-    course = _each(course, late, fail)
+    course = _each(course, lambda step: is_late(step, now_s), fail)
     failed = {(step.part, step.key) for step in course.steps if step.verdict is Verdict.FAILED}
     if (Part.ALARM, "") in failed:
         course = left_out(course, "there was no alarm", now_s)

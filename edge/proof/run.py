@@ -219,6 +219,7 @@ class ProofTest:
         if run.is_raised:
             await self._look_around(run)
         now_s = self._chain.instant().mono_s
+        await self._ask_why(run, now_s)
         alarms_open = bool(tuple(self._chain.open_alarms()))
         run.course = plan.overdue(run.course, now_s, alarms_open=alarms_open)
         await self._record(run)
@@ -252,6 +253,13 @@ class ProofTest:
         for part in plan.WITNESSED:
             if any(step.part is part and step.verdict is None for step in run.course.steps):
                 await self._ask_witness(run, part, seq)
+
+    async def _ask_why(self, run: _Run, now_s: float) -> None:
+        """What the channels said of messages that are late."""
+        for step in run.course.steps:
+            if step.key and plan.is_late(step, now_s):
+                said = await self._chain.said(step.key)
+                run.course = plan.progressed(run.course, "delivery.failing", step.key, said, now_s)
 
     async def _ask_witness(self, run: _Run, part: Part, seq: int) -> None:
         witness = self._chain.witnesses.get(part)
@@ -312,8 +320,8 @@ class ProofTest:
         steps = [step.to_json() for step in run.course.steps]
         body = {"run": run.number, "result": result.value, "why": why, "seconds": seconds, "steps": steps}
         drafts.append(Draft(kind="proof.finished", at=instant, actor="gateway", body=body))
-        self._run = None
         await self._chain.commit(drafts)
+        self._run = None  # not before: who sees that none runs finds the result of the last
         level = logging.INFO if result is Result.PASSED else logging.WARNING
         _log.log(level, "proof test %d: %s %s", run.number, result.value, why)
 

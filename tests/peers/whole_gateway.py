@@ -9,6 +9,8 @@ import json
 import pkgutil
 import sqlite3
 import struct
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -229,8 +231,33 @@ class Gateway:
         sql = "SELECT 1 FROM alarm_history WHERE alarm = ? AND change = ? LIMIT 1"
         return bool(query(self.journal, sql, alarm_id, change))
 
+    def story(self) -> str:
+        """What was recorded, a line each, for whoever waited in vain."""
+        lines = [
+            f"{r['at']['utc']} {r['kind']} "
+            + " ".join(
+                str(r["body"][key]) for key in ("key", "person", "channel", "error", "detail") if r["body"].get(key)
+            )
+            for r in self.records()
+        ]
+        return "\n".join(["what was awaited is not among:", *lines[-40:]])
+
     def of_alarm(self, alarm_id: str, *kinds: str) -> list[dict[str, Any]]:
         return [r for r in self.records(*kinds) if r["body"].get("alarm") and r["body"]["alarm"]["id"] == alarm_id]
+
+
+@asynccontextmanager
+async def process(gateway: Gateway, *before: str) -> AsyncIterator[subprocess.Popen[bytes]]:
+    """The gateway as `sitewarden edge`, until the end of the block."""
+    command = [*before, sys.executable, "-m", "sitewarden", "edge", "--config", str(gateway.config)]
+    with (gateway.folder / "edge.log").open("ab") as log:
+        started = subprocess.Popen([*command, "--data", str(gateway.data)], stdout=log, stderr=log)
+    try:
+        yield started
+    finally:
+        if started.poll() is None:
+            started.terminate()
+        await asyncio.to_thread(started.wait, 60)
 
 
 def alarm_toml(point: str, **keys: Any) -> str:

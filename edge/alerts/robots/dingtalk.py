@@ -33,7 +33,7 @@ from .robot import (
     words_in,
     wrong_clock,
 )
-from .texts import as_json, fit_with, in_json, national, words_of
+from .texts import as_json, fit_with, in_json, phones_of, words_of
 
 if TYPE_CHECKING:
     from .http import Answer
@@ -109,10 +109,9 @@ class DingtalkRobot(Robot):
         return f"{endpoint}?{urlencode({'access_token': token})}"
 
     def _request(self, notice: Notice, at: Instant) -> tuple[str, dict[str, Any]]:
-        phone = national(notice.to.phone)
         body: dict[str, Any] = {"msgtype": "text", "text": {"content": ""}}
-        if phone:
-            body["at"] = {"atMobiles": [phone], "isAtAll": False}
+        if phones := phones_of(notice):
+            body["at"] = {"atMobiles": phones, "isAtAll": False}
         room = BODY_BYTES - len(as_json(body))
         body["text"]["content"] = fit_with(words_of(notice), room, notice.to.lang, keyword=self._keyword, size=in_json)
         return self._url + (f"&{signature(at.utc_ms, self._secret)}" if self._secret else ""), body

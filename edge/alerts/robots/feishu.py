@@ -27,10 +27,11 @@ from .robot import (
     words_in,
     wrong_clock,
 )
-from .texts import as_json, clean, fit_with, in_json, words_of
+from .texts import as_json, clean, fit_with, in_json, mentioned, words_of
 
 BODY_BYTES = 20_000
 PER_SECOND = 4  # of 5
+_NAME = 30
 _SIGNATURE = 19021
 _MALFORMED = 9499
 _TOO_MUCH = too_much(
@@ -95,15 +96,18 @@ class FeishuRobot(Robot):
             _harmless(words_of(notice)),
             BODY_BYTES - len(as_json(body)),
             notice.to.lang,
-            end=self._mention(notice),
+            end=self._mentions(notice),
             keyword=self._keyword,
             size=in_json,
         )
         return self._url, body
 
-    def _mention(self, notice: Notice) -> str:
-        open_id = self._open_ids.get(notice.to.person)
-        return f' <at user_id="{open_id}">{_harmless(clean(notice.to.name))}</at>' if open_id else ""
+    def _mentions(self, notice: Notice) -> str:
+        known = ((self._open_ids.get(person.person), person.name) for person in mentioned(notice))
+        shown = (
+            f' <at user_id="{open_id}">{_harmless(clean(name))[:_NAME]}</at>' for open_id, name in known if open_id
+        )
+        return "".join(shown)
 
     def _code(self, fields: Mapping[str, Any]) -> tuple[int | None, str]:
         """`code` and `msg`; older ones say `StatusCode` and `StatusMessage`. Where both are there, both count."""

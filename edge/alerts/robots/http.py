@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,9 +16,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from ..port import Fault, Outcome
+from ..threads import Names, apart
 from ..verdicts import Verdict
 from .texts import as_json
 
@@ -26,6 +29,7 @@ RATE_S = 60.0
 _RATE_MOST_S = 600.0
 _AT_ONCE = 32
 _CONNECT_PART = 0.8
+_NUMERIC = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
 _HEADERS = {
     "Content-Type": "application/json; charset=utf-8",
     "Accept-Encoding": "identity",  # nothing is unpacked: a small answer cannot become a big one
@@ -66,7 +70,7 @@ class Poster:
 
     async def __aenter__(self) -> Self:
         # a connection each: one that the server has closed meanwhile would cost a message its attempt
-        connector = aiohttp.TCPConnector(force_close=True, limit=_AT_ONCE)
+        connector = aiohttp.TCPConnector(force_close=True, limit=_AT_ONCE, resolver=_Resolver())
         self._session = aiohttp.ClientSession(connector=connector, auto_decompress=False, headers=_HEADERS)
         return self
 
@@ -100,10 +104,30 @@ class Poster:
         """The certificates that count; reading them takes a while on a small machine."""
         if self._ca_file and self._trusted is True:
             try:
-                self._trusted = await asyncio.to_thread(ssl.create_default_context, cafile=self._ca_file)
+                self._trusted = await apart(lambda: ssl.create_default_context(cafile=self._ca_file))
             except (OSError, ValueError) as error:
                 raise _CaFileError(type(error).__name__) from error
         return self._trusted
+
+
+class _Resolver(AbstractResolver):
+    """Names without the loop's pool of threads."""
+
+    def __init__(self) -> None:
+        self._names = Names()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Raises OSError."""
+        found = await self._names.find(host, port, family=family, flags=socket.AI_ADDRCONFIG)
+        return [
+            ResolveResult(hostname=host, host=place[0], port=place[1], family=kind, proto=protocol, flags=_NUMERIC)
+            for kind, _, protocol, _, place in found
+        ]
+
+    async def close(self) -> None:
+        """Nothing is kept open."""
 
 
 class _CaFileError(ValueError):

@@ -15,7 +15,7 @@ from ...addresses import is_here
 from ..budget import LIMIT, WINDOW_S, Budget, is_escalation, take_all
 from ..port import ChannelHealth, Fault, Notice, Outcome, Sent
 from ..verdicts import ACCEPTED, Verdict, later, said
-from .texts import national
+from .texts import national, phones_of
 
 if TYPE_CHECKING:
     from .http import Answer, Poster
@@ -121,7 +121,7 @@ class Robot(ABC):
         if not code:
             by_status = _NO_CODE if answer.status == 200 else refuse_status(answer.status, answer.retry_s)
             return self._without_code(answer) or by_status
-        secrets = (*self._secrets, national(notice.to.phone))
+        secrets = (*self._secrets, national(notice.to.phone), *phones_of(notice))
         late_s = None if answer.date_s is None else at.utc_ms / 1000 - answer.date_s
         verdict = self._meaning(code, words, late_s)
         if verdict.outcome is Outcome.LATER and answer.retry_s:

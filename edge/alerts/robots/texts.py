@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..port import Notice
+from ..port import Notice, Receiver
 
 _IS_TEST = re.compile(r"[【\[(（](测试|演练|test)[】\])）]", re.IGNORECASE)  # a plant may have a 测试间
 _IS_RESENT = re.compile(r"[【\[(（](重发|resent)[】\])）]", re.IGNORECASE)
@@ -16,6 +16,7 @@ HEAD = 70
 """So many characters say what, where and what to do; they are never cut."""
 
 _DRAWN_MOST = 16
+_MENTIONED_MOST = 50  # room for the text itself, however many a plant has
 
 Size = Callable[[str], int]
 
@@ -90,6 +91,16 @@ def _whole(text: str, at: int) -> int:
     while at > least and (unicodedata.combining(text[at]) or text[at] in "\u200d\ufe0f" or text[at - 1] == "\u200d"):
         at -= 1
     return at
+
+
+def mentioned(notice: Notice) -> tuple[Receiver, ...]:
+    """Everybody whom a message to a group is for, each once; of another one its receiver."""
+    return tuple(dict.fromkeys(notice.mentions or (notice.to,)))[:_MENTIONED_MOST]
+
+
+def phones_of(notice: Notice) -> list[str]:
+    """National numbers of those who are mentioned, each once; who has none is left out."""
+    return list(dict.fromkeys(phone for person in mentioned(notice) if (phone := national(person.phone))))
 
 
 def national(phone: str) -> str:

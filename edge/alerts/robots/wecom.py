@@ -12,7 +12,7 @@ from ....words import Instant, now
 from ..port import Notice
 from ..verdicts import Verdict
 from .robot import ADDRESS, BUSY, GONE, MALFORMED, STOPPED, TOO_MUCH, Robot, RobotSettings, number, words_in
-from .texts import clean, fit, national, words_of
+from .texts import clean, fit, phones_of, words_of
 
 TEXT_BYTES = 2048
 MARKDOWN_BYTES = 4096
@@ -70,8 +70,8 @@ class WecomRobot(Robot):
             content = fit(f"**{title}**\n{text}".replace("<", "＜"), MARKDOWN_BYTES, lang)
             return self._url, {"msgtype": "markdown", "markdown": {"content": content}}
         body: dict[str, Any] = {"content": fit(text, TEXT_BYTES, lang)}
-        if phone := national(notice.to.phone):
-            body["mentioned_mobile_list"] = [phone]
+        if phones := phones_of(notice):
+            body["mentioned_mobile_list"] = phones
         return self._url, {"msgtype": "text", "text": body}
 
     def _code(self, fields: Mapping[str, Any]) -> tuple[int | None, str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ....words import mono_s
 from ..port import Fault
+from ..threads import apart
 from . import answers
 from .answers import Stored
 from .line import Line
@@ -70,8 +71,8 @@ async def unlock(line: Line, pin: str, memory: Memory, limit_s: float) -> str:
     if state != "READY":
         hint = "put it into a phone and enter what it asks for"
         raise _person(f"the SIM says {state!r}", hint)
-    if pin and await asyncio.to_thread(memory.pin_is_spent, pin):
-        await asyncio.to_thread(lambda: memory.note_pin(pin, accepted=True))
+    if pin and await apart(lambda: memory.pin_is_spent(pin)):
+        await apart(lambda: memory.note_pin(pin, accepted=True))
     return state
 
 
@@ -190,10 +191,10 @@ async def _enter(line: Line, pin: str, memory: Memory) -> None:
         raise _person("the SIM wants its PIN", "give the PIN in the settings, or switch it off in a phone")
     if not re.fullmatch(r"\d{4,8}", pin):
         raise _person("the PIN in the settings is none", "4 to 8 digits")
-    if await asyncio.to_thread(memory.pin_is_spent, pin):
+    if await apart(lambda: memory.pin_is_spent(pin)):
         hint = "correct it; if it is right, switch the PIN off in a phone"
         raise _person("the SIM did not accept this PIN before: it is not tried again", hint)
-    if not await asyncio.to_thread(lambda: memory.note_pin(pin, accepted=False)):
+    if not await apart(lambda: memory.note_pin(pin, accepted=False)):
         raise _person("the PIN is not tried: that it was tried cannot be kept", "see the data folder's disk and rights")
     with contextlib.suppress(RefusedCommandError, NoAnswerError):
         await line.ask(f'+CPIN="{pin}"', name="+CPIN", slow=True, tries=1)

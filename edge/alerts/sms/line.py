@@ -10,21 +10,28 @@ import asyncio
 import contextlib
 import os
 import termios
-import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import serial
 
 from ....words import mono_s
 from ..port import Fault
+from ..threads import TURN_S, apart
 from . import answers
 from .answers import Answer, News, Stream
-from .troubles import LineLostError, NoAnswerError, RefusedCommandError, TroubleError, UnreadableError, shown
+from .troubles import (
+    LineLostError,
+    NoAnswerError,
+    RefusedCommandError,
+    TroubleError,
+    UnknownFateError,
+    UnreadableError,
+    shown,
+)
 
 OPEN_S = 15.0
 CLOSE_S = 2.0
-TURN_S = 1.0  # a wait looks up that often
 _QUIET_S = 0.2
 _QUIET_LIMIT_S = 3.0
 _WRITE_S = 5.0
@@ -66,7 +73,7 @@ class Line:
     ) -> Line:
         """Open the port for us alone. Raises TroubleError."""
         try:
-            port = await _apart(lambda: _open(path, baud), OPEN_S, turn)
+            port = await apart(lambda: _open(path, baud), OPEN_S, turn=turn, late=serial.Serial.close)
         except TimeoutError:
             raise TroubleError(Fault.SILENT, f"{path}: opening takes longer than {OPEN_S:g} s") from None
         except (OSError, ValueError, termios.error) as error:
@@ -78,7 +85,7 @@ class Line:
         self._loop.remove_reader(self._fd)
         self._lost = self._lost or "closed"
         with contextlib.suppress(OSError, TimeoutError, termios.error):
-            await _apart(self._port.close, CLOSE_S, self._turn)
+            await apart(self._port.close, CLOSE_S, turn=self._turn)
 
     async def wait(self, wake: asyncio.Event, limit_s: float) -> None:
         """Until `wake` is set or the time is over. Raises LineLostError."""
@@ -134,7 +141,8 @@ class Line:
 
         Raises:
             RefusedCommandError: the modem or the network refuses it.
-            NoAnswerError: no prompt (then nothing was sent), or no answer (then nobody knows).
+            NoAnswerError: no prompt: nothing was sent.
+            UnknownFateError: the PDU was written and no answer came.
             LineLostError.
         """
         await self._prompt(f"+CMGS={length}")
@@ -146,7 +154,7 @@ class Line:
         if answer.error:
             raise RefusedCommandError("+CMGS", answer.error)
         if "+CMGS:" not in answer.text:  # an OK alone may be a late one, of another command
-            raise NoAnswerError(f"{self._name}: no answer to a message within {timeout_s:g} s")
+            raise UnknownFateError(f"{self._name}: no answer to a message within {timeout_s:g} s")
         return answers.message_reference(answer.text)
 
     async def settle(self) -> None:
@@ -237,40 +245,3 @@ def _cannot_open(path: str, error: Exception) -> TroubleError:
                 Fault.REFUSING, f"{path}: another program has it", hint="ModemManager? systemd/60-sitewarden.rules"
             )
     return TroubleError(Fault.OFFLINE, f"{path}: {error}", hint="it must be the modem's AT port")
-
-
-async def _apart(work: Callable[[], T], limit_s: float, turn: Callable[[], None]) -> T:
-    """`work()` on a daemon thread. What it opens too late is closed there. Raises TimeoutError."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-
-    def settle(value: Any, error: BaseException | None) -> None:
-        if done.done():
-            if isinstance(value, serial.Serial):
-                threading.Thread(target=value.close, daemon=True).start()
-        elif error is not None:
-            done.set_exception(error)
-        else:
-            done.set_result(value)
-
-    def run() -> None:
-        value, failed = None, None
-        try:
-            value = work()
-        except BaseException as error:
-            failed = error
-        with contextlib.suppress(RuntimeError):  # the loop is gone
-            loop.call_soon_threadsafe(settle, value, failed)
-
-    threading.Thread(target=run, name="sms port", daemon=True).start()
-    end_s = mono_s() + limit_s
-    try:
-        while not done.done():
-            turn()
-            rest_s = end_s - mono_s()
-            if rest_s <= 0:
-                raise TimeoutError
-            await asyncio.wait([done], timeout=min(rest_s, TURN_S))
-        return done.result()
-    finally:
-        done.cancel()

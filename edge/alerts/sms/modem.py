@@ -15,10 +15,11 @@ from typing import NoReturn, Self
 from ....words import mono_s
 from ..port import ChannelHealth, Events, Fault, Notice, Outcome, Sent
 from ..robots.texts import words_of
+from ..threads import TURN_S
 from . import dialogue, sender
 from .answers import News
 from .ladder import Ladder, Rung
-from .line import TURN_S, Line
+from .line import Line
 from .mailbox import Mailbox
 from .memory import Memory
 from .pdu import PduError, clean_number
@@ -147,7 +148,8 @@ class SmsModem:
                 return done.result()
         finally:
             done.cancel()  # nobody waits any more: no further part goes out
-        return Sent(outcome=Outcome.FAILED, detail=f"not sent within {limit_s:g} s") if job.started else _BUSY
+        late = Sent(outcome=Outcome.FAILED, detail=f"not sent within {limit_s:g} s", uncertain=True)
+        return late if job.started else _BUSY
 
     # --- the owner ---
 
@@ -222,7 +224,7 @@ class SmsModem:
             job.end(failure.sent)
             await self._suspect(line, failure.refusal)
         except LineLostError as error:
-            job.end(Sent(outcome=Outcome.FAILED, detail=str(error)))
+            job.end(Sent(outcome=Outcome.FAILED, detail=str(error), uncertain=True))
             raise
         else:
             job.end(sent)
@@ -230,7 +232,7 @@ class SmsModem:
             self._ladder.proven()
             self._show()
         finally:
-            job.end(Sent(outcome=Outcome.FAILED, detail="the channel failed"))
+            job.end(Sent(outcome=Outcome.FAILED, detail="the channel failed", uncertain=True))
 
     async def _suspect(self, line: Line, refusal: Refusal | None) -> None:
         """A message was not taken: does the modem need help? Raises TroubleError, NoAnswerError, LineLostError."""

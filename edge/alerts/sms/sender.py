@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 from ....words import mono_s
 from ..port import Outcome, Sent
+from ..threads import apart
 from . import dialogue
 from .line import Line
 from .memory import Memory
 from .pdu import Submit, cut, mask, split, submits
 from .tracking import Reports, Sending
-from .troubles import Cure, NoAnswerError, Refusal, RefusedCommandError, explain
+from .troubles import Cure, NoAnswerError, Refusal, RefusedCommandError, UnknownFateError, explain
 
 LEAST_S = 5.0  # a part is not begun with less time
 _TRIES = 3
@@ -56,19 +57,20 @@ class Job:
 
 
 class NotSentError(Exception):
-    """A part was not taken. `refusal`: the modem's answer, None when it gave none."""
+    """A part was not taken. `refusal`: the modem's answer, None when it gave none. `uncertain`: it may have been."""
 
-    def __init__(self, message: str, refusal: Refusal | None) -> None:
+    def __init__(self, message: str, refusal: Refusal | None, *, uncertain: bool = False) -> None:
         super().__init__(message)
         self.message = message
         self.refusal = refusal
+        self.uncertain = uncertain
 
     @property
     def sent(self) -> Sent:
         """The answer to who sent it."""
-        if self.refusal is not None and self.refusal.cure is Cure.WAIT:
+        if self.refusal is not None and self.refusal.cure is Cure.WAIT and not self.uncertain:
             return Sent(outcome=Outcome.LATER, detail=self.message, retry_s=5.0)
-        return Sent(outcome=Outcome.FAILED, detail=self.message)
+        return Sent(outcome=Outcome.FAILED, detail=self.message, uncertain=self.uncertain)
 
 
 async def submit(line: Line, job: Job, times: SendTimes, parts_max: int, memory: Memory, reports: Reports) -> Sent:
@@ -79,7 +81,7 @@ async def submit(line: Line, job: Job, times: SendTimes, parts_max: int, memory:
         LineLostError.
     """
     text = cut(job.text, parts_max)
-    reference = await asyncio.to_thread(memory.next_reference) if len(split(text)) > 1 else 0
+    reference = await apart(memory.next_reference) if len(split(text)) > 1 else 0
     wants = times.report_s > 0
     pdus = submits(job.phone, text, reference=reference, validity_s=times.validity_s, report=wants)
     sending = reports.begin(secrets.token_hex(8), job.phone, len(pdus))
@@ -100,7 +102,7 @@ async def _submit_all(
     line: Line, job: Job, times: SendTimes, pdus: tuple[Submit, ...], reports: Reports, sending: Sending
 ) -> None:
     """Every part; once one was taken, those that were not are tried again, under the same reference."""
-    missing = dict(enumerate(pdus, 1))
+    missing, uncertain = dict(enumerate(pdus, 1)), False
     for tries in range(1, _TRIES + 1):
         try:
             for number, pdu in list(missing.items()):
@@ -108,11 +110,12 @@ async def _submit_all(
                 del missing[number]
             return
         except NotSentError as failure:
+            uncertain = uncertain or failure.uncertain
             none_taken = len(missing) == len(pdus)
             hopeless = failure.refusal is not None and failure.refusal.cure is Cure.PERSON
             if none_taken or hopeless or tries == _TRIES or job.rest_s < LEAST_S:
                 which = f"part {min(missing)} of {len(pdus)}: " if len(pdus) > 1 else ""
-                raise NotSentError(which + failure.message, failure.refusal) from None
+                raise NotSentError(which + failure.message, failure.refusal, uncertain=uncertain) from None
             if failure.refusal is None:
                 await line.settle()
         await dialogue.pause(line, _PAUSE_S)
@@ -127,6 +130,6 @@ async def _submit_one(line: Line, job: Job, times: SendTimes, pdu: Submit) -> in
         return await line.submit(pdu.length, pdu.hex, min(times.submit_s, rest_s))
     except RefusedCommandError as error:
         refusal = explain(error.said)
-        raise NotSentError(str(refusal), refusal) from None
+        raise NotSentError(str(refusal), refusal, uncertain=refusal.leaves_open) from None
     except NoAnswerError as error:
-        raise NotSentError(error.message, None) from None
+        raise NotSentError(error.message, None, uncertain=isinstance(error, UnknownFateError)) from None

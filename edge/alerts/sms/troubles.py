@@ -18,6 +18,10 @@ class NoAnswerError(TransientError):
     """The port is there and the modem says nothing, or nothing that ends."""
 
 
+class UnknownFateError(NoAnswerError):
+    """A message was handed to the modem, and nobody knows whether it went out."""
+
+
 class UnreadableError(NoAnswerError):
     """The answer came, and makes no sense: rubbish on the line, or a modem with a way of its own."""
 
@@ -77,6 +81,11 @@ class Refusal:
     hint: str
     cure: Cure
 
+    @property
+    def leaves_open(self) -> bool:
+        """Nobody knows what became of the message: the network may have it, and its answer was lost."""
+        return self.meaning == _TIMEOUT[0]
+
     def __str__(self) -> str:
         meaning = f" {self.meaning}" if self.meaning else ""
         return f"{self.said}{meaning}" + (f" ({self.hint})" if self.hint else "")
@@ -90,6 +99,7 @@ _BAD_SIM = ("the SIM does not work", "seat it again; else ask the operator for a
 _BUSY = ("the modem or its SIM is busy", "", Cure.WAIT)
 _NO_NET = ("no network", "check the antenna and that the operator covers this place", Cure.RESET)
 _NET = ("the network does not take it now", "", Cure.RETRY)
+_TIMEOUT = ("the network did not answer in time", "", Cure.RETRY)
 _STUCK = (
     "unknown error",
     'the modem is reset; if it comes back: AT+QCFG="IMS" on Quectel, and the SIM\'s SMS service',
@@ -142,7 +152,7 @@ _CMS = {
     322: _FULL,
     330: _CENTRE,
     331: _NO_NET,
-    332: ("the network did not answer in time", "", Cure.RETRY),
+    332: _TIMEOUT,
     500: _STUCK,
     515: _BUSY,
 }
@@ -161,7 +171,7 @@ _CME = {
     18: _PUK,
     20: _FULL,
     30: _NO_NET,
-    31: ("the network did not answer in time", "", Cure.RETRY),
+    31: _TIMEOUT,
     32: _BARRED,
     100: _STUCK,
     515: _BUSY,
@@ -175,7 +185,7 @@ _TEXTS = {  # of modems that answer in words
     "sim wrong": _BAD_SIM,
     "incorrect password": _CME[16],
     "no network service": _NO_NET,
-    "network timeout": _CMS[332],
+    "network timeout": _TIMEOUT,
     "smsc address unknown": _CENTRE,
     "unknown error": _STUCK,
 }

@@ -39,6 +39,12 @@ export function useStatusItems(): ComputedRef<Item[]> {
     return { id: 'deliveries', label: t('status.deliveries'), text, bad: failing > 0 }
   }
 
+  function channels(now: Status): Item {
+    const faults = now.channels.filter((channel) => channel.fault).length
+    const text = faults ? t('status.channelsFault', { n: faults }) : t('status.channelsOk', { n: now.channels.length })
+    return { id: 'channels', label: t('status.channels'), text, bad: faults > 0 }
+  }
+
   return computed(() => {
     const page = { id: 'page', label: t('status.page'), text: t(lost.value ? 'status.pageLost' : 'status.pageLive'), bad: lost.value }
     const now = status.value
@@ -47,6 +53,6 @@ export function useStatusItems(): ComputedRef<Item[]> {
     const journal = { id: 'journal', label: t('status.journal'), text: `#${now.journal.seq}`, bad: false }
     const quiet = now.clock === 'unsynced'
     const clock = { id: 'clock', label: t('status.clock'), text: known('status.clockState', now.clock), bad: now.clock !== 'synced' && !quiet, tip: quiet ? t('status.clockTip') : '' }
-    return [page, uplink(now), broker, buses(now), deliveries(now), journal, clock]
+    return [page, uplink(now), broker, buses(now), deliveries(now), ...(now.channels.length ? [channels(now)] : []), journal, clock]
   })
 }

@@ -28,7 +28,7 @@ export const pagesEn: Words<typeof pagesZh> = {
     title: 'Freezes', none: 'Nothing is frozen', holds: 'Frozen', released: 'Released', permit: 'Permit {what}', work: '{area}: {what}', any: 'all work', since: 'since {time}', why: 'because of {name}', by: 'to be released by: {roles}',
     release: 'Release…', releaseTitle: 'Release a freeze', reason: 'Reason (required: what was done, and why work may go on)', doRelease: 'Release it', releasedBy: 'released by {name} at {time}: {reason}', history: 'Released freezes',
   },
-  deviation: { title: 'Deviation reports', none: 'No deviation reports', opened: 'opened {time}' },
+  deviation: { title: 'Deviation reports', none: 'No deviation reports', opened: 'opened {time}', open: 'Open', closed: 'Closed', close: 'Close…', closeTitle: 'Close a deviation report', cause: 'Root cause (required)', measure: 'Measure (required: what was done so that it does not come again)', doClose: 'Close it', closedBy: 'closed by {name} ({role}) at {time}', causeWas: 'Cause: {text}', measureWas: 'Measure: {text}', frozen: 'release the freeze first', by: 'to be closed by: {roles}' },
   history: {
     span: 'Time', spans: { h24: 'Last 24 hours', d7: 'Last 7 days', d30: 'Last 30 days', d90: 'Last 90 days', any: 'Any time', custom: 'From … to' }, from: 'From', to: 'To', area: 'Area', priority: 'Priority', kind: 'Kind', change: 'Change', person: 'By', text: 'Name', filter: 'Filter',
     find: 'Find', clear: 'Clear', time: 'Time', alarm: 'Alarm', what: 'Change', value: 'Value', who: 'By', state: 'After it', textHint: 'part of a name or id',

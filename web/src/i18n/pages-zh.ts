@@ -25,7 +25,7 @@ export const pagesZh = {
     title: '冻结', none: '没有冻结', holds: '冻结中', released: '已解除', permit: '作业票 {what}', work: '{area}：{what}', any: '全部作业', since: '{time} 起', why: '原因：{name}', by: '可由{roles}解除',
     release: '解除冻结…', releaseTitle: '解除冻结', reason: '解除原因（必填：做了什么，为什么可以恢复作业）', doRelease: '确认解除', releasedBy: '{name} 于 {time} 解除：{reason}', history: '已解除的冻结',
   },
-  deviation: { title: '偏差报告', none: '没有偏差报告', opened: '{time} 开立' },
+  deviation: { title: '偏差报告', none: '没有偏差报告', opened: '{time} 开立', open: '待关闭', closed: '已关闭', close: '关闭报告…', closeTitle: '关闭偏差报告', cause: '根本原因（必填）', measure: '纠正措施（必填：做了什么，防止再次发生）', doClose: '确认关闭', closedBy: '{role} {name} 于 {time} 关闭', causeWas: '原因：{text}', measureWas: '措施：{text}', frozen: '先解除冻结，才能关闭', by: '可由{roles}关闭' },
   history: {
     span: '时间', spans: { h24: '最近 24 小时', d7: '最近 7 天', d30: '最近 30 天', d90: '最近 90 天', any: '不限', custom: '自定义' }, from: '从', to: '到', area: '区域', priority: '优先级', kind: '类型', change: '变化', person: '操作人', text: '名称', filter: '筛选条件',
     find: '查询', clear: '清除条件', time: '时间', alarm: '报警', what: '变化', value: '数值', who: '操作人', state: '之后', textHint: '报警名称或标识的一部分',

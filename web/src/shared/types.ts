@@ -155,8 +155,15 @@ export interface Freeze {
 export interface Deviation {
   id: string
   seq: number
+  /** When it was opened. */
   at: string
   subject: Subject
+  closed: (Named & { person: string; role: Role; cause: string; measure: string; at: string }) | null
+  by: Role[]
+  /** The person who asks may close it. */
+  mine: boolean
+  /** Its work must be released before it is closed. */
+  frozen: boolean
 }
 
 export interface Ladders {
@@ -196,6 +203,7 @@ export interface Numbers {
   priority_pct: Record<string, number>
   acknowledged_s: number | null
   covered: number
+  system: number
   verdicts: Record<string, '' | 'met' | 'near' | 'missed'>
   profile: number[]
   flood_list: { from: string; to: string; count: number; first_out: string }[]
@@ -272,6 +280,19 @@ export interface UnitStatus {
   why: string
 }
 
+/** A way by which people are told. `fault` is empty while it works. */
+export interface ChannelStatus {
+  id: string
+  kind: string
+  fault: '' | 'offline' | 'refusing' | 'silent'
+  error: string
+  error_zh: string
+  accepted: number
+  delivered: number
+  failed: number
+  facts: { operator?: string; registration?: string; signal_dbm?: number; signal_bars?: number; left?: number }
+}
+
 export interface Status {
   time: string
   clock: string
@@ -286,6 +307,7 @@ export interface Status {
   broker: { state: string; since: string | null }
   buses: { id: string; state: string; units: UnitStatus[] }[]
   deliveries: { pending: number; failing: number }
+  channels: ChannelStatus[]
   journal: { seq: number; epoch: string }
 }
 
