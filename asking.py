@@ -63,12 +63,12 @@ def reload(data: Path | None) -> None:
     130: Ctrl-C.
     """
     tr = phrases()
-    answer = _ask(data, "POST", "/v1/reload", {}, tr, stopped=tr("reload_left"))[1]
+    answer = ask(data, "POST", "/v1/reload", {}, tr, stopped=tr("reload_left"))[1]
     if "problems" in answer:
         for line in refused_lines(answer, tr, f"sitewarden reload --data {data}" if data else "sitewarden reload"):
             click.echo(line, err=True)
         sys.exit(1)
-    _check(answer, tr)
+    checked(answer, tr)
     for line in applied_lines(answer, tr):
         click.echo(line)
 
@@ -125,8 +125,8 @@ def output(output: str | None, state: str | None, data: Path | None) -> None:
     Exit code 0: the device has confirmed it. 1: it did not, or no gateway was reached. 2: wrong usage. 130: Ctrl-C.
     """
     tr = phrases()
-    place, answer = _ask(data, "GET", "/v1/outputs", None, tr)
-    outputs = {one["id"]: one for one in _check(answer, tr)["outputs"]}
+    place, answer = ask(data, "GET", "/v1/outputs", None, tr)
+    outputs = {one["id"]: one for one in checked(answer, tr)["outputs"]}
     if output is not None and output not in outputs:
         raise PermanentError(_unknown(tr("no_such_output", output), output, outputs, tr), hint=_known(outputs, tr))
     if output is None or state is None:
@@ -137,11 +137,11 @@ def output(output: str | None, state: str | None, data: Path | None) -> None:
     if state not in states:
         what = _unknown(tr("no_such_state", output, state), state, states, tr)
         raise PermanentError(what, hint=tr("states_here", ", ".join(states)))
-    answer = _ask(place.data, "POST", f"/v1/outputs/{output}", {"state": state}, tr)[1]
+    answer = ask(place.data, "POST", f"/v1/outputs/{output}", {"state": state}, tr)[1]
     error = answer.get("error")
     if error is not None and "why" in error:
         raise _not_confirmed(output, state, error, tr)
-    _check(answer, tr)
+    checked(answer, tr)
     click.echo(f"{output}{tr('colon')}{state}{tr('open')}{tr('is_now')}{tr('close')}")
 
 
@@ -181,7 +181,7 @@ def _not_confirmed(output: str, state: str, error: Mapping[str, Any], tr: Say) -
 # --- the gateway ---
 
 
-def _ask(
+def ask(
     data: Path | None, method: str, path: str, fields: Any, tr: Say, *, stopped: str = ""
 ) -> tuple[Place, Mapping[str, Any]]:
     """Ask the gateway that runs. `stopped`: what to say when Ctrl-C comes first.
@@ -196,7 +196,7 @@ def _ask(
 
     place = the_gateway(look(folders(data, None, os.environ)), tr)
 
-    async def ask() -> Mapping[str, Any]:
+    async def patiently() -> Mapping[str, Any]:
         task = asyncio.create_task(ask_gateway(place.data, method, path, fields), name="ask")
         done, _ = await asyncio.wait([task], timeout=_PATIENCE_S)
         if not done:
@@ -204,7 +204,7 @@ def _ask(
         return (await task)[1]
 
     try:
-        return place, asyncio.run(ask())
+        return place, asyncio.run(patiently())
     except TransientError as error:
         what = tr("gateway_no_answer", place.socket, error.__cause__ or error.message)
         raise TransientError(what, hint=tr("no_answer_hint")) from error
@@ -213,7 +213,7 @@ def _ask(
         sys.exit(INTERRUPTED)
 
 
-def _check(answer: Mapping[str, Any], tr: Say) -> Mapping[str, Any]:
+def checked(answer: Mapping[str, Any], tr: Say) -> Mapping[str, Any]:
     """Raises PermanentError when the gateway refused."""
     if error := answer.get("error"):
         if error.get("reason") == "busy":

@@ -20,6 +20,7 @@ from .console.text import nearest
 from .console.words import phrases
 from .errors import ConfigError, PermanentError, SitewardenError
 from .probe.commands import probe
+from .proof_command import proof
 from .trial import replay
 
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -59,6 +60,7 @@ def edge(config: Path, data: Path | None) -> None:
 
 main.add_command(reload)
 main.add_command(output)
+main.add_command(proof)
 
 
 @main.command(short_help="Run the cloud service until SIGTERM or Ctrl-C.")

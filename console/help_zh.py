@@ -35,6 +35,13 @@ HELP_ZH: Mapping[str, str] = {
         "列出运行中网关的输出，或把 OUTPUT（区域.设备.输出）置为 STATE 并读回确认。\n\n"
         "退出码 0：设备已确认；1：未确认，或找不到网关；2：用法错误；130：Ctrl-C。"
     ),
+    "Test an alarm's whole chain: siren, SMS, pages.": "验证测试：报警的全部环节（警号、短信、页面）",
+    "Let the running gateway test the whole chain of POINT's alarm, and show each step as its verdict comes.": (
+        "让运行中的网关测试 POINT（测点）报警的全部环节，每一步有结论即显示。\n\n"
+        "报警时会通知的人都会收到以【测试】开头的消息，警号短响。不写 POINT 时测试 site.toml 中 [proof] 的测点。\n\n"
+        "退出码 0：通过；1：未通过、不能开始、被中止，或找不到网关；2：用法错误；130：Ctrl-C，测试继续进行。"
+    ),
+    "Begin nothing: show the last tests.": "不测试：显示最近的测试",
     "Check a site.toml or cloud.toml offline.": "离线检查 site.toml 或 cloud.toml",
     "Check a site.toml or cloud.toml offline: every problem at once.": (
         "离线检查 site.toml 或 cloud.toml：一次列出所有问题。\n\n"

@@ -30,7 +30,8 @@ from ..sync.journal import Journal
 from .outputs import OutputError, Outputs
 from .proof.run import ProofTest
 from .proof.table import last_runs
-from .proving import point_to_test
+from .proof.telling import run_view
+from .proving import point_to_test, proof_view
 from .reloading import Outcome
 from .site import Site
 from .wires import Wires
@@ -42,6 +43,7 @@ _READS_AT_ONCE = 8
 _MOST_MS = 5_000  # nobody else on the wire is asked meanwhile
 _STOP_S = 1.0
 _ASK_S = 120.0
+_PROOFS = 20
 _LARGEST_ANSWER = 8 << 20
 
 
@@ -78,6 +80,7 @@ class Control:
         app.router.add_post("/v1/reload", self._reload)
         app.router.add_get("/v1/outputs", self._list_outputs)
         app.router.add_post("/v1/outputs/{output}", self._set_output)
+        app.router.add_get("/v1/proof", self._list_proofs)
         app.router.add_get("/v1/proof/{run}", self._show_proof)
         app.router.add_post("/v1/proof", self._begin_proof)
         return app
@@ -169,7 +172,10 @@ class Control:
         found = [one for one in await self._journal.query(last_runs) if str(one["run"]) == run]
         if not found:
             raise RefusedError("no_such_run", f"there is no proof test {run!r:.20} among the last ones")
-        return web.json_response(found[0])
+        return web.json_response(run_view(found[0]))
+
+    async def _list_proofs(self, _: web.Request) -> web.Response:
+        return web.json_response(await proof_view(self._site(), self._journal, self._proof_test, _PROOFS))
 
 
 def _unit(spec: UnitSpec, health: UnitHealth, profile: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import aiomqtt
 
 from ..sync.journal import Journal, Record, StateTable
-from ..words import Instant, mono_s, now, utc_text
+from ..words import Instant, Reading, mono_s, now, utc_text
 from .alarms.rules import Rule
 from .alarms.table import alarm_events_after, stored_alarms
 from .metas import PointMeta
@@ -159,6 +159,7 @@ class Dashboards:
         self._sent: dict[str, tuple[Any, float]] = {}
         self._revs: dict[str, int] = {}
         self._seq = 0
+        self._seqs: dict[str, tuple[Reading, int]] = {}
         self._committed = asyncio.Event()
         self._cursor: int | None = None
         self._told: dict[str, PointMeta] = {}
@@ -338,11 +339,18 @@ class Dashboards:
         if what == before and mono_s() - at_s < every_s:
             return
         view = reading_view(reading, now())
-        self._seq += 1
         payload = {"v": view["v"], "u": meta.point.unit, "q": view["q"], "why": view["why"], "ts": view["ts"]}
-        await self._retain(client, f"{meta.point.topic}/value", {**payload, "seq": self._seq})
+        await self._retain(client, f"{meta.point.topic}/value", {**payload, "seq": self._number(point, reading)})
         # The first one counts as older than it is, so that thousands that rest are not refreshed in the same second.
         self._sent[point] = (what, mono_s() - (random.uniform(0.0, every_s) if before is None else 0.0))  # noqa: S311
+
+    def _number(self, point: str, reading: Reading) -> int:
+        """Numbers the readings: the same one is published with the same bytes, also on another broker."""
+        before, number = self._seqs.get(point, (None, 0))
+        if reading is not before:
+            self._seq = number = self._seq + 1
+            self._seqs[point] = (reading, number)
+        return number
 
     async def _publish_events(self, client: aiomqtt.Client) -> None:
         while True:

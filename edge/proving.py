@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import RefusedError
-from ..sync.journal import Draft, Record
+from ..sync.journal import Draft, Journal, Record
 from ..words import now
 from .alarms.codec import alarm_json
 from .alarms.overlay import OverlayKind
@@ -17,6 +17,8 @@ from .alerts.outbox_queries import last_said
 from .proof.chain import Chain, headquarters
 from .proof.plan import Part, Way, way_of
 from .proof.run import ProofTest
+from .proof.table import last_runs, stored_week
+from .proof.telling import run_view, week_view
 from .proof.weekly import Schedule
 
 if TYPE_CHECKING:
@@ -48,6 +50,17 @@ def point_to_test(site: Site, wanted: str | None) -> str:
         hint = "name a point, or add [proof] with one to site.toml"
         raise RefusedError("point_missing", "which point's alarm is to be tested?", hint=hint)
     return point
+
+
+async def proof_view(site: Site, journal: Journal, proof: ProofTest, limit: int) -> dict[str, Any]:
+    """What people are shown: the newest runs, newest first, as `run_view`; `schedule` is `[proof]`, and with `weekly`
+    also what `week_view` says; None without one."""
+    runs, week = await journal.query(lambda c: (last_runs(c, limit), stored_week(c)))
+    shown: dict[str, Any] | None = None if site.proof is None else {**vars(site.proof)}
+    weekly = schedule_of(site)
+    if shown is not None and weekly is not None:
+        shown |= week_view(weekly, week, now().utc_ms, site.site.timezone)
+    return {"running": proof.is_running, "schedule": shown, "runs": [run_view(run) for run in runs]}
 
 
 class _Surroundings:

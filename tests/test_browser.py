@@ -25,6 +25,7 @@ HUMIDITY = "aux_store.th1.humidity"
 ALARM = f"{HUMIDITY}.high"
 PHONE = {"width": 390, "height": 844}
 WALL = {"width": 1920, "height": 1080}
+DESK = {"width": 1440, "height": 900}
 QUIET = [
     "--no-sandbox",
     "--disable-gpu",
@@ -263,3 +264,42 @@ async def test_an_alarm_is_shelved_with_a_reason_and_found_in_history_statistics
 
 _JSON = "async (path) => (await fetch(path)).json()"
 _BYTES = "async (path) => [...new Uint8Array(await (await fetch(path)).arrayBuffer())]"
+
+
+async def test_an_officer_tests_the_whole_chain_and_sees_each_verdict(demo, browser, picture):
+    edge = demo.address("edge")
+    wall, errors = await _open(browser, edge, "officer_wang", demo.pin("officer_wang"), DESK)
+    phone, phone_errors = await _open(browser, edge, "keeper_li", demo.pin("keeper_li"), PHONE)
+    await expect(wall.get_by_test_id(f"point-{HUMIDITY}")).to_have_attribute("data-freshness", "live")
+    await wall.goto(f"{edge}#/proof")
+    await phone.goto(f"{edge}#/proof")
+    await expect(wall.get_by_test_id("proof-none")).to_be_visible()
+    await expect(wall.get_by_test_id("proof-schedule")).to_contain_text("每周一 10:00 自动测试")
+    await expect(wall.get_by_test_id("proof-point")).to_have_value("sewage_pit.gas4.h2s")
+    await expect(phone.get_by_test_id("proof-begin")).to_have_count(0)
+
+    await wall.get_by_test_id("proof-begin").click()
+    await expect(wall.get_by_role("dialog")).to_contain_text("【测试】")
+    await picture(wall, "proof-asks")
+    await wall.get_by_test_id("proof-submit").click()
+    for page in (wall, phone):
+        await expect(page.get_by_test_id("proof-running")).to_be_visible()
+    await expect(wall.get_by_test_id("proof-begin")).to_be_disabled()
+    await expect(wall.get_by_test_id("proof-step-alarm")).to_have_attribute("data-verdict", "passed")
+    await picture(wall, "proof-running")
+
+    for page in (wall, phone):
+        run = page.get_by_test_id("proof-run-1")
+        await expect(run.get_by_test_id("proof-result")).to_have_attribute("data-result", "passed", timeout=120_000)
+        for part in ("source", "journal", "recipients", "page", "mqtt", "cloud", "sounded"):
+            await expect(run.get_by_test_id(f"proof-step-{part}")).to_have_attribute("data-verdict", "passed")
+        await expect(run.get_by_test_id("proof-step-delivered")).to_have_attribute("data-verdict", "not_there")
+    await picture(wall, "proof")
+    await picture(phone, "proof-phone")
+    await wall.get_by_test_id("lang-toggle").click()
+    await expect(wall.get_by_test_id("proof-run-1")).to_contain_text("begun by Wang")
+    await picture(wall, "proof-english")
+    await wall.goto(f"{edge}#/overview")
+    await expect(wall.get_by_test_id("banner")).to_be_hidden()
+    await expect(wall.get_by_test_id(re.compile("^alarm-row-"))).to_have_count(0)
+    assert not (errors + phone_errors)

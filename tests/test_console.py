@@ -168,7 +168,7 @@ def test_the_help_in_chinese_fits_the_terminal(path: str):
         assert english not in said.output
 
 
-@pytest.mark.parametrize("command", ["reload", "output", "check"])
+@pytest.mark.parametrize("command", ["reload", "output", "proof", "check"])
 def test_exit_codes_stand_in_the_help(command: str):
     assert "Exit code 0: " in " ".join(run(command, "--help").output.split())
     assert "退出码 0：" in run(command, "--help", LANG="zh_CN.UTF-8").output
@@ -369,7 +369,7 @@ def test_none_and_several_are_told_with_every_place(here: Path):
         assert the_gateway(look([here / "nope", here / "x"]), EN).data == here / "x"
 
 
-@pytest.mark.parametrize("command", ["reload", "output"])
+@pytest.mark.parametrize("command", ["reload", "output", "proof"])
 def test_the_commands_look_where_the_probe_looks(here: Path, command: str):
     said = run(command)
     assert said.exit_code == 1

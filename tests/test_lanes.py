@@ -89,6 +89,18 @@ def test_a_channel_without_room_holds_what_has_no_more_room_than_what_was_turned
     assert holds.until_s(row(4, channel="sms")) == 0.0
 
 
+def test_an_urgent_step_of_a_ladder_waits_for_no_storm():
+    """It has the room of both: a storm of priority 1 and late steps of ordinary ladders leave it the other's."""
+    holds = Holds()
+    urgent, step, urgent_step = row(1, priority=1), row(2, step=1), row(3, priority=1, step=1)
+    holds.hold(urgent, 50.0)
+    assert [holds.until_s(each) for each in (urgent, step, urgent_step)] == [50.0, 0.0, 0.0]
+    holds.hold(step, 60.0)
+    assert holds.until_s(urgent_step) == 0.0
+    holds.hold(urgent_step, 70.0)
+    assert [holds.until_s(each) for each in (row(4), urgent, step, urgent_step)] == [70.0] * 4
+
+
 def test_what_tells_both_at_once_waits_while_its_recipient_is_told_elsewhere():
     over = row(1, closed={}), row(1, closed={}, channel="sms", key="1s")
     assert [batch.key for batch in one_at_a_time(alone(*over), [])] == ["1"]

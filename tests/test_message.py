@@ -84,6 +84,25 @@ def test_an_alarm_in_chinese():
     assert notice.facts["alarm"]["id"] == alarm()["id"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "zh", "en"),
+    [
+        ("roc", "。每分钟变化5°C，限值3°C。", " Changes by 5°C a minute, limit 3°C. "),
+        ("deviation", "。偏差5°C，限值3°C。", " Off by 5°C, limit 3°C. "),
+        ("hi", "。实测5°C，限值3°C。", " Measured 5°C, limit 3°C. "),
+    ],
+)
+def test_a_rate_is_not_told_as_if_it_were_the_temperature(kind: str, zh: str, en: str):
+    body = {"alarm": alarm(kind=kind, name="罐温变化过快", value=5.0, limit=3.0, unit="°C")}
+    assert zh in told(row(body=body)).text
+    assert en in told(row(body=body, person="smith", role="officer")).text
+
+
+@pytest.mark.parametrize(("value", "shown"), [(1_013_250.0, "1013250Pa"), (0.1 + 0.2, "0.3Pa"), (0.00005, "0.00005Pa")])
+def test_a_value_has_no_exponent(value: float, shown: str):
+    assert f"。实测{shown}，" in told(row(body={"alarm": alarm(value=value, unit="Pa")})).text
+
+
 def test_a_site_without_a_modem_offers_no_answer_by_sms():
     composer = replace(COMPOSER, has_modem=False)
     assert "短信" not in composer(Batch("k", (row(),))).text

@@ -204,7 +204,9 @@ async def finished(page: Page, eventually: Eventually, bound_s: float = 120) -> 
 
     async def over() -> Any:
         proof = await page.get("proof")
-        return None if proof["running"] or not proof["runs"] else proof["runs"][0]
+        if proof["running"] or not proof["runs"] or proof["runs"][0]["result"] == "running":
+            return None  # the latter after a restart, before it is known that the test was interrupted
+        return proof["runs"][0]
 
     return await eventually(over, "the end of the test", bound_s=bound_s)
 

@@ -920,6 +920,18 @@ async def test_what_a_webhook_gets(servers: RobotServers) -> None:
     }
 
 
+@pytest.mark.parametrize("name", ["webhook", "wecom"])
+async def test_no_proxy_is_used(
+    name: str, servers: RobotServers, free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A variable of the service's environment must not send alarms elsewhere."""
+    for variable in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(variable, f"http://127.0.0.1:{free_port()}")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert (await send(name, servers)).outcome is Outcome.ACCEPTED
+
+
 async def test_the_webhooks_own_success_field(servers: RobotServers) -> None:
     servers.groups["webhook"].refusal = {"StatusCode": 7, "errmsg": "fine"}
     assert (await send("webhook", servers, success_field="StatusCode", success_value=7)).outcome is Outcome.ACCEPTED

@@ -188,12 +188,8 @@ class Mosquitto:
 
 
 def about(tree: dict[str, bytes], device: str) -> dict[str, bytes]:
-    """What is retained of one device, without the number that each publication of a value has."""
-    found = {topic: data for topic, data in tree.items() if device in topic}
-    for topic, data in found.items():
-        if topic.endswith("/value"):
-            found[topic] = json.dumps({**json.loads(data), "seq": 0}).encode()
-    return found
+    """What is retained of one device."""
+    return {topic: data for topic, data in tree.items() if device in topic}
 
 
 STATUS = "sw/v1/s1/gw/gw1/status"

@@ -178,6 +178,8 @@ def test_values_with_units(value: float, unit: str, zh: str, en: str) -> None:
         ("PT-4、H2S、4G、2A罐", "PT-4、H2S、4G、2A罐"),
         ("第2-3号", "第二-三号"),
         ("１２：３０", "十二点三十分"),
+        ("1,000ppm，1,234,567Pa", "百万分之一千,一百二十三万四千五百六十七帕"),
+        ("储罐1，200ppm", "储罐一,百万分之二百"),
     ],
 )
 def test_free_text(text: str, said: str) -> None:
@@ -214,6 +216,20 @@ def test_what_is_said_of_an_alarm() -> None:
     assert sentence(MODEM, ZONE)[Lang.ZH] == "系统故障，4G模块离线。请处理并确认。"
     silent = replace(HUMID, kind="stale", value=None, unit="", limit=180.0, name="助剂库湿度无数据")
     assert sentence(silent, ZONE)[Lang.ZH] == "三级报警，助剂库湿度无数据。请处理并确认。"
+
+
+@pytest.mark.parametrize(
+    ("kind", "zh", "en"),
+    [
+        ("roc", "每分钟变化五摄氏度", "Changing by 5 degrees Celsius per minute"),
+        ("deviation", "偏差五摄氏度", "Off by 5 degrees Celsius"),
+        ("lo", "现为五摄氏度", "5 degrees Celsius"),
+    ],
+)
+def test_a_rate_is_not_said_as_if_it_were_the_temperature(kind: str, zh: str, en: str) -> None:
+    told = sentence(replace(HUMID, kind=kind, value=5.0, unit="°C", limit=3.0), ZONE)
+    assert zh in told[Lang.ZH].rstrip("。").split("，")[2].split("。")[0]
+    assert f". {en}. " in told[Lang.EN]
 
 
 def test_what_is_said_when_it_is_over() -> None:
@@ -632,6 +648,15 @@ async def test_letters_are_read_by_the_english_voice(voice: Voice, espeak: str, 
     assert samples(path)[0] > 2
 
 
+async def test_no_name_is_read_as_phonemes(voice: Voice, tmp_path: Path, monkeypatch) -> None:
+    """espeak-ng takes what stands in [[ ]] for phonemes: `high` would be lost."""
+    wrapper(tmp_path / "bin", "espeak-ng", f'cat > "{tmp_path}/said"; exit 1')
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    with pytest.raises(ProgramError):
+        await voice.render("Tank [[_:]] high", Lang.EN)
+    assert (tmp_path / "said").read_text("utf-8").split() == ["Tank", "_:", "high"]
+
+
 async def test_only_the_newest_sentences_are_kept(voice: Voice) -> None:
     for i in range(40):
         await voice.render(str(i), Lang.EN)
@@ -867,7 +892,7 @@ async def test_without_a_clip_the_voice_says_it_in_both_languages(room: Room, ev
 
 async def test_a_clip_that_cannot_be_played_is_said_by_the_voice(room: Room) -> None:
     (room.clips / "zh" / f"{GAS.id}.wav").write_bytes(b"no sound at all")
-    async with room.speech() as speech:
+    async with room.speech(repeat_s=60) as speech:
         assert (await sent(speech, notice())).outcome is Outcome.ACCEPTED
         assert room.played == ["voice"]
         assert speech.health.facts["bad_clips"] == {f"zh/{GAS.id}.wav": "no PCM WAV file, or empty"}

@@ -57,29 +57,31 @@ class Lane:
         return was_lost
 
 
+_RIGHTS = tuple(map(frozenset[str], ((), ("urgent",), ("step",), ("urgent", "step"))))
+
+
 @dataclass(slots=True)
 class Holds:
     """Channels that have no room now, each for one class of messages: urgent ones and steps of ladders have room of
-    their own."""
+    their own, and an urgent step has both."""
 
-    _until_s: dict[tuple[str, str], float] = field(default_factory=dict[tuple[str, str], float])
+    _until_s: dict[tuple[str, frozenset[str]], float] = field(default_factory=dict[tuple[str, frozenset[str]], float])
 
     def hold(self, row: Row, until_s: float) -> None:
         """The channel said LATER to this row: what has no more room than it need not ask before."""
-        for each in {_class(row), _COMMON}:
-            name = row.channel, each
-            self._until_s[name] = max(self._until_s.get(name, 0.0), until_s)
+        for rights in _RIGHTS:
+            if rights <= _rights(row):
+                name = row.channel, rights
+                self._until_s[name] = max(self._until_s.get(name, 0.0), until_s)
 
     def until_s(self, row: Row) -> float:
         """When the row may ask, monotonic seconds."""
-        return self._until_s.get((row.channel, _class(row)), 0.0)
+        return self._until_s.get((row.channel, _rights(row)), 0.0)
 
 
-_COMMON = "common"
-
-
-def _class(row: Row) -> str:
-    return "urgent" if row.priority <= 1 else "step" if row.step else _COMMON
+def _rights(row: Row) -> frozenset[str]:
+    """What it has beside the room that is everyone's."""
+    return frozenset((["urgent"] if row.priority <= 1 else []) + (["step"] if row.step else []))
 
 
 def one_at_a_time(batches: Iterable[Batch], under_way: Iterable[Row]) -> list[Batch]:

@@ -31,11 +31,14 @@ from .message_words import (
     ROLES,
     SAY,
     TEST,
+    VALUE,
+    VALUES,
     WORK,
     Say,
 )
 from .port import Notice, Receiver
 from .rows import ANSWER, CLEAR, Row
+from .speech.numbers import plain
 
 HEAD = 70
 TITLE = 40
@@ -230,9 +233,10 @@ class _Telling:
         value, unit, limit = matter.get("value"), matter.get("unit") or "", matter.get("limit")
         if value is None:
             return ""
-        if self._lang:
-            return f"Measured {value:g}{unit}" + (f", limit {limit:g}{unit}" if limit is not None else "")
-        return f"实测{value:g}{unit}" + (f"，限值{limit:g}{unit}" if limit is not None else "")
+        told = VALUES.get(matter.get("kind") or "", VALUE)[self._lang].format(f"{plain(value)}{unit}")
+        if limit is None:
+            return told
+        return f"{told}{('，限值', ', limit ')[self._lang]}{plain(limit)}{unit}"
 
     def _story(self) -> str:
         """Why it is over, covered, late or released."""

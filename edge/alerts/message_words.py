@@ -27,6 +27,14 @@ LIMITS: Mapping[str, tuple[str, str]] = {
 }
 """What is wrong; the names of all other kinds of alarms say it themselves."""
 
+VALUES: Mapping[str, tuple[str, str]] = {
+    "roc": ("每分钟变化{}", "Changes by {} a minute"),
+    "deviation": ("偏差{}", "Off by {}"),
+    "discrete": ("状态{}", "State {}"),
+}
+VALUE = ("实测{}", "Measured {}")
+"""What the value of an alarm is: of the kinds that are not in `VALUES`, what the point reads."""
+
 COLOURS: Mapping[str, tuple[str, str]] = {
     "red": ("红", "RED"),
     "orange": ("橙", "ORANGE"),

@@ -20,10 +20,13 @@ from ...words import Instant, mono_s, now
 from .port import Channel, Notice, Receiver
 from .rows import ANSWER, other_key
 
+_YES = r"(?:已?(?:确认|收到|知道了?)|ACK|OK)"
 _NUMBER = re.compile(
-    r"(?:确认|收到|ACK|OK)?[\s:，,#]*(?:报警号|号|NO\.?)?[\s:#]*(\d{1,9})[\s。.!]*(?:号)?", re.IGNORECASE
+    rf"{_YES}?[\s:,#。.!]*(?:报警)?(?:号|NO\.?)?[\s:#]*(\d{{1,9}})\s*号?(?:报警)?[\s:,。.!]*{_YES}?[\s,。.!]*",
+    re.IGNORECASE,
 )
 _TEXT_MOST = 160
+_WORDS_MOST = 40  # of what may be an acknowledgement: the pattern takes its time with long ones
 _HOUR_S = 3600.0
 _PER_PERSON = 20
 _STRANGERS = 10
@@ -171,8 +174,9 @@ class Replies:
 
 
 def number_in(text: str) -> int | None:
-    """The alarm's number of a reply: `1234`, `确认1234`, full-width digits, spaces; None when it is anything else."""
-    found = _NUMBER.fullmatch(unicodedata.normalize("NFKC", text).strip())
+    """The alarm's number of a reply: `1234`, `确认1234`, `1234收到`, full-width digits; None else."""
+    words = unicodedata.normalize("NFKC", text).strip()
+    found = _NUMBER.fullmatch(words) if len(words) <= _WORDS_MOST else None
     return int(found[1]) if found else None
 
 

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from aiohttp import web
 
 from ...serving.people import named
 from ...serving.web import PERSON, body, signed_in
-from ..proof.table import last_runs
-from ..proving import point_to_test
-from ..site import Site
+from ..proving import point_to_test, proof_view
 from . import asked
 from .parts import Ask
 
@@ -34,15 +29,12 @@ class ProofApi:
         """The newest runs with their steps, newest first; `mine`: the person who asks may begin one."""
         parts, person = self._ask(), request[PERSON]
         limit = asked.number(request, "limit", default=20, low=1, high=_MOST_RUNS)
-        runs = await parts.journal.query(lambda c: last_runs(c, limit))
-        return web.json_response(
-            {
-                "running": parts.proof.is_running,
-                "schedule": schedule_view(parts.site),
-                "mine": bool(set(ROLES) & set(person.roles)),
-                "runs": [{**run, "by_name": named(parts.site.people, run["by"])} for run in runs],
-            }
-        )
+        view = await proof_view(parts.site, parts.journal, parts.proof, limit)
+        for run in view["runs"]:
+            run["by_name"] = named(parts.site.people, run["by"])
+            for step in run["steps"]:
+                step |= {f"person_{key}": name for key, name in named(parts.site.people, step["person"]).items()}
+        return web.json_response({**view, "mine": bool(set(ROLES) & set(person.roles))})
 
     async def _begin(self, request: web.Request) -> web.Response:
         fields, parts, person = await body(request, {"point": (str, type(None))}), self._ask(), request[PERSON]
@@ -52,8 +44,3 @@ class ProofApi:
         if area is not None:
             asked.require_area(person, area)
         return web.json_response({"run": await parts.proof.ask(point, person.id)})
-
-
-def schedule_view(site: Site) -> Mapping[str, Any] | None:
-    """`[proof]` of site.toml; None without one."""
-    return None if site.proof is None else vars(site.proof)

@@ -28,7 +28,7 @@ def apply(connection: sqlite3.Connection, record: Record) -> None:
             _keep(connection, run)
             connection.execute("DELETE FROM proof_run WHERE run <= ?", (body["run"] - KEPT,))
             if body["day"]:
-                _keep_week(connection, replace(stored_week(connection), day=body["day"], refused_day="", refused=""))
+                _keep_week(connection, _handled(connection, body["day"]))
         case "proof.alarm":
             _change(connection, body["run"], alarm=body["alarm"])
         case "proof.step":
@@ -44,13 +44,13 @@ def apply(connection: sqlite3.Connection, record: Record) -> None:
             week = replace(stored_week(connection), refused_day=body["day"], refused=body["why"])
             _keep_week(connection, week)
         case "proof.missed":
-            _keep_week(connection, replace(stored_week(connection), day=body["day"], refused_day="", refused=""))
+            _keep_week(connection, _handled(connection, body["day"], missed_day=body["day"], missed=body["why"]))
         case _:
             raise AssertionError(record.kind)
 
 
 TABLE = StateTable(
-    name="proof", version=1, schema=SCHEMA, tables=("proof_run", "proof_week"), kinds=("proof.",), apply=apply
+    name="proof", version=2, schema=SCHEMA, tables=("proof_run", "proof_week"), kinds=("proof.",), apply=apply
 )
 
 
@@ -79,6 +79,11 @@ def stored_week(connection: sqlite3.Connection) -> Week:
     """What is committed of the schedule."""
     row = connection.execute("SELECT data FROM proof_week").fetchone()
     return Week(**json.loads(row[0])) if row else Week()
+
+
+def _handled(connection: sqlite3.Connection, day: str, missed_day: str = "", missed: str = "") -> Week:
+    week = stored_week(connection)
+    return replace(week, day=day, refused_day="", refused="", missed_day=missed_day, missed=missed)
 
 
 def _run(connection: sqlite3.Connection, run: int) -> dict[str, Any]:

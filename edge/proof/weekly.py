@@ -39,6 +39,7 @@ class Week:
         since_ms: UTC since when it is that one; slots before it are nobody's.
         day: of the last slot that was handled, ISO; empty before the first.
         refused_day, refused: of a slot that is not handled yet, why it was refused.
+        missed_day, missed: the last slot that was missed, and why; empty once a later one is tested.
     """
 
     schedule: Mapping[str, Any] | None = None
@@ -46,6 +47,8 @@ class Week:
     day: str = ""
     refused_day: str = ""
     refused: str = ""
+    missed_day: str = ""
+    missed: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As the state table keeps it."""
@@ -55,6 +58,8 @@ class Week:
             "day": self.day,
             "refused_day": self.refused_day,
             "refused": self.refused,
+            "missed_day": self.missed_day,
+            "missed": self.missed,
         }
 
 

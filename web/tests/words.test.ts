@@ -21,6 +21,7 @@ const SAID = {
     'delivery_failed', 'modem_down', 'broker_down', 'clock_step', 'disk', 'ladder_overdue',
   ],
   error: [
+    'already_running', 'real_alarm', 'permit_active', 'flood', 'point_missing',
     'signed_out', 'wrong_pin', 'too_many_tries', 'csrf', 'not_your_role', 'not_your_area', 'role_not_required', 'already_acked', 'distinct_persons',
     'old_occurrence', 'not_in_alarm', 'no_such_alarm', 'ack_first', 'still_on', 'bad_quality', 'not_latched', 'no_such_point', 'bad_request', 'too_large',
     'not_found', 'wrong_method', 'not_allowed', 'not_covered', 'covered', 'too_long', 'reason_missing', 'permit_missing', 'life_safety', 'no_such_freeze',
@@ -31,6 +32,9 @@ const SAID = {
     'unknown_unit', 'bad_decimals', 'breaker_open', 'retained', 'missing', 'wrong_type', 'warm_up', 'inhibit', 'calibration', 'fault', 'status',
     'status_missing', 'status_unknown',
   ],
+  'proof.part': ['source', 'alarm', 'journal', 'recipients', 'accepted', 'delivered', 'sounded', 'page', 'mqtt', 'cloud'],
+  'proof.verdict': ['passed', 'failed', 'not_there', 'left_out'],
+  'proof.result': ['running', 'passed', 'failed', 'incomplete', 'overridden', 'interrupted'],
 } as const
 
 /** Said by the page itself, or by what stands in front of the server. */

@@ -119,8 +119,8 @@ class StatusReport:
 
 
 def clean_number(phone: str) -> str:
-    """`+` and digits, or digits. Raises PduError for what no network can dial."""
-    bare = re.sub(r"[\s().-]", "", phone)
+    """`+` and digits, or digits; 0086… is +86…: not every message centre dials 00. Raises PduError for what is none."""
+    bare = re.sub(r"^00(?=[1-9]\d{6})", "+", re.sub(r"[\s().-]", "", phone))
     if not re.fullmatch(r"\+?[0-9]{3,20}", bare):
         raise PduError(
             f"the phone number {mask(phone)} is none: {len(bare)} characters",

@@ -89,6 +89,7 @@ _LONGEST_FIRST = "|".join(re.escape(unit) for unit in sorted(_IN_TEXT, key=len, 
 _TIME = re.compile(rf"{_APART}([01]?\d|2[0-3]):([0-5]\d)(?!\d)", re.ASCII)
 _MEASURED = re.compile(rf"{_APART}({_MINUS}?)(\d+(?:\.\d+)?)\s*({_LONGEST_FIRST})(?![A-Za-z0-9])", re.ASCII)
 _NUMBER = re.compile(rf"({_MINUS}?)(?<![0-9.])(\d+(?:\.\d+)?)(?![.]?\d)", re.ASCII)
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))", re.ASCII)
 _DIGITS = re.compile(r"\d+", re.ASCII)
 _MOST_READ_AS_NUMBER = 4  # digits; longer ones, and those that begin with 0, name something
 
@@ -171,7 +172,7 @@ def clock(hour: int, minute: int) -> str:
 
 def spelled(text: str) -> str:
     """Free Chinese text with its numbers, units and times in hanzi; only names with letters (`LATIN`) keep theirs."""
-    text = unicodedata.normalize("NFKC", text)  # ℃, full-width digits and signs
+    text = unicodedata.normalize("NFKC", _THOUSANDS.sub("", text))  # ℃, full-width digits and signs
     text = _TIME.sub(lambda m: clock(int(m[1]), int(m[2])), text)
     text = _MEASURED.sub(lambda m: _with_unit(bool(m[1]), m[2], m[3]), text)
     told, end = "", 0

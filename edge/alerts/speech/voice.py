@@ -29,6 +29,7 @@ _LOUDNESS = "200"
 _PINYIN_S = 20.0
 _RENDER_S = 20.0
 _KEPT = 32
+_NO_PHONEMES = str.maketrans("[]", "  ")  # what stands in [[ ]] is read as phonemes, and spoils the words after it
 _INITIALS = re.compile(r"(?<=[A-Z0-9])(?=[A-Z])|(?<=[A-Za-z])(?=[0-9])|(?<=[0-9])(?=[A-Za-z])")
 
 
@@ -81,7 +82,7 @@ class Voice:
 
     async def _pieces(self, text: str, lang: Lang) -> list[tuple[Lang, str]]:
         if lang is Lang.EN:
-            return [(Lang.EN, text.encode("ascii", "ignore").decode())]
+            return [(Lang.EN, text.translate(_NO_PHONEMES).encode("ascii", "ignore").decode())]
         found = list(cut(text))
         chinese = [said for voice, said in found if voice is Lang.ZH]
         asked = json.dumps({"texts": chinese, "readings": dict(self.readings)})

@@ -43,6 +43,8 @@ _KIND_EN = {
     "lo": "below the low limit",
     "lolo": "below the low low limit",
 }
+_VALUE = {"roc": "每分钟变化{}", "deviation": "偏差{}", "discrete": "状态{}"}
+_VALUE_EN = {"roc": "Changing by {} per minute", "deviation": "Off by {}", "discrete": "State {}"}
 TEST: Sentence = {
     Lang.ZH: "测试，测试。这是语音报警测试，没有发生报警。",
     Lang.EN: "Test, test. This is a test of the spoken alarms. There is no alarm.",
@@ -82,7 +84,7 @@ def _alarm(alarm: Open, timezone: str) -> str:
     parts = [
         "系统故障" if alarm.is_system else _RANK.get(alarm.priority, "报警"),
         numbers.spelled(alarm.name) + _KIND.get(alarm.kind, ""),
-        value and f"现为{value}",
+        value and _VALUE.get(alarm.kind, "现为{}").format(value),
         limit and is_limit and f"限值{limit}",
     ]
     told = "，".join(part for part in parts if part) + "。"
@@ -97,7 +99,7 @@ def _alarm_en(alarm: Open, timezone: str) -> str:
     parts = [
         "System fault" if alarm.is_system else _RANK_EN.get(alarm.priority, "Alarm"),
         f"{alarm.name_en} {_KIND_EN.get(alarm.kind, '')}".strip(),
-        value,
+        value and _VALUE_EN.get(alarm.kind, "{}").format(value),
         f"The limit is {limit}" if limit and alarm.kind in LIMITS else "",
     ]
     told = ". ".join(part for part in parts if part) + "."

@@ -95,6 +95,7 @@ export function start(): void {
       void fetchAlarms().catch(() => undefined)
     },
     deliveries: () => news.deliveries.value++,
+    proof: () => news.proof.value++,
   }
   const onLost = (): void => {
     everLost = true

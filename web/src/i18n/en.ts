@@ -207,6 +207,11 @@ export const en: Messages = {
   },
   error: {
     title: 'That did not work',
+    already_running: 'A proof test is running',
+    real_alarm: 'There is a real alarm: no test now',
+    permit_active: 'Work under a permit is going on nearby: no test now',
+    flood: 'There is a flood of alarms: no test now',
+    point_missing: 'Choose a point',
     network: 'The server does not answer',
     unexpected: 'Error in this page',
     wrong_pin: 'Wrong PIN',
@@ -247,5 +252,5 @@ export const en: Messages = {
     http_502: 'The server is not available at present',
     http_503: 'The server is not available at present',
   },
-  done: { acked: 'Acknowledged', reset: 'Reset', shelved: 'Shelved', unshelved: 'Unshelved', takenOut: 'Out of service', putBack: 'Back in service', released: 'Released', deviation: 'Report closed', back: 'Connected again' },
+  done: { proofBegun: 'Proof test begun', acked: 'Acknowledged', reset: 'Reset', shelved: 'Shelved', unshelved: 'Unshelved', takenOut: 'Out of service', putBack: 'Back in service', released: 'Released', deviation: 'Report closed', back: 'Connected again' },
 }

@@ -4,7 +4,7 @@ type Words<T> = { [K in keyof T]: T[K] extends string ? string : Words<T[K]> }
 
 export const pagesEn: Words<typeof pagesZh> = {
   page: {
-    room: 'Overview', history: 'Alarm history', statistics: 'Statistics', ladders: 'Escalation', deliveries: 'Notices', more: 'More',
+    room: 'Overview', history: 'Alarm history', statistics: 'Statistics', ladders: 'Escalation', deliveries: 'Notices', proof: 'Proof test', more: 'More',
     empty: 'Nothing fits', failed: 'The data could not be read', updated: 'updated {time}', refresh: 'Refresh', csv: 'Export CSV', print: 'Print', all: 'All', older: 'Older', newer: 'Newer', newest: 'Newest',
     cancel: 'Cancel', frozen: 'Disconnected: this is not the newest data',
   },
@@ -44,5 +44,15 @@ export const pagesEn: Words<typeof pagesZh> = {
     kind: { raised: 'Alarm', reraised: 'Raised again', reopened: 'Again', repeated: 'Reminder', shelved: 'Shelved', out_of_service: 'Out of service', step: 'Escalation', set: 'Freeze', released: 'Release', opened: 'Deviation', clear: 'Clear' },
     attempts: '{n} attempts', attempt: 'no. {n}', outcome: { accepted: 'accepted', delivered: 'delivered', later: 'later', failed: 'failed', refused: 'refused', sending: 'being sent', interrupted: 'interrupted, may have arrived' }, resent: 'sent again', late: 'late', unreached: 'no way is left',
     why: { closed: 'alarm closed', told: 'told together', acked: 'acknowledged', released: 'released' }, thing: 'device or group', digest: 'in a digest', summary: '{done} of {of} accepted', number: 'alarm no. {n}', uncertain: 'may have arrived', step: 'escalation step',
+  },
+  proof: {
+    what: 'A test value goes through the whole chain of an alarm: rules, journal, SMS, siren, pages, MQTT, headquarters. Each step has a verdict and its seconds. It is in no list of alarms, history or statistics.', point: 'Point', choose: 'Choose a point', begin: 'Begin a proof test…', beginTitle: 'Begin a proof test?', doBegin: 'Begin it',
+    warn1: 'Everybody who is told of this alarm gets a message that begins with 【测试】. Nothing is to be acknowledged.', warn2: 'The siren sounds shortly; red and green flash slowly together. Tell the people on site first.', warn3: 'A real alarm of priority 1 or 2 ends the test at once.', notMine: 'A safety officer, the control room or an administrator may begin one',
+    none: 'There has been no proof test yet', runs: 'Last tests', run: 'No. {n}', seconds: '{n} s', by: 'begun by {name}', week: 'scheduled', total: 'took {n} s', waiting: 'waiting', problems: '{n} failed',
+    schedule: 'Every {day} at {time}', noSchedule: 'No weekly test ([proof] of site.toml)', next: 'next {time}', refusedNow: "Today's test is put off: {why}", missed: 'The test of {day} was missed: {why}', off: 'the gateway was off', anyone: 'device',
+    part: { source: 'Source', alarm: 'Alarm', journal: 'Journal', recipients: 'Recipients', accepted: 'Accepted', delivered: 'Delivered', sounded: 'Sounded', page: 'Page', mqtt: 'MQTT', cloud: 'Headquarters' },
+    says: { source: "the point's readings come", alarm: 'the rules raised it after their delay', journal: 'the record was read back', recipients: 'everybody is told who must be', accepted: "the receiver's system took it", delivered: 'the network says the phone has it', sounded: 'siren and lamps were read back', page: 'sent to every open page', mqtt: "the plant's broker has it", cloud: 'headquarters has it' },
+    verdict: { passed: 'passed', failed: 'failed', not_there: 'not there', left_out: 'left out' },
+    result: { running: 'under way', passed: 'passed', failed: 'failed', incomplete: 'incomplete', overridden: 'ended by a real alarm', interrupted: 'interrupted' },
   },
 }

@@ -1,7 +1,7 @@
 /** Chinese of the alarm pages: shelving, history, statistics, ladders and freezes, delivery log. */
 export const pagesZh = {
   page: {
-    room: '总览', history: '报警历史', statistics: '报警统计', ladders: '升级与冻结', deliveries: '通知记录', more: '更多',
+    room: '总览', history: '报警历史', statistics: '报警统计', ladders: '升级与冻结', deliveries: '通知记录', proof: '验证测试', more: '更多',
     empty: '没有符合条件的记录', failed: '没有读到数据', updated: '更新于 {time}', refresh: '刷新', csv: '导出 CSV', print: '打印', all: '全部', older: '更早', newer: '更新的', newest: '回到最新',
     cancel: '取消', frozen: '连接中断，以下不是最新数据',
   },
@@ -41,5 +41,15 @@ export const pagesZh = {
     kind: { raised: '报警', reraised: '再次报警', reopened: '再次报警', repeated: '重复提醒', shelved: '搁置告知', out_of_service: '停用告知', step: '催办', set: '冻结', released: '解冻', opened: '偏差', clear: '恢复' },
     attempts: '{n} 次尝试', attempt: '第 {n} 次', outcome: { accepted: '对方已接收', delivered: '已送达', later: '稍后再发', failed: '失败', refused: '被拒绝', sending: '发送中', interrupted: '中断，可能已到' }, resent: '重发', late: '超时', unreached: '所有途径都未通',
     why: { closed: '报警已关闭', told: '已一并告知', acked: '已确认', released: '已解除' }, thing: '设备或群', digest: '合并发送', summary: '{done}/{of} 已接收', number: '报警号 {n}', uncertain: '可能已到', step: '升级步骤',
+  },
+  proof: {
+    what: '一个测试值走完报警的全部环节：规则、日志、短信、警号、页面、MQTT、总部，每一步都有结论和用时。不进报警列表、历史和统计。', point: '测点', choose: '请选择测点', begin: '开始验证测试…', beginTitle: '开始验证测试？', doBegin: '确认开始',
+    warn1: '将要通知这条报警的所有人：消息以【测试】开头，不需要确认。', warn2: '警号会短响，红灯与绿灯一起慢闪。开始前请告知现场。', warn3: '如出现真实的 1、2 级报警，测试立即中止。', notMine: '安全员、中控或管理员可以开始测试',
+    none: '还没有做过验证测试', runs: '最近的测试', run: '第 {n} 次', seconds: '{n} 秒', by: '由{name}开始', week: '按计划', total: '用时 {n} 秒', waiting: '等待中', problems: '{n} 项未通过',
+    schedule: '每{day} {time} 自动测试', noSchedule: '没有每周计划（site.toml 的 [proof]）', next: '下次 {time}', refusedNow: '今天的测试推迟：{why}', missed: '{day} 的测试没有进行：{why}', off: '网关未运行', anyone: '设备',
+    part: { source: '信号', alarm: '报警', journal: '日志', recipients: '收件人', accepted: '已接收', delivered: '已送达', sounded: '已响起', page: '页面', mqtt: 'MQTT', cloud: '总部' },
+    says: { source: '该测点的读数正常到达', alarm: '规则按延时报警', journal: '记录已写入并读回', recipients: '应收到的人都在名单中', accepted: '对方系统已接收', delivered: '运营商回执：手机已收到', sounded: '警号和灯已读回', page: '已送到每个打开的页面', mqtt: '工厂消息服务器已确认', cloud: '总部已确认' },
+    verdict: { passed: '通过', failed: '未通过', not_there: '无此项', left_out: '未测' },
+    result: { running: '进行中', passed: '通过', failed: '未通过', incomplete: '不完整', overridden: '被真实报警中止', interrupted: '中断' },
   },
 }

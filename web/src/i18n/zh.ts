@@ -200,6 +200,11 @@ export const zh = {
   },
   error: {
     title: '操作没有成功',
+    already_running: '已有验证测试在进行',
+    real_alarm: '有真实报警，现在不能测试',
+    permit_active: '附近有作业票，现在不能测试',
+    flood: '报警泛滥，现在不能测试',
+    point_missing: '请选择测点',
     network: '连接不上服务器',
     unexpected: '页面出错',
     wrong_pin: 'PIN 码不正确',
@@ -240,7 +245,7 @@ export const zh = {
     http_502: '服务器暂时不可用',
     http_503: '服务器暂时不可用',
   },
-  done: { acked: '已确认', reset: '已复位', shelved: '已搁置', unshelved: '已取消搁置', takenOut: '已停用', putBack: '已恢复投用', released: '已解除冻结', deviation: '偏差报告已关闭', back: '连接已恢复' },
+  done: { proofBegun: '验证测试已开始', acked: '已确认', reset: '已复位', shelved: '已搁置', unshelved: '已取消搁置', takenOut: '已停用', putBack: '已恢复投用', released: '已解除冻结', deviation: '偏差报告已关闭', back: '连接已恢复' },
 }
 
 type Words<T> = { [K in keyof T]: T[K] extends string ? string : Words<T[K]> }

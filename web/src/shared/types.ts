@@ -263,6 +263,60 @@ export interface Deliveries {
   channels: { id: string; kind: string }[]
 }
 
+export type ProofVerdict = 'passed' | 'failed' | 'not_there' | 'left_out'
+export type ProofResult = 'running' | 'passed' | 'failed' | 'incomplete' | 'overridden' | 'interrupted'
+
+export interface ProofStep {
+  part: string
+  key: string
+  channel: string
+  kind: string
+  person: string
+  person_name: string
+  person_name_en: string
+  verdict: ProofVerdict
+  seconds: number | null
+  detail: string
+  detail_zh: string
+}
+
+export interface ProofRun {
+  run: number
+  point: string
+  area: string
+  /** Day of the weekly schedule; empty when a person began it. */
+  day: string
+  by: string
+  by_name: Named
+  at: string
+  result: ProofResult
+  seconds?: number | null
+  why?: string
+  why_zh: string
+  steps: ProofStep[]
+}
+
+export interface ProofSchedule {
+  point: string
+  weekly: boolean
+  /** 0 is Monday; `hour` and `minute` of the site's clock. */
+  weekday: number
+  hour: number
+  minute: number
+  next_day?: string
+  refused?: string
+  missed_day?: string
+  missed?: string
+}
+
+export interface Proof {
+  running: boolean
+  schedule: ProofSchedule | null
+  /** The person who asks may begin a test. */
+  mine: boolean
+  runs: ProofRun[]
+}
+
 export interface AlarmEvent {
   seq: number
   kind: string
