@@ -6,6 +6,7 @@ import enum
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,13 @@ class Point:
 def utc_text(utc_ms: int) -> str:
     """RFC 3339 UTC with milliseconds: `2026-11-22T13:06:31.004Z`."""
     whole, ms = divmod(utc_ms, 1000)
-    return datetime.fromtimestamp(whole, UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{ms:03d}Z"
+    return f"{_second_text(whole)}.{ms:03d}Z"
+
+
+@lru_cache(maxsize=64)
+def _second_text(utc_s: int) -> str:
+    """Thousands of readings have the same few seconds."""
+    return datetime.fromtimestamp(utc_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def utc_from_text(text: str) -> int:

@@ -13,7 +13,6 @@ import importlib
 import logging
 import signal
 import socket
-import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -50,7 +49,8 @@ from .loops import Loops
 from .metas import OutputMeta
 from .outputs import TABLE as OUTPUT_TABLE
 from .outputs import Outputs, Write
-from .pipeline import THREAD_TURN_S, Pipeline, PipelineHealth
+from .pauses import spare_what_stays, take_turns
+from .pipeline import Pipeline, PipelineHealth
 from .proof import table as proof_table
 from .reloading import Reloader
 from .running import Current, Running, site_names
@@ -82,7 +82,7 @@ async def run_edge(
         ConfigError: before anything starts, with every problem.
         StoreError: the store failed; nothing uncommitted was announced.
     """
-    sys.setswitchinterval(THREAD_TURN_S)
+    take_turns()
     site = await asyncio.to_thread((reader or SiteReader(config, data)).result)
     check_links(site)
     for warning in site.warnings:
@@ -161,6 +161,7 @@ async def run_edge(
                 _follow_hang_ups(missed, reloader.hang_up)
                 loops.start("reload", reloader.run)
                 loops.start("watchdog", lambda: feed_watchdog(notifier, loops.beats))
+                spare_what_stays()
                 say(f"sitewarden edge {site.gateway.id}: http://{site.web.host}:{site.web.port}/")
                 notifier.tell("READY=1")
                 try:

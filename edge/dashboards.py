@@ -26,6 +26,7 @@ from ..words import Instant, Reading, mono_s, now, utc_text
 from .alarms.rules import Rule
 from .alarms.table import alarm_events_after, stored_alarms
 from .metas import PointMeta
+from .pauses import in_slices
 from .proof_topics import ProofTopics
 from .standing_topics import StandingTopics
 from .values import Values, reading_view
@@ -209,24 +210,26 @@ class Dashboards:
         topic = f"gw/{self._gateway}/status"
         will = aiomqtt.Will(f"{self._base}/{topic}", _dump({"online": False}), qos=1, retain=True)
         async with self._broker.client(f"sitewarden-{self._gateway}", will) as client:
-            boot = now()
-            online = {"online": True, "ts": utc_text(boot.utc_ms), "boot": boot.boot}
-            await self._retain(client, topic, online)
-            await self._publish_everything(client)
-            await self._empty_what_is_gone(client)
-            if self._answer is not None:
-                await client.subscribe(f"{self._base}/cmd/+/+", qos=1)
-            self._health.set("up")
             try:
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(self._publish_values(client), name="mqtt-values")
-                    group.create_task(self._publish_events(client), name="mqtt-events")
-                    group.create_task(self._publish_news(client), name="mqtt-news")
-                    group.create_task(self._follow_commands(client), name="mqtt-commands")
-            finally:
+                await self._publish_and_follow(client, topic)
+            finally:  # an orderly end sends no Will, not even one in the middle of the first publications
                 with contextlib.suppress(aiomqtt.MqttError, TimeoutError):
                     async with asyncio.timeout(2):
                         await client.publish(f"{self._base}/{topic}", _dump({"online": False}), qos=1, retain=True)
+
+    async def _publish_and_follow(self, client: aiomqtt.Client, topic: str) -> None:
+        boot = now()
+        await self._retain(client, topic, {"online": True, "ts": utc_text(boot.utc_ms), "boot": boot.boot})
+        await self._publish_everything(client)
+        await self._empty_what_is_gone(client)
+        if self._answer is not None:
+            await client.subscribe(f"{self._base}/cmd/+/+", qos=1)
+        self._health.set("up")
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._publish_values(client), name="mqtt-values")
+            group.create_task(self._publish_events(client), name="mqtt-events")
+            group.create_task(self._publish_news(client), name="mqtt-news")
+            group.create_task(self._follow_commands(client), name="mqtt-commands")
 
     async def _publish_everything(self, client: aiomqtt.Client) -> None:
         self._sent.clear()
@@ -325,8 +328,9 @@ class Dashboards:
                 health_s = mono_s()
             changed = list(self._changed)
             self._changed.clear()
-            for point in changed:
-                await self._publish_value(client, point)
+            async for some in in_slices(changed):
+                for point in some:
+                    await self._publish_value(client, point)
             await asyncio.sleep(1.0)
 
     async def _publish_value(self, client: aiomqtt.Client, point: str) -> None:

@@ -20,9 +20,6 @@ from .ladders.keeper import CHECK_S, Ladders
 from .values import Values
 
 TICK_S = 0.5
-THREAD_TURN_S = 0.0005
-"""How long one thread of the gateway may work while another one waits. With Python's 5 ms an alarm's commit stood still
-at each of its steps while the history packed its readings (benchmarks/bench_alarms.py: p99 150 ms, now 20)."""
 _BEAT_S = 5.0
 _MOST_DRAFTS = 500
 _TELLING = ("alarm.", "ladder.step", "freeze.", "deviation.")

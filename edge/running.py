@@ -30,6 +30,7 @@ from .ladders.plan import Plan
 from .links import Links, links_of
 from .loops import Loops, again
 from .outputs import Outputs
+from .pauses import spare_what_stays
 from .pipeline import Pipeline
 from .proving import schedule_of
 from .reload import Changes, keep_fixed
@@ -179,6 +180,7 @@ class Running:
             self.proof.use(schedule_of(new), new.site.timezone)
         if self.pages is not None:
             self.pages.tell_of_site()
+        spare_what_stays()
 
     def _switch(self, new: Site, changes: Changes, engine: Engine, instant: Instant) -> list[Draft]:
         """One step of the loop: nobody sees half of it."""

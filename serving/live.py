@@ -14,7 +14,7 @@ from aiohttp import web
 from ..words import mono_s
 
 _QUEUE = 1000
-_CURRENT = 300
+_CURRENT = 60
 """Frames that wait for one page when one more comes without a number: these are large, and old as soon as they wait."""
 _KEEP_ALIVE_S = 10.0
 
@@ -85,9 +85,10 @@ class Hub:
 
 
 def encode(event: str, data: Any, *, seq: int | None = None) -> bytes:
-    """One event as it goes over the wire."""
+    """One event as it goes over the wire. `data` that is bytes is JSON already, in one line."""
     number = f"id: {seq}\n" if seq is not None else ""
-    return f"{number}event: {event}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
+    text = data if isinstance(data, bytes) else json.dumps(data, ensure_ascii=False).encode()
+    return b"".join((f"{number}event: {event}\ndata: ".encode(), text, b"\n\n"))
 
 
 async def stream(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, count, pairwise
 from typing import Any
@@ -102,9 +102,11 @@ def decompress(body: bytes, limit: int = MAX_PACKED_BYTES) -> bytes:
 
 def pack_msgpack(value: Any) -> bytes:
     """Plain values as msgpack; text that is not valid Unicode loses the characters that are not."""
-    packed = msgpack.packb(value, unicode_errors="replace")
-    assert packed is not None
-    return packed
+    return _packer().pack(value)
+
+
+def _packer() -> msgpack.Packer:
+    return msgpack.Packer(unicode_errors="replace")
 
 
 def unpack_msgpack(payload: bytes) -> Any:
@@ -178,6 +180,8 @@ def _is_lossy(numbers: list[int], values: list[float]) -> bool:
 
 
 def _differences(numbers: Sequence[int]) -> list[int]:
+    if len(numbers) < 2:
+        return list(numbers)
     return [*numbers[:1], *(after - before for before, after in pairwise(numbers))]
 
 
@@ -190,9 +194,20 @@ def _integers(data: Any, what: str) -> list[int]:
 # --- packing -----------------------------------------------------------------------------------------------------
 
 
-def pack(readings: Sequence[Reading]) -> bytes:
-    """Readings as bytes before compression; `compress` makes what is stored and sent. Equal input, equal bytes."""
-    return pack_msgpack([VERSION, [_pack_block(group) for group in _groups(readings)]])
+def pack(readings: Sequence[Reading], rest: Callable[[], None] = lambda: None) -> bytes:
+    """Readings as bytes before compression; `compress` makes what is stored and sent. Equal input, equal bytes.
+
+    Args:
+        readings: in the order in which they came.
+        rest: called after each column, so that a thread that packs thousands can let others run.
+    """
+    blocks = [_pack_block(group, rest) for group in _groups(readings)]
+    return b"".join((_list_of(2), pack_msgpack(VERSION), _list_of(len(blocks)), *blocks))
+
+
+def _list_of(items: int) -> bytes:
+    """How a msgpack list begins."""
+    return msgpack.Packer().pack_array_header(items)
 
 
 def _groups(readings: Iterable[Reading]) -> Iterator[list[Reading]]:
@@ -216,7 +231,7 @@ def _moves_with(first: Instant, at: Instant) -> bool:
     return abs((at.utc_ms - first.utc_ms) - (at.mono_s - first.mono_s) * 1000) <= DRIFT_MS
 
 
-def _pack_block(readings: list[Reading]) -> list[Any]:
+def _pack_block(readings: list[Reading], rest: Callable[[], None]) -> bytes:
     first = readings[0].at
     times: dict[tuple[int, ...], int] = {}
     columns: dict[str, list[Reading]] = {}
@@ -226,15 +241,18 @@ def _pack_block(readings: list[Reading]) -> list[Any]:
             columns[point].append(reading)
         else:
             columns[point] = [reading]
-    packed = []
+    packed: list[bytes] = []
+    packer = _packer()  # one for all: to make it takes longer than to pack a column of a few values
     for point in sorted(columns):
-        column = columns[point]
+        column = columns.pop(point)
         values = [reading.value for reading in column]
         stamps = tuple([reading.at.utc_ms - first.utc_ms for reading in column])
         states = _pack_states(column, values)
-        packed.append([point, times.setdefault(stamps, len(times)), states, *_pack_values(values)])
+        packed.append(packer.pack([point, times.setdefault(stamps, len(times)), states, *_pack_values(values)]))
+        rest()
     twice = [_differences(_differences(stamps)) for stamps in times]
-    return [first.boot, _CLOCKS.index(first.clock), first.utc_ms, round(first.mono_s * 1000), twice, packed]
+    head = (first.boot, _CLOCKS.index(first.clock), first.utc_ms, round(first.mono_s * 1000), twice)
+    return b"".join((_list_of(6), *map(pack_msgpack, head), _list_of(len(packed)), *packed))
 
 
 def _pack_states(column: list[Reading], values: list[float | None]) -> list[list[Any]]:

@@ -34,6 +34,8 @@ _CHECKED_BYTES = 64 * 1024 * 1024
 """Files up to this size are checked as a whole at start; it takes a second on a slow card."""
 _BEHIND, _BEHIND_LEAST = 2, 10_000
 """Segments, and readings, that may wait while others are written; 10,000 readings take about a megabyte."""
+_WORK_S = 0.001
+"""How long the packing of segments keeps the interpreter, and then leaves it to the event loop and to the journal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,9 +184,10 @@ class History:
     ) -> tuple[int, bytes]:
         """One transaction: new segments instead of the tail they were, then the new tail row."""
         n, chain = _last(connection, self.gateway, self.epoch)
+        rest = _Rests()
         for batch in full:
             n += 1
-            payload = pack(batch)
+            payload = pack(batch, rest)
             chain = batch_chain(chain, n, payload)
             _insert_segment(connection, n, batch, chain, compress(payload))
         if full:
@@ -192,7 +195,7 @@ class History:
             connection.execute("INSERT OR REPLACE INTO meta VALUES ('chain', ?)", (chain,))
             connection.execute("INSERT OR REPLACE INTO meta VALUES ('sealed', ?)", (n,))
         if fresh:
-            connection.execute("INSERT INTO tail (body) VALUES (?)", (compress(pack(fresh)),))
+            connection.execute("INSERT INTO tail (body) VALUES (?)", (compress(pack(fresh, rest)),))
         return n, chain
 
     # --- reading -------------------------------------------------------------------------------------------------
@@ -334,6 +337,20 @@ class History:
         full = [waiting[at : at + self._seal_readings] for at in range(0, len(waiting), self._seal_readings)]
         self._sealed = self._store(connection, full, [])
         connection.execute("COMMIT")
+
+
+class _Rests:
+    """Called now and then by a thread that works for long: lets the others have the interpreter half of the time."""
+
+    __slots__ = ("_until_s",)
+
+    def __init__(self) -> None:
+        self._until_s = mono_s() + _WORK_S
+
+    def __call__(self) -> None:
+        if mono_s() >= self._until_s:
+            time.sleep(_WORK_S)
+            self._until_s = mono_s() + _WORK_S
 
 
 def _last(connection: sqlite3.Connection, gateway: str, epoch: str) -> tuple[int, bytes]:

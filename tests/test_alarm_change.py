@@ -9,6 +9,7 @@ import pytest
 from sitewarden.edge.alarms.codec import alarm_json
 from sitewarden.edge.alarms.engine import Engine
 from sitewarden.edge.alarms.machine import Alarm, State
+from sitewarden.edge.alarms.overlay import Overlay, OverlayKind
 from sitewarden.edge.alarms.rules import Condition, Kind, Level, Rule, Side, Track, adopt
 from sitewarden.errors import RefusedError
 from sitewarden.sync.journal import Draft
@@ -162,9 +163,24 @@ def test_a_rule_that_is_gone_is_closed_and_one_that_comes_is_quiet():
     assert plant.see(4, 80.0, other) == ["raised UNACK condition"]
     assert plant.engine.alarm(f"{other}.high").occurrence == 2
     assert plant.change(5, high(HI, point=other), high(HI)) == []
-    assert plant.engine.alarm(HIGH) == Alarm(id=HIGH)
+    assert (plant.engine.alarm(HIGH).state, plant.engine.alarm(HIGH).occurrence) == (State.NORM, 1)
     assert plant.see(6, 80.0) == ["raised UNACK condition"]
     assert plant.engine.alarm(HIGH).occurrence == 3
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_rule_that_comes_back_goes_on_counting_its_occurrences(restarted: bool):
+    plant = Plant(high(HI))
+    plant.see(1, 80.0)
+    stored = {HIGH: plant.engine.alarm(HIGH)}
+    plant.change(2)
+    if restarted:
+        plant.engine = Engine([], stored, at(2))
+    plant.change(3, high(HI))
+    assert plant.engine.alarm(HIGH) == replace(stored[HIGH], state=State.NORM, active=None)
+    shelf = Overlay(kind=OverlayKind.SHELVED, who="li", why="is being cleaned", since=at(4), for_s=60.0)
+    (shelved,) = plant.engine.cover(HIGH, shelf, ("keeper",), at(4))
+    assert shelved.body["alarm"]["occurrence"] == 1, "what is stored last is what the next start counts from"
 
 
 def test_a_quiet_rule_that_is_gone_leaves_no_record():

@@ -26,6 +26,7 @@ from sitewarden.edge.alarms.machine import (
     State,
     Transition,
     missing_roles,
+    repeat_in_s,
     step,
 )
 from sitewarden.edge.alarms.overlay import Cover, Overlay, OverlayKind, Uncover
@@ -466,7 +467,16 @@ def test_its_time_is_counted_by_the_clock_that_can_be_believed():
     assert laid.is_over(instant(1500))
     assert not laid.is_over(replace(instant(1000), utc_ms=instant(9999).utc_ms)), "a clock that is set ends nothing"
     assert laid.is_over(instant(1500, "b2"))
+    lost = replace(instant(599.9, "b2"), utc_ms=0)
+    assert not laid.is_over(lost)
+    assert laid.is_over(replace(lost, mono_s=600.0)), "up for ten minutes, whatever the wall clock says"
     assert not overlay(for_s=None).is_over(instant(99_999))
+
+
+def test_people_are_told_again_also_when_the_clock_was_lost_at_boot():
+    lost = Instant(utc_ms=0, mono_s=100.0, boot="b2", clock=ClockState.UNSYNCED)
+    unacked = replace(UNACK, noticed_at=instant(900))
+    assert repeat_in_s(RULE, unacked, lost) == RULE.repeat_s[unacked.priority] - 100.0
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -42,6 +42,11 @@ def test_limits(gas: str, unit: str, wanted: dict[str, float]):
             "ppm",
             "write hi and hihi: 100 % and 200 % of the occupational exposure limit of sulphur dioxide in ppm",
         ),
+        ("HCN", "ppm", "occupational exposure limit of hydrogen cyanide in ppm"),  # a quarter of its LEL kills
+        ("HCN", "mg/m³", "occupational exposure limit of hydrogen cyanide"),
+        ("Cl2", "%LEL", "no lower explosive limit"),
+        ("O2", "%LEL", "no lower explosive limit"),
+        ("XX", "%LEL", "no known gas"),
         ("XX", "ppm", "no known gas"),
         ("H2S", "kPa", "is none of"),
         ("gasoline", "mg/m³", "mixture"),

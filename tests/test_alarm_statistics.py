@@ -123,6 +123,19 @@ def test_chattering_fleeting_and_standing() -> None:
     assert found.standing == ("stands",), "23 hours and one are not more than a day"
 
 
+def test_a_clock_that_was_set_back_makes_nothing_chatter_or_fleet() -> None:
+    found = counted(
+        event(3000),
+        event(3100, "returned"),
+        event(0),
+        event(40, "returned"),
+        event(50),
+        event(10, "returned"),
+        event(5, "acked", acked=True),
+    )
+    assert (found.chattering, found.fleeting, found.acknowledged_s) == ((), 0, None)
+
+
 def test_priorities_top_ten_and_acknowledgement() -> None:
     told = [event(n, alarm=f"a{n % 12}", priority=1 if n == 0 else 3, occurrence=n) for n in range(24)]
     acks = [

@@ -250,7 +250,7 @@ async def test_an_alarm_on_its_way(plant: Plant, tmp_path: Path, eventually):
     async with edge(tmp_path, plant.broker.port) as made:
         await eventually(lambda: made.health.state == "up", "connected")
         await made.journal.append([draft("raised", "UNACK", priority=2)])
-        await eventually(lambda: plant.retained[SUMMARY]["open"] == 1, "counted")
+        await eventually(lambda: plant.retained.get(SUMMARY, {}).get("open") == 1, "counted")
         assert plant.retained[STATE] == {**alarm("UNACK", priority=2), "rev": 1}
         assert plant.retained[SUMMARY] == {
             "open": 1,
@@ -258,6 +258,7 @@ async def test_an_alarm_on_its_way(plant: Plant, tmp_path: Path, eventually):
             "by_priority": {"1": 0, "2": 1, "3": 0, "4": 0},
             "rev": 1,
         }
+        await eventually(plant.events, "told")
         (event,) = plant.events()
         assert (event["seq"], event["kind"], event["key"]) == (1, "alarm.raised", f"s1/gw1/{made.journal.epoch}/1")
         assert f"{BASE}/event/{HUMIDITY}.high" not in await plant.tree(), "an event is not retained"
@@ -318,7 +319,15 @@ async def test_the_will_says_offline_when_the_connection_is_cut(plant: Plant, tm
 async def test_an_orderly_end_says_offline(plant: Plant, tmp_path: Path, eventually):
     async with edge(tmp_path, plant.broker.port):
         await eventually(lambda: plant.retained.get(STATUS, {}).get("online") is True, "online")
-    await eventually(lambda: plant.retained[STATUS] == {"online": False}, "offline")
+    await eventually(lambda: plant.retained[STATUS] == {"online": False}, lambda: str(plant.retained[STATUS]))
+
+
+async def test_an_end_in_the_middle_of_the_first_publications_says_offline(plant: Plant, tmp_path: Path, eventually):
+    many = [f"aux_store.th1.p{n}" for n in range(1000)]
+    async with edge(tmp_path, plant.broker.port, points=many) as made:
+        await eventually(lambda: plant.retained.get(STATUS, {}).get("online") is True, "online", every_s=0.005)
+        assert made.health.state != "up", "or there is nothing to be seen here"
+    await eventually(lambda: plant.retained[STATUS] == {"online": False}, lambda: str(plant.retained[STATUS]))
 
 
 async def test_a_broker_that_lost_its_memory_has_everything_back(plant: Plant, tmp_path: Path, eventually):

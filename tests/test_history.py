@@ -453,6 +453,25 @@ async def test_a_damaged_segment_is_skipped_and_counted(tmp_path: Path) -> None:
         assert store.damaged_segments == 1
 
 
+async def test_packing_leaves_the_interpreter_to_others_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rests: list[float] = []
+    monkeypatch.setattr("sitewarden.sync.history.time.sleep", rests.append)
+    async with history(tmp_path, seal_readings=20_000) as store:
+        store.add([reading(T0, 1.0, f"a.d.p{i}") for i in range(10_000)])
+        await store.flush(seal=True)
+    assert len(rests) > 5
+    assert max(rests) < 0.01
+
+
+def test_a_pack_can_be_interrupted_after_each_column() -> None:
+    calls: list[None] = []
+    batch = [reading(T0 + i, 1.0, f"a.d.p{i % 7}") for i in range(21)]
+    assert pack(batch, lambda: calls.append(None)) == pack(batch)
+    assert len(calls) == 7
+
+
 async def test_it_says_when_it_is_behind(tmp_path: Path) -> None:
     async with History(tmp_path / "history.db", "gw1") as history:
         history.add([reading(T0 + i, 1.0) for i in range(9_999)])

@@ -97,9 +97,12 @@ class Engine:
         self._plant = Plant(self._plant)
         self._points, self._busy, self._groups, self._lost = self._plant.points, {}, {}, {}
         for rule in {**own, **{rule.id: rule for rule in rules}}.values():
-            self._add(successor(known.get(rule.id), rule), now)
+            self._add(successor(known.get(rule.id), rule, self._waiting.pop(rule.id, None)), now)
         self._plant.join(now.mono_s)
         ids = self._plant.rules
+        self._waiting |= waiting(
+            {name: live.alarm for name, live in known.items()}, [live.rule for live in ids.values()]
+        )
         gone = {name: alarm_json(live.rule, live.alarm, now) for name, live in known.items() if name not in ids}
         drafts = close_orphans(ids, gone, now)
         for device in self._plant.devices.values():

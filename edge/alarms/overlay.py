@@ -106,9 +106,13 @@ def _check_role(alarm_id: str, roles: tuple[str, ...], wanted: tuple[str, ...]) 
 
 
 def seconds_between(before: Instant | None, now: Instant) -> float:
-    """Seconds from `before` to `now`: monotonic within one boot, else by the wall clock; 0 without a `before`."""
+    """Seconds from `before` to `now`: monotonic within one boot, else by the wall clock; 0 without a `before`.
+
+    Since an earlier boot no less has passed than the machine is up: also with a wall clock that is lost, so that
+    nothing stays shelved, and nobody untold, until somebody sets it.
+    """
     if before is None:
         return 0.0
     if before.boot == now.boot:
         return now.mono_s - before.mono_s
-    return max(0.0, (now.utc_ms - before.utc_ms) / 1000)
+    return max(now.mono_s, (now.utc_ms - before.utc_ms) / 1000)

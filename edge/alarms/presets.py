@@ -15,6 +15,8 @@ from ..models import AlarmTable, LevelTable
 
 EXPOSURE_LIMIT: Mapping[str, float] = {"H2S": 10.0, "CO": 20.0, "NH3": 20.0, "Cl2": 1.0}
 """mg/m³."""
+POISONS = frozenset({"HCN"})
+"""Flammable, but poisonous far below: 25 %LEL of hydrogen cyanide is 14,000 ppm, 50 ppm is dangerous to life (IDLH)."""
 _LEL = (25.0, 50.0)
 _TOXIC = (1.0, 2.0)
 _OXYGEN = {"lo": 19.5, "hi": 23.5}
@@ -51,18 +53,20 @@ def gb50493(gas: str, unit: str) -> dict[str, float]:
     unit = spell(unit)
     if unit not in UNITS:
         raise ValueError(f"unit {unit!r} is none of {', '.join(UNITS)}")
+    if gas and gas not in GASES:
+        raise ValueError(f"{gas!r} is no known gas (known: {', '.join(GASES)})")
     if unit == "%LEL":
+        if gas and GASES[gas].lel_vol is None:
+            raise ValueError(f"{gas} ({GASES[gas].name_en}) has no lower explosive limit: take another unit")
         return dict(zip(("hi", "hihi"), _LEL, strict=True))
     if not gas:
         raise ValueError('say which gas it is, as in gas = "H2S"')
-    if gas not in GASES:
-        raise ValueError(f"{gas!r} is no known gas (known: {', '.join(GASES)})")
     if gas == "O2":
         return {key: _rounded(convert(limit, "%vol", unit, gas)) for key, limit in _OXYGEN.items()}
     known = GASES[gas]
     if gas in EXPOSURE_LIMIT:
         limits = [convert(EXPOSURE_LIMIT[gas] * times, "mg/m³", unit, gas) for times in _TOXIC]
-    elif known.lel_vol is not None:
+    elif known.lel_vol is not None and gas not in POISONS:
         limits = [convert(share, "%LEL", unit, gas) for share in _LEL]
     else:
         what = f"100 % and 200 % of the occupational exposure limit of {known.name_en} in {unit}"

@@ -330,6 +330,8 @@ def _chattering(within: Iterable[Event]) -> tuple[str, ...]:
         if event.kind not in COMES_ON or event.covered:
             continue
         own = times.setdefault(event.alarm, deque(maxlen=CHATTER_COUNT))
+        if own and event.at_ms < own[-1]:
+            own.clear()  # the clock was set back: nobody knows how long it took
         own.append(event.at_ms)
         if len(own) == CHATTER_COUNT and own[-1] - own[0] <= CHATTER_MS:
             found[event.alarm] = None
@@ -344,7 +346,7 @@ def _fleeting(events: Iterable[Event], t0_ms: int) -> int:
             on_ms.setdefault(event.alarm, event.at_ms)
             continue
         began_ms = on_ms.pop(event.alarm, None)
-        if began_ms is not None and event.at_ms >= t0_ms and event.at_ms - began_ms < FLEETING_MS:
+        if began_ms is not None and event.at_ms >= t0_ms and 0 <= event.at_ms - began_ms < FLEETING_MS:
             fleeting += 1
     return fleeting
 
@@ -372,7 +374,7 @@ def _acknowledged_s(events: Iterable[Event], t0_ms: int) -> float | None:
             began_ms[key] = event.at_ms
         elif event.kind == "alarm.acked" and event.acked:
             since_ms = began_ms.pop(key, None)
-            if since_ms is not None and event.at_ms >= t0_ms:
+            if since_ms is not None and event.at_ms >= max(t0_ms, since_ms):
                 took.append(event.at_ms - since_ms)
     if not took:
         return None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ...words import Quality, Reading
 from .due import condition_due_s
-from .machine import Alarm
+from .machine import Alarm, State
 from .overlay import OverlayKind
 from .rules import SYSTEM_PREFIX, Condition, Rule, Side, adopt, evaluate, evaluate_source, hold, is_quiet, quiet, resume
 from .sources import Memory, measure, ref_of
@@ -45,9 +45,9 @@ class Watched:
         asked_s: silence counts from here at the earliest: when the configuration made the patience shorter.
         stale_s: silence that makes it stale.
         lost_s: since when its readings say that the device cannot be reached; None when the newest does not.
-        still: no rule is on or counting: until the point is stale, time changes nothing.
-        calm: an ordinary value, between `low` and `high`, both excluded, changes nothing either. Nearly every reading
-            ends here.
+        still: no rule counts, none of silence or quality is on: until the point is stale, time changes nothing.
+        calm: while it is still, a value between `low` and `high`, both excluded, changes nothing either. Nearly every
+            reading ends here, also one of a point that is over its limit and stays there.
     """
 
     rules: list[Live] = field(default_factory=list)
@@ -93,18 +93,26 @@ class Watched:
             return None
         return None if now_s - self.last_s >= self.stale_s and self.is_stale(now_s) else last.value
 
-    def narrow(self, rule: Rule) -> None:
-        """No value that reaches a level of `rule` is between `low` and `high`."""
-        limits = [level.limit for level in rule.levels]
-        if rule.side is Side.HIGH:
-            self.high = min(self.high, *limits)
-        elif rule.side is Side.LOW:
-            self.low = max(self.low, *limits)
-
     def settle(self) -> None:
-        """Say anew whether it is still and calm."""
-        self.still = all(is_quiet(live.condition) for live in self.timed)
-        self.calm = self.still and not (self.each or self.designs or self.has_lost_contact)
+        """Say anew whether it is still and calm, and between which values nothing changes."""
+        low, high, still = -math.inf, math.inf, True
+        for live in self.timed:
+            side = live.rule.side
+            must_be_off = side in _HELD_WITH_DEVICE
+            still = still and not live.unseen
+            for level, track in zip(live.rule.levels, live.condition, strict=True):
+                if track.since is not None or track.frozen_at is not None or (must_be_off and track.active):
+                    still = False
+                elif side is Side.HIGH and track.active:
+                    low = max(low, math.nextafter(level.limit - level.deadband, -math.inf))
+                elif side is Side.HIGH:
+                    high = min(high, level.limit)
+                elif side is Side.LOW and track.active:
+                    high = min(high, math.nextafter(level.limit + level.deadband, math.inf))
+                elif side is Side.LOW:
+                    low = max(low, level.limit)
+        self.low, self.high, self.still = low, high, still
+        self.calm = still and not (self.each or self.designs or self.has_lost_contact)
 
 
 _NOWHERE = Watched()
@@ -205,10 +213,10 @@ def as_stored(rule: Rule, alarm: Alarm | None) -> Live:
     return Live(rule=rule, condition=resume(rule, alarm.active), alarm=alarm, unseen=alarm.active is not None)
 
 
-def successor(before: Live | None, rule: Rule) -> Live:
-    """`rule` with what is known of the one that had its id before."""
+def successor(before: Live | None, rule: Rule, closed: Alarm | None = None) -> Live:
+    """`rule` with what is known of the one that had its id before; `closed`: its alarm, when it was taken out."""
     if before is None:
-        return Live(rule=rule, condition=quiet(rule), alarm=Alarm(id=rule.id))
+        return Live(rule=rule, condition=quiet(rule), alarm=closed or Alarm(id=rule.id))
     condition = adopt(before.rule, before.condition, rule)
     live = Live(rule=rule, condition=condition, alarm=before.alarm, unseen=before.unseen)
     if before.rule.source == rule.source:
@@ -252,7 +260,6 @@ class Plant:
         live.watched = watched = self.point(rule.point, now_s)
         watched.timed.append(live)
         (watched.rules if rule.source is None else watched.each).append(live)
-        watched.narrow(rule)
         if rule.side is Side.STALE:
             before = self._before.get(rule.point)
             if before is not None and rule.levels[0].limit < before.stale_s and not before.is_stale(now_s):
@@ -301,6 +308,14 @@ class Plant:
 
 
 def waiting(alarms: Mapping[str, Alarm], rules: Iterable[Rule]) -> dict[str, Alarm]:
-    """Alarms of the gateway itself whose rules nobody has said yet."""
+    """Alarms without a rule: of the gateway itself, as they are; of rules that were taken out, as `close_orphans` does.
+
+    Both may have a rule again; the number of the last occurrence must not go back then.
+    """
     known = {rule.id for rule in rules}
-    return {name: alarm for name, alarm in alarms.items() if name.startswith(SYSTEM_PREFIX) and name not in known}
+    gone = {name: alarm for name, alarm in alarms.items() if name not in known}
+    return {name: alarm if name.startswith(SYSTEM_PREFIX) else _closed(alarm) for name, alarm in gone.items()}
+
+
+def _closed(alarm: Alarm) -> Alarm:
+    return replace(alarm, state=State.NORM, active=None, overlay=None)
