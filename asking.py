@@ -37,7 +37,14 @@ _TABLES = {
     "mqtt_device": "MQTT 设备",
     "alarm": "报警",
     "channel": "通道",
+    "proof": "验证测试",
     "person": "人员",
+    "suppress": "屏蔽",
+    "ladder": "升级阶梯",
+    "shift": "班次",
+    "duty": "值班",
+    "absence": "缺勤",
+    "quiet": "免打扰",
     "profiles": "型号",
 }
 _ENDS = (

@@ -56,6 +56,9 @@ def _edit(change: str, points: Sequence[str], problems: list[str]) -> tuple[str,
         problems.append(f"{name or change}: must be POINT.KEY=VALUE, as in {points[0]}.hi=75 {show(change)}")
         return None
     point = max((one for one in points if name.startswith(f"{one}.")), key=len, default="")
+    if name in points:
+        problems.append(f"{name}: must be POINT.KEY=VALUE, as in {name}.hi=75 {show(change)}")
+        return None
     if not point:
         close = nearest(".".join(name.split(".")[:3]), points)
         meant = f"; did you mean {close}?" if close in points else ""

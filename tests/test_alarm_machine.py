@@ -410,7 +410,9 @@ def test_why_an_overlay_ended_is_said():
 
 def test_one_shot_ends_with_the_condition():
     once = replace(UNACK, overlay=overlay(one_shot=True))
-    assert [t.change for t in apply(once, Off())] == [Change.RETURNED, Change.UNSHELVED, Change.CLOSED]
+    returned = apply(once, Off())
+    assert [t.change for t in returned] == [Change.RETURNED, Change.UNSHELVED, Change.CLOSED]
+    assert returned[1].reason is Reason.CONDITION, "its time is not up"
     acked = replace(ACKED, overlay=overlay(one_shot=True))
     assert [t.change for t in apply(acked, Off())] == [Change.CLOSED, Change.UNSHELVED]
     assert [t.change for t in apply(replace(UNACK, overlay=overlay()), Off())] == [Change.RETURNED]

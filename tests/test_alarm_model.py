@@ -79,8 +79,12 @@ IDS = (*(one.id for one in RULES), FAULT.id)
 PROCESS = ("high", "low", "roc", "deviation", "discrete", "discrepancy", "frozen")
 
 
-def instant(at_s: float, boot: int = 0) -> Instant:
-    return Instant(utc_ms=1_795_000_000_000 + round(at_s * 1000), mono_s=at_s, boot=f"b{boot}")
+NOON_S = 1_795_000_000
+CLOCKS_S = (0.0, 7200.0, -7200.0, -NOON_S + 60.0)  # right, hours off, and as it comes up without a battery
+
+
+def instant(at_s: float, boot: int = 0, booted_s: float = 0.0, off_s: float = 0.0) -> Instant:
+    return Instant(utc_ms=round((NOON_S + at_s + off_s) * 1000), mono_s=at_s - booted_s, boot=f"b{boot}")
 
 
 class Gateway(RuleBasedStateMachine):
@@ -89,6 +93,8 @@ class Gateway(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.at_s, self.boot, self.is_bad = 0.0, 0, {GAS: False, PUMP: False}
+        self.booted_s, self.off_s = 0.0, 0.0
+        self.shelved: dict[str, tuple[float, int]] = {}
         self.configured = RULES
         self.stored: dict[str, dict[str, Any]] = {}
         self.raises: dict[tuple[str, int, str], int] = {}
@@ -96,7 +102,7 @@ class Gateway(RuleBasedStateMachine):
 
     @property
     def now(self) -> Instant:
-        return instant(self.at_s, self.boot)
+        return instant(self.at_s, self.boot, self.booted_s, self.off_s)
 
     def keep(self, drafts: list[Draft]) -> list[str]:
         for draft in drafts:
@@ -129,9 +135,17 @@ class Gateway(RuleBasedStateMachine):
             assert not alarm["latched"] or reason in ("reset", "rule_removed")
         if alarm["overlay"] and alarm["overlay"]["kind"] == "by_design":
             assert not alarm["life_safety"]
+        self.check_shelf(change, reason, before, alarm)
         if draft.body.get("quiet"):
             assert change == "reopened"
             assert alarm["acks"] == before["acks"] if before else False
+
+    def check_shelf(self, change: str, reason: str, before: dict[str, Any] | None, alarm: dict[str, Any]) -> None:
+        if change in ("shelved", "out_of_service"):
+            self.shelved[alarm["id"]] = (self.at_s, self.boot)
+        if change == "unshelved" and reason == "time_up" and before is not None:
+            since_s, boot = self.shelved[alarm["id"]]
+            assert boot != self.boot or self.at_s - since_s >= before["overlay"]["for_s"], "a clock that is set ends it"
 
     # --- what happens ---
 
@@ -153,9 +167,14 @@ class Gateway(RuleBasedStateMachine):
         self.at_s += seconds
         before = {name: self.engine.alarm(name).active for name in self.known()}
         self.keep(self.engine.tick(self.now))
+        self.no_shelf_outlives_its_time()
         if all(self.is_bad.values()):
             for name in self.known():
                 assert not name.endswith(PROCESS) or self.engine.alarm(name).active is before[name]
+
+    @rule(off_s=st.sampled_from(CLOCKS_S))
+    def set_clock(self, off_s: float) -> None:
+        self.off_s = off_s
 
     @rule(name=st.sampled_from(IDS), role=st.sampled_from(["keeper", "officer", "it"]), person=st.sampled_from(PERSONS))
     def acknowledge(self, name: str, role: str, person: str) -> None:
@@ -201,15 +220,29 @@ class Gateway(RuleBasedStateMachine):
         self.configured = rules = OTHERS if other else RULES
         self.keep(self.engine.change(rules, self.now))
 
-    @rule(seconds=st.sampled_from([0.0, 5.0, 400.0]), boots=st.booleans(), other=st.booleans())
-    def restart(self, seconds: float, boots: bool, other: bool) -> None:
+    @rule(
+        seconds=st.sampled_from([0.0, 5.0, 400.0]),
+        boots=st.booleans(),
+        other=st.booleans(),
+        off_s=st.sampled_from(CLOCKS_S),
+    )
+    def restart(self, seconds: float, boots: bool, other: bool, off_s: float) -> None:
         self.at_s += seconds
-        self.boot += boots
+        if boots:
+            self.boot, self.booted_s, self.off_s = self.boot + 1, self.at_s, off_s
         self.configured = rules = OTHERS if other else RULES
         alarms = {name: alarm_from_json(fields) for name, fields in self.stored.items()}
         self.engine = Engine(rules, alarms, self.now)
         self.is_bad = {GAS: False, PUMP: False}
         self.keep(close_orphans((one.id for one in rules), self.stored, self.now))
+
+    def no_shelf_outlives_its_time(self) -> None:
+        """Whatever the wall clock says: the time since the boot counts at least."""
+        for name in self.known():
+            overlay = self.engine.alarm(name).overlay
+            if overlay is not None and overlay.for_s is not None:
+                since_s, boot = self.shelved.get(name, (self.at_s, self.boot))
+                assert self.at_s - (since_s if boot == self.boot else self.booted_s) < overlay.for_s
 
     # --- what holds always ---
 

@@ -131,13 +131,35 @@ def test_a_number_that_is_none_neither_raises_nor_clears():
     assert site.engine.alarm(HIGH).active == "hi"
 
 
-def test_an_alarm_that_flickers_is_recorded_each_time_and_told_once_a_minute():
+def test_an_alarm_that_flickers_is_recorded_each_time_and_told_as_often_as_a_reminder():
     site = Site("gas", "ppm", {"hi": {"limit": 10, "off_delay_s": 0}})
-    for second in range(0, 150, 10):
+    for second in range(0, 1900, 10):
         site.see(second, 12.0 if second % 20 == 0 else 2.0)
-    reopened = [(draft.at.mono_s, draft.body.get("quiet", False)) for draft in site.drafts if "reopened" in draft.kind]
-    assert reopened == [(20, True), (40, True), (60, False), (80, True), (100, True), (120, False), (140, True)]
+    told = [draft.at.mono_s for draft in site.drafts if "reopened" in draft.kind and "quiet" not in draft.body]
+    assert sum("reopened" in draft.kind for draft in site.drafts) == 94
+    assert told == [900, 1800], "priority 2"
     assert all("quiet" not in draft.body for draft in site.drafts if "reopened" not in draft.kind)
+
+
+def test_what_comes_back_for_the_first_time_is_told_after_a_minute():
+    site = Site("gas", "ppm", {"hi": {"limit": 10, "off_delay_s": 0}})
+    for second, value in ((0, 12.0), (10, 2.0), (60, 12.0)):
+        site.see(second, value)
+    assert (site.drafts[-1].kind, "quiet" in site.drafts[-1].body) == ("alarm.reopened", False)
+
+
+@pytest.mark.parametrize(("priority", "most"), [(1, 12), (2, 4), (3, 4)])
+def test_e5_an_hour_of_chatter_without_deadband_and_delays_is_no_storm_of_messages(priority: int, most: int):
+    levels = {"hi": {"limit": 75.0, "deadband": 0, "on_delay_s": 0, "off_delay_s": 0, "priority": priority}}
+    site = Site("humidity", "%RH", levels)
+    noise = random.Random(5)
+    for second in range(3600):
+        site.see(second, 75.0 + noise.uniform(-1.6, 1.6))
+        site.keep(site.engine.tick(at(second + 0.5)))
+    telling = ("alarm.raised", "alarm.reraised", "alarm.reopened", "alarm.repeated")
+    told = [draft for draft in site.drafts if draft.kind in telling and not draft.body.get("quiet")]
+    assert site.engine.alarm(HIGH).count > 500
+    assert len(told) <= most
 
 
 def test_what_reopens_worse_or_after_everybody_acknowledged_is_told_at_once():

@@ -215,6 +215,12 @@ async def test_an_alarm_is_shelved_with_a_reason_and_found_in_history_statistics
     await expect(submit).to_be_disabled()
     await wall.get_by_test_id("shelve-why").fill("传感器检修中")
     await wall.get_by_test_id("minutes-15").check()
+    await wall.route("**/shelve", lambda route: route.fulfill(status=409, json={"error": {"reason": "too_long"}}))
+    await submit.click()
+    refusal = wall.get_by_role("dialog").get_by_test_id("toast")  # outside the dialog nothing can be pressed
+    await refusal.get_by_role("button").click()
+    await expect(refusal).to_have_count(0)
+    await wall.unroute("**/shelve")
     await submit.click()
     await expect(wall.get_by_test_id(f"overlay-{ALARM}")).to_contain_text("传感器检修中")
     await expect(wall.get_by_test_id("banner")).to_be_hidden()

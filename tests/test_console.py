@@ -436,6 +436,8 @@ def test_a_gateway_of_an_older_version_says_less():
         ("[cloud]: added", "云端：新增"),
         ("channel robot: url changed", "通道 robot：url 已改动"),
         ("channel robot: url_file holds another address", "通道 robot：url_file 中的内容已改动"),
+        ("suppress washing: added", "屏蔽 washing：新增"),
+        ("duty li keeper day: removed", "值班 li keeper day：移除"),
         ("device store.th2: profile own was changed", "设备 store.th2：型号 own 的文件已改动"),
         ("profiles: what the devices measure was changed", "型号：设备测量的内容已改动"),
         ("person li: phone changed", "人员 li：phone 已改动"),

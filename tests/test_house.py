@@ -23,7 +23,20 @@ from sitewarden.cli import main
 from sitewarden.cloud import config as cloud_config
 from sitewarden.edge import alert_models, models
 from sitewarden.edge.alarms.defaults import BY_QUANTITY, QUALITY_DELAY_S
-from sitewarden.edge.alarms.machine import Ack, Acknowledge, Alarm, Event, Off, On, Realarm, Reset, State, step
+from sitewarden.edge.alarms.machine import (
+    Ack,
+    Acknowledge,
+    Alarm,
+    Change,
+    Event,
+    Off,
+    On,
+    Realarm,
+    Reason,
+    Reset,
+    State,
+    step,
+)
 from sitewarden.edge.alarms.rules import Kind, Level, Rule, Side
 from sitewarden.errors import RefusedError
 from sitewarden.serving.people import COLUMNS, OPTIONAL_COLUMNS, ROLES
@@ -456,6 +469,13 @@ def test_alarm_document_table_a_is_the_machine() -> None:
     section = _sections("alarms.md")["A. States and events"]
     documented = {row[0]: [cell.replace("`", "") for cell in row[1:]] for row in _rows(section)}
     assert documented == {f"`{state}`": alarm_row(state) for state in State}
+
+
+def test_alarm_document_names_every_word_of_the_records() -> None:
+    rows = _rows(_sections("alarms.md")["Words of the records"])
+    words = [word for row in rows for word in re.findall(r"`(\w+)`", row[0])]
+    assert sorted(words) == sorted(Change)
+    assert {reason for row in rows for reason in re.findall(r"`(\w+)`", row[2])} == set(Reason)
 
 
 def default_row(name: str) -> list[str]:

@@ -251,5 +251,6 @@ async def test_killed_at_every_boundary(bench: Bench, capsys):
         await bench.live(at)
     await settle(bench)
     check(bench)
+    assert bench.kills == at, "each boundary was reached"
     with capsys.disabled():
         print(f"\nkilled {bench.kills} times at boundaries 1..{at}, {len(bench.told)} messages")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sitewarden.edge.ladders import reports
 from sitewarden.edge.ladders.climb import Climb, Subject, Wall, climbed
@@ -38,7 +38,7 @@ class Machine:
     synced: bool = False
     plan: Any = plan_of
     boots: int = 1
-    boot_at_s: float = 0.0
+    boot_at_s: float = -10.0
     alive: Instant | None = None
     seq: int = 0
     drafts: list[Draft] = field(default_factory=list)
@@ -53,7 +53,7 @@ class Machine:
     def now(self) -> Instant:
         return Instant(
             utc_ms=NOON_MS + round((self.true_s + self.clock_off_s) * 1000),
-            mono_s=10 + self.true_s - self.boot_at_s,
+            mono_s=self.true_s - self.boot_at_s,
             boot=f"boot{self.boots}",
             clock=ClockState.SYNCED if self.synced else ClockState.UNSYNCED,
         )
@@ -101,7 +101,8 @@ class Machine:
     def power_off(self, seconds: float, clock_off_s: float | None = None) -> list[Draft]:
         """Without power; then the machine boots, its clock off by `clock_off_s` when it lost the time."""
         self.true_s += seconds
-        self.boots, self.boot_at_s, self.synced = self.boots + 1, self.true_s, False
+        started_s = self.true_s - min(10.0, seconds)  # a machine is not up for longer than it was off and on again
+        self.boots, self.boot_at_s, self.synced = self.boots + 1, started_s, False
         if clock_off_s is not None:
             self.clock_off_s = clock_off_s
         return self.start()
@@ -402,6 +403,14 @@ def test_faults_of_the_system_never_freeze() -> None:
     assert len(machine.steps()) == 2
 
 
+def test_a_fault_freezes_nothing_whatever_ladder_it_was_given() -> None:
+    machine = Machine(plan=lambda _: STANDARD)
+    machine.follow(begins=True, subject=replace(PLANT, is_fault=True))
+    machine.run(9 * HOUR)
+    assert [n for n, _, _ in machine.steps()] == [1, 2, 3]
+    assert not {"freeze.set", "deviation.opened"} & set(machine.kinds())
+
+
 def test_presets_are_the_plants_rules() -> None:
     assert [(r.at_s, r.colour, r.action) for r in STANDARD.rungs[1:]] == [
         (7200, "red", ""),
@@ -431,6 +440,15 @@ def test_a_freeze_blocks_work_in_its_area_and_never_what_keeps_people_alive() ->
     for act in NEVER_BLOCKED:
         assert in_the_way([freeze], act, work="stock", area="store", permit="p") is None
     assert {"ventilation", "lighting", "exit", "suspend", "sign_out", "close"} == NEVER_BLOCKED
+
+
+def test_what_is_about_the_whole_site_freezes_every_area() -> None:
+    machine = Machine()
+    machine.follow(subject=Subject(kind="hazard", id="h1"), begins=True)
+    machine.run(8 * HOUR)
+    (freeze,) = machine.ladders.freezes.values()
+    assert freeze.blocks("start", work="stock", area="store")
+    assert not freeze.blocks("close", work="stock", area="store")
 
 
 def test_a_permits_ladder_freezes_that_permit_alone() -> None:
@@ -534,6 +552,7 @@ def test_each_rung_once_in_order_and_memory_equals_what_was_committed(events: li
 
 
 @settings(max_examples=200, deadline=None)
+@example(events=[("off", 1), ("run", 7190)])
 @given(events=st.lists(st.tuples(st.sampled_from(["run", "restart", "off"]), st.integers(1, 5 * 3600)), max_size=12))
 def test_with_an_honest_clock_every_rung_comes_at_its_time_or_at_the_next_moment_of_life(
     events: list[tuple[str, int]],

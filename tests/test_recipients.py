@@ -34,7 +34,7 @@ from sitewarden.edge.ladders.plan import (
     Rung,
 )
 from sitewarden.serving.people import parse_people
-from sitewarden.words import Instant
+from sitewarden.words import Instant, utc_from_text
 
 PEOPLE = parse_people(
     "id,name,name_en,roles,areas,phone,email\n"
@@ -264,6 +264,7 @@ def test_a_group_of_some_areas_and_roles_tells_nobody_else():
 # --- ladders and freezes ---
 
 ALARM = Subject(kind="alarm", id="pit.gas.h2s.high", occurrence=7, area="pit", priority=1)
+ALARM_OF_3 = Subject(kind="alarm", id="store.th1.humidity.high", occurrence=7, area="store", priority=3)
 
 
 def test_a_step_tells_everybody_of_the_rungs_below_as_well():
@@ -276,6 +277,28 @@ def test_a_step_tells_everybody_of_the_rungs_below_as_well():
     assert [row["person"] for row in climb(PRIORITY_1, 2, ALARM)] == ["li", "wang", "zhao", "chen"]
     assert {row["step"] for row in climb(PRIORITY_1, 2, ALARM)} == {3}
     assert {row["step"] for row in told()} == {0}
+
+
+def test_a_step_after_a_change_of_shift_tells_those_who_are_on_duty_then():
+    """li was told and went home at 20:00; wang went on leave at 21:00, and zhao stands in."""
+    day, night = (Shift(id=str(h), begin=dt.time(h), end=dt.time((h + 12) % 24)) for h in (8, 20))
+    duties = (Duty(person="li", role="keeper", shift=day), Duty(person="wu", role="keeper", shift=night))
+    leave = (dt.datetime.fromisoformat(text) for text in ("2026-10-01T21:00", "2026-10-02T21:00"))
+    gone = Absence(person="wang", begin=next(leave), end=next(leave), substitute="zhao")
+    plan = addressing(WEBHOOK, SMS, MAIL, duties=duties, absences=(gone,))
+    plan = replace(plan, roster=replace(plan.roster, people={**PEOPLE, "wu": replace(PEOPLE["wu"], phone="138")}))
+    raised_at = Instant(utc_ms=utc_from_text("2026-10-01T19:30:00+08:00"), mono_s=0.0, boot="b")
+    first = recipients("alarm.raised", {"alarm": alarm()}, raised_at, plan)
+    assert {row["person"] for row in first} == {"li", "wang", "both"}
+    started = climbed(begin(ALARM_OF_3, STANDARD, raised_at, Wall.at_start(None, raised_at)), 1)
+    body = {"ladder": started.to_json(), "step": step_json(started, Step(n=1, rung=STANDARD.rungs[1]))}
+    later = Instant(utc_ms=raised_at.utc_ms + 7_200_000, mono_s=7200.0, boot="b")
+    second = recipients("ladder.step", body, later, plan)
+    assert {(row["person"], row.get("instead_of", "")) for row in second} == {
+        ("wu", ""),
+        ("zhao", "wang"),
+        ("both", ""),
+    }
 
 
 def test_kinds_of_channels_are_added_from_rung_to_rung():

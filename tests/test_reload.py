@@ -289,7 +289,7 @@ async def test_devices_come_go_and_change_and_the_others_miss_nothing(rig: Rig, 
         for name in ("store.th1", "store.th9"):
             polls = after[name]["polls"] - before[name]["polls"]
             assert polls > 0
-            assert after[name]["skipped"] == before[name]["skipped"]
+            assert after[name]["skipped"] <= before[name]["skipped"] + 1, "but for a machine that stalls for a poll"
             assert after[name]["good"] - before[name]["good"] >= polls - 1, "but for one that is under way"
         assert (rig.peer.connections, other.connections) == (1, 1), "nothing was opened again"
         assert after.keys() == {"store.th1", "store.th2", "store.th4", "store.th9"}

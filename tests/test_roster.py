@@ -166,6 +166,9 @@ def test_holders_may_always_act_and_substitutes_while_they_stand_in():
     assert plan.may_act("sun", "keeper", "store", during), "not on duty now"
     assert not plan.may_act("wu", "keeper", "store", during), "another area"
     assert not plan.may_act("nobody", "keeper", "store", during)
+    assert [person.id for person in plan.stands_in_for("zhao", during)] == ["wang"]
+    assert plan.stands_in_for("zhao", after) == ()
+    assert plan.stands_in_for("wang", after) == (), "nobody stands in for themselves"
 
 
 def test_two_who_stand_in_for_each_other_leave_nobody_untold_and_are_found():

@@ -622,6 +622,7 @@ async def test_no_modem_at_the_start(
     async with entered(settings, seen) as channel:
         await eventually(fault(channel, Fault.OFFLINE), "the fault")
         assert "not there" in channel.health.detail
+        assert channel.health.facts["zh"].startswith("短信模块没有接好或没有网络")
         assert "/dev/serial/by-id" in channel.health.detail
         modem.plug()
         await eventually(fault(channel, Fault.NONE), "it is there")

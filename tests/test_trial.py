@@ -61,6 +61,7 @@ def test_a_point_without_a_table_gets_one(site: Site):
         ("humidity", "humidity: must be POINT.KEY=VALUE"),
         (f"{HUMIDITY}.hi=", f"{HUMIDITY}.hi: must be POINT.KEY=VALUE"),
         (f"{HUMIDITY}.hi=high", f"{HUMIDITY}.hi: must be a value as in site.toml, or none"),
+        (f"{HUMIDITY}=84", f"{HUMIDITY}: must be POINT.KEY=VALUE, as in {HUMIDITY}.hi=75"),
         ("aux_store.th1.humidty.hi=70", f"aux_store.th1.humidty.hi: must begin with a point; did you mean {HUMIDITY}?"),
         (f"{HUMIDITY}.hihi=70", f"{HUMIDITY}.hihi: must be "),
         (f"{HUMIDITY}.on_delay_s=-1", f"{HUMIDITY}.on_delay_s: must be "),

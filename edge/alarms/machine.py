@@ -18,6 +18,8 @@ from .rules import Kind, Level, Rule
 
 QUIET_S = 60.0
 """An alarm that reopens within this time after people were last told of it does not tell them again."""
+OFTEN, OFTEN_QUIET_S = 3, 900.0
+"""From its third coming on, not until they would be reminded of it (`repeat_s`), or so long where they are not."""
 
 
 class State(enum.StrEnum):
@@ -295,18 +297,26 @@ def _on(rule: Rule, alarm: Alarm, event: On, now: Instant, next_occurrence: int)
         return (Transition(alarm=after, change=Change.RECURRED if up else Change.EASED, reason=Reason.CONDITION),)
     # RTNUN, LATU, LATA: the same occurrence is on again
     keep = alarm.state is not State.LATA and not worse
-    quiet = keep and alarm.noticed_at is not None and seconds_between(alarm.noticed_at, now) < QUIET_S
+    quiet_s = _quiet_s(rule, after)
+    quiet = keep and alarm.noticed_at is not None and seconds_between(alarm.noticed_at, now) < quiet_s
     noticed_at = alarm.noticed_at if quiet else now
     after = replace(after, state=State.UNACK, acks=alarm.acks if keep else (), noticed_at=noticed_at)
     reason = Reason.SEVERITY_UP if worse else Reason.CONDITION
     return (Transition(alarm=after, change=Change.REOPENED, reason=reason, quiet=quiet),)
 
 
+def _quiet_s(rule: Rule, alarm: Alarm) -> float:
+    if alarm.count < OFTEN:
+        return QUIET_S
+    return max(QUIET_S, rule.repeat_s.get(alarm.priority, 0.0) or OFTEN_QUIET_S)
+
+
 def _off(alarm: Alarm, event: Off, now: Instant) -> tuple[Transition, ...]:
     returned = _return(alarm, event, now)
     if not returned or alarm.overlay is None or not alarm.overlay.one_shot:
         return returned
-    return (*returned, *_uncover(returned[-1].alarm, Uncover(kind=alarm.overlay.kind), now))
+    ended, *then = _uncover(returned[-1].alarm, Uncover(kind=alarm.overlay.kind), now)
+    return (*returned, replace(ended, reason=Reason.CONDITION), *then)
 
 
 def _return(alarm: Alarm, event: Off, now: Instant) -> tuple[Transition, ...]:

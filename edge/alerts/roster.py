@@ -160,6 +160,12 @@ class Roster:
         at_s, zone = at.utc_ms / 1000, ZoneInfo(self.timezone)
         return any(self._stand_in(name, at_s, zone) == person for name in real)
 
+    def stands_in_for(self, person: str, at: Instant) -> tuple[Person, ...]:
+        """Everybody in whose roles `person` may act at that moment, because they are away."""
+        at_s, zone = at.utc_ms / 1000, ZoneInfo(self.timezone)
+        others = (one for one in self.people.values() if one.id != person)
+        return tuple(one for one in others if self._stand_in(one.id, at_s, zone) == person)
+
     def quiet_s(self, person: str, at: Instant) -> float:
         """For how long, from that moment on, what can wait is kept from `person`; seconds. Hours that follow upon one
         another are one; they never last longer than a day."""

@@ -19,7 +19,7 @@ ANY = "*"
 NEVER_BLOCKED = frozenset({"ventilation", "lighting", "exit", "suspend", "sign_out", "close"})
 """Acts that no freeze blocks."""
 RELEASED_BY = ("vice_president", "manager")
-"""Roles that may release, unless the ladder says otherwise. Never whoever only reported or acknowledged."""
+"""Roles that may release: never whoever only reported or acknowledged."""
 REASON_SHORTEST = 4
 
 
@@ -36,7 +36,7 @@ class Freeze:
 
     Attributes:
         id: unique on the gateway; the ladder that froze it.
-        scope, what, area: a permit's id; or a kind of work (`stock`, `hot_work` …, `*`) in an area.
+        scope, what, area: a permit's id; or a kind of work (`stock`, `hot_work` …, `*`) in an area; "" is everywhere.
         why: the subject of the ladder.
         since: UTC, RFC 3339.
         by: roles that may release it.
@@ -58,7 +58,7 @@ class Freeze:
             return False
         if self.scope is Scope.PERMIT:
             return permit != "" and permit == self.what
-        return self.area in (ANY, area) and self.what in (ANY, work)
+        return self.area in (ANY, "", area) and self.what in (ANY, work)
 
     def to_json(self) -> dict[str, Any]:
         """As records, pages and MQTT carry it."""

@@ -188,7 +188,7 @@ class Ladders:
         self._climbs[key] = climb
         body: dict[str, Any] = {"ladder": climb.to_json(), "step": step_json(climb, step)}
         drafts = [_draft("ladder.step", now, body)]
-        if step.rung.action is Action.FREEZE:
+        if step.rung.action is Action.FREEZE and not climb.subject.is_fault:
             drafts += self._freeze(climb.subject, now)
         return drafts
 

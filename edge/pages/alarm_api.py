@@ -41,8 +41,11 @@ class AlarmApi:
             app.router.add_post(f"/api/v1/alarms/{{alarm}}/{verb}", signed_in(handler))
         app.router.add_post("/api/v1/silence", signed_in(self._silence))
 
-    async def _open(self, _: web.Request) -> web.Response:
-        """`alarms`: in alarm. `covered`: not in alarm, and nobody would be told if they were."""
+    async def _open(self, request: web.Request) -> web.Response:
+        """`alarms`: in alarm. `covered`: not in alarm, and nobody would be told if they were.
+
+        `stands_in_for`: who is away, and in whose roles the person who asks may act now.
+        """
         parts = self._ask()
         seq = parts.journal.head()[0]
         stored, climbs = await parts.journal.query(lambda c: (stored_alarms(c), reports.climbs(c)))
@@ -54,7 +57,8 @@ class AlarmApi:
         ]
         live = [view for view in views if view["state"] != State.NORM.value]
         covered = [view for view in views if view["state"] == State.NORM.value and knows(view["id"])]
-        return web.json_response({"alarms": live, "covered": covered, "seq": seq})
+        others = [one.to_json() for one in parts.site.roster.stands_in_for(request[PERSON].id, instant)]
+        return web.json_response({"alarms": live, "covered": covered, "seq": seq, "stands_in_for": others})
 
     async def _acknowledge(self, request: web.Request) -> web.Response:
         fields = await body(request, {"occurrence": int, "role": (str, type(None))})

@@ -10,12 +10,13 @@ from aiohttp import web
 
 BOM = "\ufeff"
 """Without it Excel reads UTF-8 as the code page of the computer."""
-_COMPUTED = ("=", "+", "-", "@", "\t", "\r")
+_COMPUTED = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""The wide ones are typed with a Chinese keyboard; spreadsheets of some languages take them for the narrow ones."""
 
 
 def cell(value: object) -> object:
     """A text that a spreadsheet would take for a formula gets an apostrophe; numbers stay numbers."""
-    if isinstance(value, str) and value.lstrip(" ").startswith(_COMPUTED):
+    if isinstance(value, str) and value.lstrip(" \xa0\u3000").startswith(_COMPUTED):
         return f"'{value}"
     return value
 

@@ -86,3 +86,13 @@ describe('what lies over an alarm', () => {
     expect(ownSlot(shelved, KEEPER)).toBeNull()
   })
 })
+
+it('lets a substitute act in the roles and areas of who is away, and there alone', () => {
+  const away = { id: 'wang', name: '王', roles: ['officer'], areas: ['store'] }
+  const zhao: Person = { id: 'zhao', name: '赵', roles: ['control_room'], areas: ['*'], stands_in_for: [away] }
+  const there = { ...alarm(), area: 'store', acks: [], required_acks: ['keeper', 'officer'] } as Alarm
+  expect(ackSlots(there, zhao).map((slot) => slot.refusal)).toEqual(['not_your_role', null])
+  expect(ackSlots({ ...there, area: 'pit' }, zhao)[1]?.refusal).toBe('not_your_area')
+  expect(resetRefusal(there, zhao)).toBeNull()
+  expect(resetRefusal(there, { ...zhao, stands_in_for: [] })).toBe('not_your_role')
+})

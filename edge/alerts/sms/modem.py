@@ -25,7 +25,7 @@ from .memory import Memory
 from .pdu import PduError, clean_number
 from .sender import LEAST_S, Job, NotSentError, SendTimes
 from .tracking import Reports
-from .troubles import Cure, LineLostError, NoAnswerError, Refusal, TroubleError, fault_of
+from .troubles import Cure, LineLostError, NoAnswerError, Refusal, TroubleError, fault_of, said_zh
 
 _log = logging.getLogger(__name__)
 _GRACE_S = 5.0
@@ -304,6 +304,9 @@ class SmsModem:
         trouble = self._link_trouble or self._send_trouble
         self.health.fault = trouble.fault if trouble else Fault.NONE
         self.health.detail = str(trouble) if trouble else ""
+        self.health.facts.pop("zh", None)
+        if trouble:
+            self.health.facts["zh"] = said_zh(trouble)
 
     def _fail_jobs(self, why: str) -> None:
         jobs, self._jobs = self._jobs, []

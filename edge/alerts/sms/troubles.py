@@ -57,6 +57,18 @@ class TroubleError(TransientError):
         self.by_send = by_send
 
 
+_ZH = {
+    Fault.OFFLINE: "短信模块没有接好或没有网络，请查USB线、供电和天线",
+    Fault.REFUSING: "短信模块、SIM卡或运营商拒绝，请查SIM卡、PIN、话费和串口权限",
+    Fault.SILENT: "短信模块没有应答，会自动复位；仍不行请拔下重插",
+}
+
+
+def said_zh(trouble: TroubleError) -> str:
+    """What to look at, in Chinese, and the trouble's own words."""
+    return f"{_ZH[trouble.fault]}：{trouble}" if trouble.fault in _ZH else str(trouble)
+
+
 class Cure(enum.Enum):
     """What helps against an error of the modem.
 

@@ -1,10 +1,10 @@
 import { computed, ref, shallowRef } from 'vue'
 import { byUrgency, isUnacknowledged, ownSlot, type AckSlot } from '../shared/acks'
 import { get, post } from '../shared/api'
-import { person } from '../shared/session'
+import { person, standInFor } from '../shared/session'
 import { silence as silencePage, updateHorn } from '../shared/sound'
 import { showDone, showError } from '../shared/toasts'
-import type { Alarm, AlarmEvent } from '../shared/types'
+import type { Alarm, AlarmEvent, Person } from '../shared/types'
 import { coveredAtRest, uncover } from './covers'
 import { news } from './news'
 
@@ -34,9 +34,10 @@ let seenSeq = 0
 
 /** Replace everything by what the gateway says now; asks again when a live event has overtaken the answer. */
 export async function fetchAlarms(tries = 3): Promise<void> {
-  const answer = await get<{ alarms: Alarm[]; covered: Alarm[]; seq: number }>('/alarms')
+  const answer = await get<{ alarms: Alarm[]; covered: Alarm[]; seq: number; stands_in_for: Person[] }>('/alarms')
   if (answer.seq < seenSeq && tries > 1) return fetchAlarms(tries - 1)
   seenSeq = answer.seq
+  standInFor(answer.stands_in_for)
   alarms.value = answer.alarms.filter((alarm) => alarm.state !== 'NORM').sort(byUrgency)
   coveredAtRest.value = answer.covered ?? []
   updateHorn(alarms.value)

@@ -9,7 +9,7 @@ export const pagesEn: Words<typeof pagesZh> = {
     cancel: 'Cancel', frozen: 'Disconnected: this is not the newest data',
   },
   cover: {
-    open: 'Shelve…', tab: 'Shelved', none: 'Nothing is shelved, suppressed or out of service', title: 'Shelve or take out of service', shelve: 'Shelve', takeOut: 'Out of service', unshelve: 'Unshelve', putBack: 'Put back',
+    open: 'Shelve…', tab: 'Shelved', none: 'Nothing is shelved, suppressed or out of service', title: 'Shelve or take out of service', titleShelve: 'Shelve the alarm', lifeSafety: ' (protects lives: at most 30 minutes)', shelve: 'Shelve', takeOut: 'Out of service', unshelve: 'Unshelve', putBack: 'Put back',
     shelved: 'Shelved', out_of_service: 'Out of service', by_design: 'Suppressed by design', until: 'until {time}', left: '{time} left', since: 'since {time}', by: '{name}', permit: 'permit {permit}', oneShot: 'ends when normal',
     minutes: 'For', m15: '15 min', m30: '30 min', m60: '1 h', m120: '2 h', m240: '4 h', m480: '8 h',
     why: 'Reason (required, at least 4 characters)', why1: 'Sensor under repair', why2: 'Process change, field is aware', why3: 'Fault reported, waiting for parts', oneShotLabel: 'End earlier, when it returns to normal',
@@ -41,7 +41,7 @@ export const pagesEn: Words<typeof pagesZh> = {
   },
   delivery: {
     none: 'No notices yet', state: 'State', states: { PENDING: 'waiting', SENDING: 'being sent', RETRY: 'trying again', ACCEPTED: 'accepted', DELIVERED: 'delivered', DEAD: 'not delivered', FAILING: 'late' }, channel: 'Channel', person: 'Person',
-    kind: { raised: 'Alarm', reraised: 'Raised again', reopened: 'Again', repeated: 'Reminder', shelved: 'Shelved', out_of_service: 'Out of service', step: 'Escalation', set: 'Freeze', released: 'Release', opened: 'Deviation', clear: 'Clear' },
+    kind: { raised: 'Alarm', reraised: 'Raised again', reopened: 'Again', repeated: 'Reminder', shelved: 'Shelved', out_of_service: 'Out of service', step: 'Escalation', set: 'Freeze', released: 'Release', opened: 'Deviation', clear: 'Clear', alarm: '【测试】 Test, nothing to acknowledge' },
     attempts: '{n} attempts', attempt: 'no. {n}', outcome: { accepted: 'accepted', delivered: 'delivered', later: 'later', failed: 'failed', refused: 'refused', sending: 'being sent', interrupted: 'interrupted, may have arrived' }, resent: 'sent again', late: 'late', unreached: 'no way is left',
     why: { closed: 'alarm closed', told: 'told together', acked: 'acknowledged', released: 'released' }, thing: 'device or group', digest: 'in a digest', summary: '{done} of {of} accepted', number: 'alarm no. {n}', uncertain: 'may have arrived', step: 'escalation step',
   },

@@ -6,7 +6,7 @@ export const pagesZh = {
     cancel: '取消', frozen: '连接中断，以下不是最新数据',
   },
   cover: {
-    open: '搁置…', tab: '搁置', none: '没有被搁置、屏蔽或停用的报警', title: '搁置或停用报警', shelve: '搁置', takeOut: '停用', unshelve: '取消搁置', putBack: '恢复投用',
+    open: '搁置…', tab: '搁置', none: '没有被搁置、屏蔽或停用的报警', title: '搁置或停用报警', titleShelve: '搁置报警', lifeSafety: '（生命安全类报警，最多 30 分钟）', shelve: '搁置', takeOut: '停用', unshelve: '取消搁置', putBack: '恢复投用',
     shelved: '已搁置', out_of_service: '已停用', by_design: '按设计屏蔽', until: '至 {time}', left: '还剩 {time}', since: '{time} 起', by: '{name}', permit: '作业票 {permit}', oneShot: '恢复正常即结束',
     minutes: '时长', m15: '15 分钟', m30: '30 分钟', m60: '1 小时', m120: '2 小时', m240: '4 小时', m480: '8 小时',
     why: '原因（必填，至少 4 个字）', why1: '传感器检修中', why2: '工艺调整，现场已知情', why3: '故障已报修，等待更换', oneShotLabel: '恢复正常时提前结束搁置',
@@ -38,7 +38,7 @@ export const pagesZh = {
   },
   delivery: {
     none: '还没有通知', state: '状态', states: { PENDING: '待发', SENDING: '发送中', RETRY: '重试中', ACCEPTED: '对方已接收', DELIVERED: '已送达', DEAD: '未送达', FAILING: '超时未送达' }, channel: '渠道', person: '人员',
-    kind: { raised: '报警', reraised: '再次报警', reopened: '再次报警', repeated: '重复提醒', shelved: '搁置告知', out_of_service: '停用告知', step: '催办', set: '冻结', released: '解冻', opened: '偏差', clear: '恢复' },
+    kind: { raised: '报警', reraised: '再次报警', reopened: '再次报警', repeated: '重复提醒', shelved: '搁置告知', out_of_service: '停用告知', step: '催办', set: '冻结', released: '解冻', opened: '偏差', clear: '恢复', alarm: '【测试】无需确认' },
     attempts: '{n} 次尝试', attempt: '第 {n} 次', outcome: { accepted: '对方已接收', delivered: '已送达', later: '稍后再发', failed: '失败', refused: '被拒绝', sending: '发送中', interrupted: '中断，可能已到' }, resent: '重发', late: '超时', unreached: '所有途径都未通',
     why: { closed: '报警已关闭', told: '已一并告知', acked: '已确认', released: '已解除' }, thing: '设备或群', digest: '合并发送', summary: '{done}/{of} 已接收', number: '报警号 {n}', uncertain: '可能已到', step: '升级步骤',
   },

@@ -15,8 +15,8 @@ export function useWords() {
 
   const role = (id: string | null): string => known('role', id ?? 'any')
 
-  /** A role inside a sentence. */
-  const roleWithin = (id: string | null): string => (language.value === 'en' ? role(id).toLowerCase() : role(id))
+  /** A role inside a sentence; IT stays as it is. */
+  const roleWithin = (id: string | null): string => (language.value === 'en' && id !== 'it' ? role(id).toLowerCase() : role(id))
 
   /** Who gave an acknowledgement; empty where only the id is known. */
   const giver = (ack: Ack): string => (ack.name && ack.name !== ack.person ? name({ ...ack, name: ack.name }) : '')

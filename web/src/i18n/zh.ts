@@ -33,7 +33,7 @@ export const zh = {
     wait: '尝试次数过多，请等待 {s} 秒',
     hint: '每一次确认都会记录是谁、在何时确认的。',
   },
-  session: { out: '退出登录', me: '当前登录', roles: '角色' },
+  session: { standsIn: '代{name}', out: '退出登录', me: '当前登录', roles: '角色' },
   role: {
     worker: '员工', team_leader: '班组长', keeper: '仓管员', officer: '安全员', control_room: '中控', manager: '经理',
     vice_president: '副总', contractor: '承包商', hr: '人事', it: '信息员', inspector: '检查员', admin: '管理员', any: '任何人',
@@ -88,8 +88,10 @@ export const zh = {
     reset: '复位',
     returned: '已恢复',
     lastSeen: '最后读数在{age}前',
+    and: '、',
+    resetRefused: '复位要由本区域的{role}来做',
     refused: {
-      not_your_role: '需要{role}确认：您没有这个角色',
+      not_your_role: '您没有{role}角色',
       not_your_area: '该区域不归您负责',
       waiting: '等待{role}确认',
       lost: '连接中断，暂时不能确认',
@@ -146,6 +148,7 @@ export const zh = {
     signal: '信号 {dbm} dBm（{bars} 格）',
     left: '本时段还可发 {n} 条',
     accepted: '已接收 {n}',
+    proven: '已送达 {n}',
     failed: '失败 {n}',
     delivering: '{pending} 待发，{failing} 失败',
     delivered: '全部送达',

@@ -27,11 +27,20 @@ export const aboutData = (alarm: Pick<Alarm, 'kind'>): boolean => alarm.kind !==
 /** Whether the person answers for the area; `*` is every area. */
 export const answersFor = (person: Person, area: string): boolean => person.areas.includes('*') || person.areas.includes(area)
 
+/** The person, and everybody for whom they stand in. */
+const hats = (person: Person): Person[] => [person, ...(person.stands_in_for ?? [])]
+
+/** Whether the person may act in one of these roles there: their own, or somebody's for whom they stand in. */
+export const actsIn = (person: Person, roles: readonly Role[], area: string): boolean =>
+  hats(person).some((hat) => hat.roles.some((role) => roles.includes(role)) && answersFor(hat, area))
+
+const hasRole = (person: Person, role: Role): boolean => hats(person).some((hat) => hat.roles.includes(role))
+
 function refusalFor(alarm: Alarm, role: Role | null, person: Person | null): AckRefusal | null {
   if (!person) return 'not_your_role'
   const gaveOne = alarm.acks.some((ack) => ack.person === person.id)
-  if (role !== null && !person.roles.includes(role)) return gaveOne ? 'waiting' : 'not_your_role'
-  if (!answersFor(person, alarm.area)) return 'not_your_area'
+  if (role !== null && !hasRole(person, role)) return gaveOne ? 'waiting' : 'not_your_role'
+  if (!(role === null ? answersFor(person, alarm.area) : actsIn(person, [role], alarm.area))) return 'not_your_area'
   // Dual acknowledgement means two people, unless the site's rule says otherwise.
   return gaveOne && alarm.distinct_persons !== false ? 'distinct_persons' : null
 }
@@ -47,8 +56,8 @@ export function ackSlots(alarm: Alarm, person: Person | null): AckSlot[] {
 
 /** Why the person cannot reset a latched alarm, or null: only an officer of the alarm's area can. */
 export function resetRefusal(alarm: Alarm, person: Person | null): AckRefusal | null {
-  if (!person?.roles.includes('officer')) return 'not_your_role'
-  return answersFor(person, alarm.area) ? null : 'not_your_area'
+  if (!person || !hasRole(person, 'officer')) return 'not_your_role'
+  return actsIn(person, ['officer'], alarm.area) ? null : 'not_your_area'
 }
 
 /** The slot that `Enter` gives: the first missing one that this person may give. */

@@ -14,6 +14,13 @@ function enter(session: Session): void {
   expired.value = false
 }
 
+/** The gateway says so with every list of alarms: an absence begins and ends while the page is open. */
+export function standInFor(others: Person[]): void {
+  const now = person.value
+  if (!now || JSON.stringify(now.stands_in_for ?? []) === JSON.stringify(others)) return
+  person.value = { ...now, stands_in_for: others }
+}
+
 function leave(): void {
   useSession(null)
   person.value = null

@@ -18,6 +18,8 @@ export interface Person extends Named {
   roles: Role[]
   /** Ids of the areas that the person answers for; `*` is all of them. */
   areas: string[]
+  /** Who are away, and in whose roles and areas this person may act now. */
+  stands_in_for?: Person[]
 }
 
 export interface Session {
@@ -91,6 +93,8 @@ export interface Alarm extends Named {
   distinct_persons?: boolean
   missing_roles?: Role[]
   first_out?: boolean
+  /** Shelved by an officer alone, and for half an hour at most. */
+  life_safety?: boolean
   overlay?: Overlay | null
   /** Only the list brings it; live events leave it as it was. */
   ladder?: LadderView | null
