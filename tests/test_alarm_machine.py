@@ -381,7 +381,8 @@ BEGINS = {OverlayKind.SHELVED: "shelved", OverlayKind.BY_DESIGN: "suppressed"}
 def test_laid_over_and_taken_away(state: str, kind: OverlayKind):
     (begun,) = apply(START[state], Cover(overlay=overlay(kind), roles=("officer",)))
     assert begun.change == BEGINS.get(kind, "out_of_service")
-    assert begun.alarm == replace(START[state], overlay=overlay(kind))
+    over = START[state].kind if kind is OverlayKind.SHELVED and state != "NORM" else None
+    assert begun.alarm == replace(START[state], overlay=overlay(kind, over=over))
     assert begun.actor == ("gateway" if kind is OverlayKind.BY_DESIGN else "p_wang")
     for other in OverlayKind:
         if other is not kind:
@@ -418,6 +419,36 @@ def test_one_shot_ends_with_the_condition():
     assert [t.change for t in apply(replace(UNACK, overlay=overlay()), Off())] == [Change.RETURNED]
 
 
+def test_what_is_worse_than_what_was_shelved_ends_the_shelf_and_is_told():
+    """Who shelves a first level did not see the second: for eight hours nobody would be told of it."""
+    for seen in (UNACK, ACKED, replace(UNACK, state=State.RTNUN, **RETURNED)):
+        shelved = only(apply(seen, Cover(overlay=overlay(), roles=("officer",)))).alarm
+        assert alarm_from_json(alarm_json(RULE, shelved, NOW)) == shelved
+        told = apply(shelved, On(level=HIHI, value=60.0))
+        assert [(t.change, t.reason) for t in told[1:]] == [
+            (Change.UNSHELVED, Reason.SEVERITY_UP),
+            (Change.RERAISED, Reason.UNCOVERED),
+        ]
+        assert (told[0].alarm.overlay is not None, told[-1].alarm.overlay) == (True, None)
+        assert (told[-1].alarm.state, told[-1].alarm.priority, told[-1].alarm.acks) == (State.UNACK, 1, ())
+        assert [t.alarm.overlay for t in apply(shelved, On(level=HI))] == [shelved.overlay], "no worse"
+        off = apply(shelved, Off())
+        later = off[-1].alarm if off else shelved
+        again = apply(later, On(level=HIHI, value=60.0))
+        assert again[-1].alarm.overlay is None, "also when it comes back worse"
+    holds = overlay(OverlayKind.BY_DESIGN, for_s=None)
+    covered = apply(shelved, On(level=HIHI, then=holds))
+    assert covered[-1].alarm.overlay == holds, "a rule of the site takes its place"
+
+
+def test_a_shelf_for_a_test_and_an_alarm_out_of_service_lie_over_every_level():
+    for before, laid in ((NORM, overlay()), (UNACK, overlay(OverlayKind.OUT_OF_SERVICE))):
+        covered = only(apply(before, Cover(overlay=laid, roles=("officer",)))).alarm
+        assert [t.alarm.overlay for t in apply(covered, On(level=HIHI))] == [laid]
+        hi = apply(covered, On(level=HI))[-1].alarm
+        assert [t.alarm.overlay for t in apply(hi, On(level=HIHI))] == [laid]
+
+
 LIFE = replace(RULE, life_safety=True)
 HOUR = 3600.0
 
@@ -446,7 +477,8 @@ HOUR = 3600.0
 def test_who_may_cover_what_for_how_long(rule: Rule, laid: Overlay, roles: tuple[str, ...], reason: str):
     event = Cover(overlay=laid, roles=roles)
     if not reason:
-        assert only(apply(UNACK, event, rule)).alarm.overlay == laid
+        over = UNACK.kind if laid.kind is OverlayKind.SHELVED else None
+        assert only(apply(UNACK, event, rule)).alarm.overlay == replace(laid, over=over)
         return
     with pytest.raises(RefusedError) as refused:
         apply(UNACK, event, rule)
@@ -456,7 +488,8 @@ def test_who_may_cover_what_for_how_long(rule: Rule, laid: Overlay, roles: tuple
 def test_one_overlay_at_a_time_and_a_shelf_can_be_renewed():
     shelved = replace(UNACK, overlay=overlay())
     later = overlay(since=instant(1000))
-    assert only(apply(shelved, Cover(overlay=later, roles=("officer",)))).alarm.overlay == later
+    renewed = only(apply(shelved, Cover(overlay=later, roles=("officer",)))).alarm.overlay
+    assert renewed == replace(later, over=shelved.kind)
     assert apply(shelved, Cover(overlay=overlay(OverlayKind.BY_DESIGN))) == ()
     with pytest.raises(RefusedError) as refused:
         apply(shelved, Cover(overlay=overlay(OverlayKind.OUT_OF_SERVICE), roles=("officer",)))

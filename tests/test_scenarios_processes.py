@@ -204,7 +204,10 @@ async def test_scenario_9_a_broker_that_lost_its_memory_and_pages_that_never_rea
     sensors.registers[1] = [800, 240]
     gateway = Gateway(tmp_path, free_port(), sensors, _dashboard_site(mosquitto))
     gateway.prepare()
-    leaves = ("store/th1/humidity/meta", "store/th1/humidity/value", f"alarm/{HUMID}/state", f"alarm/{HUMID}/ladder")
+    leaves = (
+        *("store/th1/humidity/meta", "store/th1/humidity/value"),
+        *(f"alarm/{HUMID}/state", f"alarm/{HUMID}/ladder", "gw/gw1/health"),
+    )
 
     async def whole() -> dict[str, bytes]:
         tree = await mosquitto.tree()

@@ -92,6 +92,7 @@ def _overlay_json(overlay: Overlay) -> dict[str, Any]:
         "since": overlay.since.to_json(),
         "for_s": overlay.for_s,
         "one_shot": overlay.one_shot,
+        "over": overlay.over.value if overlay.over is not None else None,
     }
 
 
@@ -104,6 +105,7 @@ def _overlay(fields: dict[str, Any]) -> Overlay:
         since=_instant(fields["since"]),
         for_s=fields["for_s"],
         one_shot=fields["one_shot"],
+        over=Kind(fields["over"]) if fields.get("over") else None,
     )
 
 

@@ -267,11 +267,11 @@ class Engine:
         live.condition = condition
         if before is after:
             return
-        event = self._event(live, after, trigger)
+        event = self._event(live, after, trigger, now)
         live.unseen = False
         drafts.extend(self._step(live, event, trigger, now))
 
-    def _event(self, live: Live, level: Level | None, trigger: Reading | None) -> Event:
+    def _event(self, live: Live, level: Level | None, trigger: Reading | None, now: Instant) -> Event:
         if level is None:
             return Off(during_outage=live.unseen)
         rule, last = live.rule, live.watched.last
@@ -281,7 +281,8 @@ class Engine:
         elif rule.side is Side.DISCRETE and last is not None:
             value = last.value
         group = rule.first_out_group
-        return On(level=level, value=value, first_out=bool(group) and not self._groups.get(group, set()) - {rule.id})
+        is_first = bool(group) and not self._groups.get(group, set()) - {rule.id}
+        return On(level=level, value=value, first_out=is_first, then=self._then(live, now))
 
     def _judge_again(self, live: Live, now: Instant, drafts: list[Draft]) -> None:
         """The newest reading under other levels. Only the difference from what the alarm says makes a record."""
@@ -292,7 +293,7 @@ class Engine:
         level = worst(live.rule, live.condition)
         if (level.kind if level else None) is live.alarm.active:
             return
-        event = self._event(live, level, live.watched.last)
+        event = self._event(live, level, live.watched.last, now)
         live.unseen = False
         drafts += self._step(live, event, live.watched.last, now)
 
@@ -355,8 +356,11 @@ class Engine:
         return self._take_off(live, overlay.kind, "", now) if overlay.is_over(now) or live.is_orphaned else []
 
     def _take_off(self, live: Live, kind: OverlayKind, person: str, now: Instant) -> list[Draft]:
-        then = next((design.what.overlay(now) for design in live.designs if design.holds), None)
-        return self._step(live, Uncover(kind=kind, person=person, then=then), None, now)
+        return self._step(live, Uncover(kind=kind, person=person, then=self._then(live, now)), None, now)
+
+    def _then(self, live: Live, now: Instant) -> Overlay | None:
+        """What lies over the alarm next when what does now ends: a rule of the site that holds."""
+        return next((design.what.overlay(now) for design in live.designs if design.holds), None)
 
     def cover(self, alarm_id: str, overlay: Overlay, roles: Iterable[str], now: Instant) -> list[Draft]:
         """Nobody is told of an alarm for now. Raises RefusedError; see `overlay.check_cover`.

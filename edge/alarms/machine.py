@@ -120,11 +120,15 @@ class Alarm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class On:
-    """The condition came on, or its active level changed to `level`. `first_out`: see `Alarm`."""
+    """The condition came on, or its active level changed to `level`.
+
+    `first_out`: see `Alarm`. `then`: see `Uncover`, when this ends a shelf.
+    """
 
     level: Level
     value: float | None = None
     first_out: bool = False
+    then: Overlay | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,7 +209,7 @@ def step(rule: Rule, alarm: Alarm, event: Event, now: Instant, next_occurrence: 
     """
     match event:
         case On():
-            return _on(rule, alarm, event, now, next_occurrence)
+            return _end_shelf_below(_on(rule, alarm, event, now, next_occurrence), event, now)
         case Off():
             return _off(alarm, event, now)
         case Cover():
@@ -303,6 +307,16 @@ def _on(rule: Rule, alarm: Alarm, event: On, now: Instant, next_occurrence: int)
     after = replace(after, state=State.UNACK, acks=alarm.acks if keep else (), noticed_at=noticed_at)
     reason = Reason.SEVERITY_UP if worse else Reason.CONDITION
     return (Transition(alarm=after, change=Change.REOPENED, reason=reason, quiet=quiet),)
+
+
+def _end_shelf_below(made: tuple[Transition, ...], event: On, now: Instant) -> tuple[Transition, ...]:
+    """Who shelves an alarm that is on accepts what they see, not what is worse: a second level is told."""
+    alarm = made[-1].alarm
+    overlay = alarm.overlay
+    if overlay is None or overlay.over is None or _rank(alarm.active) <= _rank(overlay.over):
+        return made
+    ended, *then = _uncover(alarm, Uncover(kind=overlay.kind, then=event.then), now)
+    return (*made, replace(ended, reason=Reason.SEVERITY_UP), *then)
 
 
 def _quiet_s(rule: Rule, alarm: Alarm) -> float:
@@ -410,6 +424,8 @@ def _cover(rule: Rule, alarm: Alarm, event: Cover) -> tuple[Transition, ...]:
             raise RefusedError("covered", f"{alarm.id} is {alarm.overlay.kind} already", hint="end that first")
     check_cover(alarm.id, event, is_life_safety=rule.life_safety, shelve_max_s=rule.shelve_max_s)
     reason, actor = (Reason.BY_DESIGN, "gateway") if is_rule else (Reason.PERSON, overlay.who)
+    if overlay.kind is OverlayKind.SHELVED and alarm.state is not State.NORM:
+        overlay = replace(overlay, over=alarm.kind)
     after = replace(alarm, overlay=overlay)
     return (Transition(alarm=after, change=_COVERED[overlay.kind], reason=reason, actor=actor),)
 

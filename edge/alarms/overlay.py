@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ...errors import RefusedError
 from ...words import Instant
+
+if TYPE_CHECKING:
+    from .rules import Kind
 
 SHELVE_MOST_S = 28_800.0
 SHELVE_LIFE_SAFETY_S = 1_800.0
@@ -40,6 +44,7 @@ class Overlay:
         permit: of OUT_OF_SERVICE.
         since: when it began. for_s: seconds until it ends by itself; None: it ends when its rule says so.
         one_shot: it also ends when the condition goes off.
+        over: of SHELVED: the level that the person saw; a more severe one ends it. None: it was not in alarm.
     """
 
     kind: OverlayKind
@@ -49,6 +54,7 @@ class Overlay:
     for_s: float | None = None
     permit: str = ""
     one_shot: bool = False
+    over: Kind | None = None
 
     def is_over(self, now: Instant) -> bool:
         """Whether its time is up."""
