@@ -8,10 +8,12 @@ import inspect
 import os
 import shutil
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from sitewarden.edge import pauses
 from sitewarden.tests.peers import ports
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,6 +54,16 @@ def _has_room(folder: Path) -> bool:
         runs_programs = not found.f_flag & os.ST_NOEXEC
         return os.access(folder, os.W_OK) and runs_programs and found.f_bavail * found.f_frsize >= MEMORY_BYTES
     return False
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _heap() -> Iterator[None]:
+    """A gateway in this process collects no garbage at its start and reload: among what all tests keep that takes as
+    long as a poll."""
+    with pytest.MonkeyPatch.context() as patch:
+        idle = SimpleNamespace(unfreeze=lambda: None, collect=lambda: 0, freeze=lambda: None)
+        patch.setattr(pauses, "gc", idle)
+        yield
 
 
 @pytest.fixture(scope="session")

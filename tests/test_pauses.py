@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
+from sitewarden.edge import pauses
 from sitewarden.edge.pages.api import Pages
 from sitewarden.edge.pages.parts import Parts
 from sitewarden.edge.pauses import SWITCH_S, in_slices, spare_what_stays, take_turns
@@ -28,7 +29,8 @@ class Ring:
 
 
 @pytest.fixture(autouse=True)
-def as_before() -> Iterator[None]:
+def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(pauses, "gc", gc)
     switch_s = sys.getswitchinterval()
     yield
     sys.setswitchinterval(switch_s)
