@@ -196,9 +196,10 @@ lock: ## make the requirements locks again (needs uv); UPGRADE=--upgrade for new
 	  uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-emit-find-links \
 	    --custom-compile-command 'make lock' $(UPGRADE) "$${@:3}" "$$1" -o "$$2"
 	}
-	compile pyproject.toml requirements-dev.lock --extra quickstart --group dev
+	compile pyproject.toml requirements-dev.lock --extra quickstart --extra parquet --extra postgres --extra s3 --group dev
 	compile pyproject.toml requirements.lock --extra quickstart -c requirements-dev.lock
 	compile pyproject.toml requirements-vision.lock --extra vision -c requirements-dev.lock
+	compile pyproject.toml requirements-cloud.lock --extra parquet --extra postgres --extra s3 -c requirements-dev.lock
 	if grep -nE '(https?|file|ftp)://' requirements*.lock; then fail "a lock holds an address (above)."; fi
 
 .PHONY: clean

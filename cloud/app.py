@@ -17,9 +17,10 @@ from ..serving.notify import Notifier, watchdog_period_s
 from ..serving.secrets import Secrets
 from ..serving.web import add_pages, make_app
 from .config import CloudConfig
+from .engine import SqliteDatabase
 from .ingest import Contacts, Ingest
 from .pages import Pages
-from .store import Store
+from .store import STEPS, Store
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,8 @@ async def run_cloud(config: CloudConfig, data: Path, *, ready: Callable[[int], N
     """
     data.mkdir(mode=0o750, parents=True, exist_ok=True)
     async with contextlib.AsyncExitStack() as stack:
-        store = await stack.enter_async_context(Store(data / "cloud.db"))
+        database = await stack.enter_async_context(SqliteDatabase(data / "cloud.db", STEPS))
+        store = Store(database)
         secrets = Secrets(data / config.cloud.secrets)
         stack.callback(secrets.close)
         known = {name: row["contact_ms"] for name, row in (await store.gateways()).items() if row["contact_ms"]}

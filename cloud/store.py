@@ -1,4 +1,4 @@
-"""What the cloud keeps, on SQLite: a batch, its acknowledgement and what follows from it in one transaction.
+"""What the cloud keeps: a batch, its acknowledgement and what follows from it in one transaction.
 
 A stream is known by (gateway, stream, epoch), a batch by its number in it, a record by (gateway, epoch, seq): what was
 taken once is recognised for ever, not for a while. The tables need nothing across gateways.
@@ -6,24 +6,17 @@ taken once is recognised for ever, not for a while. The tables need nothing acro
 
 from __future__ import annotations
 
-import asyncio
 import json
-import sqlite3
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 from ..errors import RefusedError
 from ..sync.columns import DamagedError
 from ..sync.journal import Record, canonical, genesis_chain
-from ..sync.sqlite import Schema, StoreError, Writer, connect_for_reading
 from ..sync.streams import HISTORY, JOURNAL, link, stream_genesis
 from ..sync.wire import Cursor
+from .engine import Database, Step, Tx
 from .project import AlarmNow, GatewayNow, change_of
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,50 +67,36 @@ class OutOfStepError(RefusedError):
         self.ack = ack
 
 
-def m001_streams(db: sqlite3.Connection) -> None:
-    """Streams, batches, records, what could not be used, and what follows from the records."""
-    for statement in (
-        """CREATE TABLE ack (gateway TEXT, stream TEXT, epoch TEXT, ack INTEGER NOT NULL, durable INTEGER NOT NULL,
-           chain BLOB NOT NULL, seq INTEGER NOT NULL, head BLOB, begun_ms INTEGER NOT NULL,
-           PRIMARY KEY (gateway, stream, epoch)) WITHOUT ROWID""",
-        """CREATE TABLE batch (gateway TEXT, stream TEXT, epoch TEXT, n INTEGER, chain BLOB NOT NULL,
-           received_ms INTEGER NOT NULL, count INTEGER NOT NULL, body BLOB, PRIMARY KEY (gateway, stream, epoch, n))""",
-        """CREATE TABLE record (gateway TEXT, epoch TEXT, seq INTEGER, kind TEXT NOT NULL, data BLOB NOT NULL,
-           chain BLOB NOT NULL, PRIMARY KEY (gateway, epoch, seq)) WITHOUT ROWID""",
-        """CREATE TABLE quarantine (id INTEGER PRIMARY KEY, gateway TEXT NOT NULL, stream TEXT NOT NULL,
-           epoch TEXT NOT NULL, n INTEGER NOT NULL, seq INTEGER, received_ms INTEGER NOT NULL, reason TEXT NOT NULL,
-           body BLOB)""",
-        """CREATE TABLE open_alarm (gateway TEXT, epoch TEXT, alarm TEXT, seq INTEGER NOT NULL, data BLOB NOT NULL,
-           PRIMARY KEY (gateway, epoch, alarm)) WITHOUT ROWID""",
-        """CREATE TABLE gateway (gateway TEXT PRIMARY KEY, contact_ms INTEGER, site TEXT, version TEXT NOT NULL
-           DEFAULT '') WITHOUT ROWID""",
-    ):
-        db.execute(statement)
-
-
-_SCHEMA = Schema("cloud", (m001_streams,))
+STEPS = (
+    Step(
+        "m001_streams",
+        (
+            """CREATE TABLE ack (gateway TEXT, stream TEXT, epoch TEXT, ack INTEGER NOT NULL, durable INTEGER NOT NULL,
+               chain BLOB NOT NULL, seq INTEGER NOT NULL, head BLOB, begun_ms INTEGER NOT NULL,
+               PRIMARY KEY (gateway, stream, epoch)) WITHOUT ROWID""",
+            """CREATE TABLE batch (gateway TEXT, stream TEXT, epoch TEXT, n INTEGER, chain BLOB NOT NULL,
+               received_ms INTEGER NOT NULL, count INTEGER NOT NULL, body BLOB,
+               PRIMARY KEY (gateway, stream, epoch, n))""",
+            """CREATE TABLE record (gateway TEXT, epoch TEXT, seq INTEGER, kind TEXT NOT NULL, data BLOB NOT NULL,
+               chain BLOB NOT NULL, PRIMARY KEY (gateway, epoch, seq)) WITHOUT ROWID""",
+            """CREATE TABLE quarantine (id INTEGER PRIMARY KEY, gateway TEXT NOT NULL, stream TEXT NOT NULL,
+               epoch TEXT NOT NULL, n INTEGER NOT NULL, seq INTEGER, received_ms INTEGER NOT NULL, reason TEXT NOT NULL,
+               body BLOB)""",
+            """CREATE TABLE open_alarm (gateway TEXT, epoch TEXT, alarm TEXT, seq INTEGER NOT NULL, data BLOB NOT NULL,
+               PRIMARY KEY (gateway, epoch, alarm)) WITHOUT ROWID""",
+            """CREATE TABLE gateway (gateway TEXT PRIMARY KEY, contact_ms INTEGER, site TEXT, version TEXT NOT NULL
+               DEFAULT '') WITHOUT ROWID""",
+        ),
+    ),
+)
+"""Streams, batches, records, what could not be used, and what follows from the records."""
 
 
 class Store:
-    """The cloud's only writer of `cloud.db`; requests that wait are committed together."""
+    """What the service asks of its database, which the caller opens and closes."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._writer = Writer(path, _SCHEMA.apply)
-        self._readers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cloud-read")
-        self._reading: sqlite3.Connection | None = None
-        self._broken = asyncio.Event()
-
-    async def __aenter__(self) -> Store:
-        await asyncio.to_thread(self._writer.open)
-        self._reading = connect_for_reading(self.path)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await asyncio.to_thread(self._writer.close)
-        self._readers.shutdown(wait=True)
-        if self._reading is not None:
-            self._reading.close()
+    def __init__(self, database: Database) -> None:
+        self.database = database
 
     async def take(self, parcel: Parcel) -> Taken:
         """Keep a batch, or recognise it; returns after the device has it.
@@ -126,21 +105,20 @@ class Store:
             OutOfStepError: `gap` or `fork`; nothing was changed.
             StoreError: nothing was committed; the process must end.
         """
-        return await self._write(lambda connection: take(connection, parcel))
+        return await self.database.write(lambda tx: take(tx, parcel))
 
     async def contacted(self, gateway: str, contact_ms: int) -> None:
         """Remember when a gateway was last heard of."""
-        await self._write(lambda connection: _contact(connection, gateway, contact_ms))
+        await self.database.write(lambda tx: _contact(tx, gateway, contact_ms))
 
     async def until_broken(self) -> NoReturn:
         """Returns never; raises StoreError after a commit failed, so that the process ends and is started again."""
-        await self._broken.wait()
-        raise StoreError(f"{self.path}: a commit failed", hint="check free space and the health of the disk")
+        await self.database.until_broken()
 
     async def cursors(self, gateway: str) -> dict[str, tuple[Cursor, ...]]:
         """Every epoch of each stream of a gateway, the one that began last at the end."""
         sql = "SELECT stream, epoch, ack, durable, chain FROM ack WHERE gateway = ? ORDER BY begun_ms, epoch"
-        rows = await self.query(lambda connection: connection.execute(sql, (gateway,)).fetchall())
+        rows = await self.database.read(lambda tx: tx.all(sql, gateway))
         found: dict[str, list[Cursor]] = {JOURNAL: [], HISTORY: []}
         for stream, epoch, ack, durable, chain in rows:
             found.setdefault(stream, []).append(Cursor(epoch=epoch, ack=ack, durable=durable, chain=chain))
@@ -148,42 +126,44 @@ class Store:
 
     async def last_record(self, gateway: str) -> int:
         """Number of the newest record of a gateway's newest epoch; 0 when there is none."""
-        sql = "SELECT MAX(seq) FROM record WHERE gateway = ? AND epoch = ?"
-        return await self.query(
-            lambda connection: connection.execute(sql, (gateway, _newest_epoch(connection, gateway))).fetchone()[0] or 0
-        )
+
+        async def read(tx: Tx) -> int:
+            sql = "SELECT MAX(seq) FROM record WHERE gateway = ? AND epoch = ?"
+            row = await tx.one(sql, gateway, await _newest_epoch(tx, gateway))
+            return (row[0] if row else 0) or 0
+
+        return await self.database.read(read)
 
     async def alarms(self, gateway: str) -> list[dict[str, Any]]:
         """Open alarms of a gateway's newest epoch, newest first."""
-        sql = "SELECT data FROM open_alarm WHERE gateway = ? AND epoch = ? ORDER BY seq DESC"
 
-        def read(connection: sqlite3.Connection) -> list[dict[str, Any]]:
-            rows = connection.execute(sql, (gateway, _newest_epoch(connection, gateway)))
-            return [json.loads(data) for (data,) in rows]
+        async def read(tx: Tx) -> list[dict[str, Any]]:
+            sql = "SELECT data FROM open_alarm WHERE gateway = ? AND epoch = ? ORDER BY seq DESC"
+            return [json.loads(data) for (data,) in await tx.all(sql, gateway, await _newest_epoch(tx, gateway))]
 
-        return await self.query(read)
+        return await self.database.read(read)
 
     async def events(self, gateway: str, limit: int, before: int | None) -> list[Record]:
         """Up to `limit` alarm records of the newest epoch with numbers below `before`, newest first."""
-        sql = (
-            "SELECT data, chain FROM record WHERE gateway = ? AND epoch = ? AND seq < ? AND kind GLOB 'alarm.*'"
-            " ORDER BY seq DESC LIMIT ?"
-        )
         below = before if before is not None else 2**62
 
-        def read(connection: sqlite3.Connection) -> list[Record]:
-            rows = connection.execute(sql, (gateway, _newest_epoch(connection, gateway), below, limit))
+        async def read(tx: Tx) -> list[Record]:
+            sql = (
+                "SELECT data, chain FROM record WHERE gateway = ? AND epoch = ? AND seq < ? AND kind LIKE 'alarm.%'"
+                " ORDER BY seq DESC LIMIT ?"
+            )
+            rows = await tx.all(sql, gateway, await _newest_epoch(tx, gateway), below, limit)
             return [Record.from_bytes(data, chain) for data, chain in rows]
 
-        return await self.query(read)
+        return await self.database.read(read)
 
     async def gateways(self) -> dict[str, dict[str, Any]]:
         """What is known of each gateway: contact_ms, site (or None), version, quarantined."""
-        known = "SELECT gateway, contact_ms, site, version FROM gateway"
-        bad = "SELECT gateway, count(*) FROM quarantine GROUP BY gateway"
 
-        def read(connection: sqlite3.Connection) -> dict[str, dict[str, Any]]:
-            counts = dict(connection.execute(bad))
+        async def read(tx: Tx) -> dict[str, dict[str, Any]]:
+            counts = {
+                row[0]: row[1] for row in await tx.all("SELECT gateway, count(*) FROM quarantine GROUP BY gateway")
+            }
             return {
                 gateway: {
                     "contact_ms": contact_ms,
@@ -191,32 +171,21 @@ class Store:
                     "version": version,
                     "quarantined": counts.get(gateway, 0),
                 }
-                for gateway, contact_ms, site, version in connection.execute(known)
+                for gateway, contact_ms, site, version in await tx.all(
+                    "SELECT gateway, contact_ms, site, version FROM gateway"
+                )
             }
 
-        return await self.query(read)
-
-    async def query(self, read: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `read` on the read-only connection, off the loop."""
-        reading = self._reading
-        assert reading is not None, "the store is not open"
-        return await asyncio.get_running_loop().run_in_executor(self._readers, read, reading)
-
-    async def _write(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        try:
-            return await self._writer.run(job)
-        except StoreError:
-            self._broken.set()
-            raise
+        return await self.database.read(read)
 
 
 # --- inside the transaction --------------------------------------------------------------------------------------
 
 
-def take(connection: sqlite3.Connection, parcel: Parcel) -> Taken:
+async def take(tx: Tx, parcel: Parcel) -> Taken:
     """Decide about one batch and keep it; the caller holds the transaction. See `Store.take`."""
     sql = "SELECT ack, durable, chain, seq, head FROM ack WHERE gateway = ? AND stream = ? AND epoch = ?"
-    row = connection.execute(sql, parcel.key).fetchone()
+    row = await tx.one(sql, *parcel.key)
     ack, durable, chain, seq, head = row or (
         0,
         0,
@@ -225,7 +194,7 @@ def take(connection: sqlite3.Connection, parcel: Parcel) -> Taken:
         genesis_chain(parcel.gateway, parcel.epoch),
     )
     if parcel.n <= ack:
-        _must_be_the_same(connection, parcel, ack)
+        await _must_be_the_same(tx, parcel, ack)
         return Taken(cursor=Cursor(epoch=parcel.epoch, ack=ack, durable=durable, chain=chain), new=False)
     if parcel.n != ack + 1:
         raise OutOfStepError("gap", f"batch {ack + 1} comes first", ack, hint="ask where to go on")
@@ -233,11 +202,11 @@ def take(connection: sqlite3.Connection, parcel: Parcel) -> Taken:
         raise OutOfStepError("fork", f"batch {parcel.n} does not follow the batch {ack} that is kept", ack, hint=_FORK)
     problem = parcel.problem or _does_not_follow(parcel, seq, head)
     if problem:
-        _quarantine(connection, parcel, problem, body=parcel.body)
+        await _quarantine(tx, parcel, problem, body=parcel.body)
         head = None
     elif parcel.stream == JOURNAL:
-        seq, head = _keep_records(connection, parcel)
-    _keep_batch(connection, parcel, seq, head, kept=not problem)
+        seq, head = await _keep_records(tx, parcel)
+    await _keep_batch(tx, parcel, seq, head, kept=not problem)
     return Taken(
         cursor=Cursor(epoch=parcel.epoch, ack=parcel.n, durable=parcel.n, chain=parcel.chain), new=True, problem=problem
     )
@@ -246,9 +215,9 @@ def take(connection: sqlite3.Connection, parcel: Parcel) -> Taken:
 _FORK = "the gateway's data was restored or cloned: it needs a new epoch"
 
 
-def _must_be_the_same(connection: sqlite3.Connection, parcel: Parcel, ack: int) -> None:
+async def _must_be_the_same(tx: Tx, parcel: Parcel, ack: int) -> None:
     sql = "SELECT chain FROM batch WHERE gateway = ? AND stream = ? AND epoch = ? AND n = ?"
-    row = connection.execute(sql, (*parcel.key, parcel.n)).fetchone()
+    row = await tx.one(sql, *parcel.key, parcel.n)
     if row is None or row[0] != parcel.chain:
         raise OutOfStepError("fork", f"another batch {parcel.n} is kept", ack, hint=_FORK)
 
@@ -265,68 +234,69 @@ def _does_not_follow(parcel: Parcel, seq: int, head: bytes | None) -> str:
     return "" if parcel.before == head else f"record {first} does not follow the record {seq} that is kept"
 
 
-def _keep_records(connection: sqlite3.Connection, parcel: Parcel) -> tuple[int, bytes]:
+async def _keep_records(tx: Tx, parcel: Parcel) -> tuple[int, bytes]:
     for record in parcel.records:
         row = (parcel.gateway, parcel.epoch, record.seq, record.kind, record.to_bytes(), record.chain)
-        connection.execute("INSERT INTO record VALUES (?, ?, ?, ?, ?, ?)", row)
-        _project(connection, parcel, record)
+        await tx.run("INSERT INTO record VALUES (?, ?, ?, ?, ?, ?)", *row)
+        await _project(tx, parcel, record)
     return parcel.records[-1].seq, parcel.records[-1].chain
 
 
-def _project(connection: sqlite3.Connection, parcel: Parcel, record: Record) -> None:
+async def _project(tx: Tx, parcel: Parcel, record: Record) -> None:
     try:
         change = change_of(record)
     except DamagedError as error:
-        _quarantine(connection, parcel, str(error), seq=record.seq)
+        await _quarantine(tx, parcel, str(error), seq=record.seq)
         return
     if isinstance(change, AlarmNow):
         key = (parcel.gateway, parcel.epoch, change.id)
-        connection.execute("DELETE FROM open_alarm WHERE gateway = ? AND epoch = ? AND alarm = ?", key)
+        await tx.run("DELETE FROM open_alarm WHERE gateway = ? AND epoch = ? AND alarm = ?", *key)
         if change.open:
             row = (*key, record.seq, canonical(change.alarm))
-            connection.execute("INSERT INTO open_alarm VALUES (?, ?, ?, ?, ?)", row)
+            await tx.run("INSERT INTO open_alarm VALUES (?, ?, ?, ?, ?)", *row)
     elif isinstance(change, GatewayNow):
         upsert = (
             "INSERT INTO gateway (gateway, site, version) VALUES (?, ?, ?)"
             " ON CONFLICT (gateway) DO UPDATE SET site = excluded.site, version = excluded.version"
         )
-        connection.execute(upsert, (parcel.gateway, canonical(change.site).decode(), change.version))
+        await tx.run(upsert, parcel.gateway, canonical(change.site).decode(), change.version)
 
 
-def _keep_batch(connection: sqlite3.Connection, parcel: Parcel, seq: int, head: bytes | None, *, kept: bool) -> None:
+async def _keep_batch(tx: Tx, parcel: Parcel, seq: int, head: bytes | None, *, kept: bool) -> None:
     """The batch and its acknowledgement. Records lie in their own table, segments as they came.
 
     Durable means here: committed with full sync. What a lost disk takes, the gateways still have for their `keep_days`.
     """
     body = parcel.body if kept and parcel.stream != JOURNAL else None
     row = (*parcel.key, parcel.n, parcel.chain, parcel.received_ms, parcel.count, body)
-    connection.execute("INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+    await tx.run("INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, ?, ?)", *row)
     upsert = (
         "INSERT INTO ack VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (gateway, stream, epoch) DO UPDATE SET"
         " ack = excluded.ack, durable = excluded.durable, chain = excluded.chain, seq = excluded.seq,"
         " head = excluded.head"
     )
     ack = (*parcel.key, parcel.n, parcel.n, parcel.chain, seq, head, parcel.received_ms)
-    connection.execute(upsert, ack)
-    _contact(connection, parcel.gateway, parcel.received_ms)
+    await tx.run(upsert, *ack)
+    await _contact(tx, parcel.gateway, parcel.received_ms)
 
 
-def _quarantine(
-    connection: sqlite3.Connection, parcel: Parcel, reason: str, *, seq: int | None = None, body: bytes | None = None
+async def _quarantine(
+    tx: Tx, parcel: Parcel, reason: str, *, seq: int | None = None, body: bytes | None = None
 ) -> None:
     sql = "INSERT INTO quarantine (gateway, stream, epoch, n, seq, received_ms, reason, body) VALUES (?,?,?,?,?,?,?,?)"
-    connection.execute(sql, (*parcel.key, parcel.n, seq, parcel.received_ms, reason, body))
+    await tx.run(sql, *parcel.key, parcel.n, seq, parcel.received_ms, reason, body)
 
 
-def _contact(connection: sqlite3.Connection, gateway: str, contact_ms: int) -> None:
+async def _contact(tx: Tx, gateway: str, contact_ms: int) -> None:
     upsert = (
         "INSERT INTO gateway (gateway, contact_ms) VALUES (?, ?)"
-        " ON CONFLICT (gateway) DO UPDATE SET contact_ms = max(coalesce(contact_ms, 0), excluded.contact_ms)"
+        " ON CONFLICT (gateway) DO UPDATE SET contact_ms = excluded.contact_ms"
+        " WHERE gateway.contact_ms IS NULL OR gateway.contact_ms < excluded.contact_ms"
     )
-    connection.execute(upsert, (gateway, contact_ms))
+    await tx.run(upsert, gateway, contact_ms)
 
 
-def _newest_epoch(connection: sqlite3.Connection, gateway: str) -> str:
+async def _newest_epoch(tx: Tx, gateway: str) -> str:
     sql = "SELECT epoch FROM ack WHERE gateway = ? AND stream = 'journal' ORDER BY begun_ms DESC, epoch DESC LIMIT 1"
-    row = connection.execute(sql, (gateway,)).fetchone()
+    row = await tx.one(sql, gateway)
     return row[0] if row else ""

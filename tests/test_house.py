@@ -152,7 +152,10 @@ def test_versions_agree() -> None:
     assert sitewarden.__version__ in _run(sys.executable, "-m", "sitewarden", "--version").stdout
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock", "requirements-vision.lock"])
+LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-cloud.lock", "requirements-vision.lock")
+
+
+@pytest.mark.parametrize("name", LOCKS)
 def test_locks_are_exact_and_hold_no_address(name: str) -> None:
     text = (ROOT / name).read_text("utf-8")
     assert not re.findall(r"\w+://|--(?:extra-)?index-url|--find-links|--trusted-host|^-e|@ ", text, re.MULTILINE)

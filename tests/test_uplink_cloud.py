@@ -25,10 +25,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sitewarden.cloud import app as cloud_app
 from sitewarden.cloud import ingest
 from sitewarden.cloud.config import CloudConfig, CloudTable, GatewayTable, load_cloud_config
+from sitewarden.cloud.engine import SqliteDatabase
 from sitewarden.cloud.ingest import Contacts, Ingest
 from sitewarden.cloud.pages import Pages, contact_state
 from sitewarden.cloud.project import open_alarms
-from sitewarden.cloud.store import Store
+from sitewarden.cloud.store import STEPS, Store
 from sitewarden.errors import ConfigError
 from sitewarden.serving.people import ROLES, Person
 from sitewarden.serving.secrets import Secrets
@@ -786,7 +787,8 @@ async def test_a_body_over_the_limit_is_refused(tmp_path: Path, monkeypatch: pyt
 
 
 async def test_a_gateway_whose_clock_is_wrong_signs_by_the_clouds(tmp_path: Path) -> None:
-    async with Store(tmp_path / "cloud.db") as store, edge(tmp_path / "edge") as site:
+    async with SqliteDatabase(tmp_path / "cloud.db", STEPS) as database, edge(tmp_path / "edge") as site:
+        store = Store(database)
         app = web.Application()
         ahead = 5_000_000.0
         door = Ingest(cloud_config(), store, Contacts(store, {}), lambda _: None, clock=lambda: time.time() + ahead)
@@ -948,7 +950,8 @@ async def test_headquarters_sees_contact_and_open_alarms(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("turns", range(4))
 async def test_announcing_ends_when_it_is_cancelled_while_it_wakes(tmp_path: Path, turns: int) -> None:
-    async with Store(tmp_path / "cloud.db") as store:
+    async with SqliteDatabase(tmp_path / "cloud.db", STEPS) as database:
+        store = Store(database)
         pages = Pages(cloud_config(), store, Contacts(store, {}))
         task = asyncio.create_task(pages.announce())
         await asyncio.sleep(0)
