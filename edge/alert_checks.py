@@ -16,7 +16,7 @@ from .addresses import check_file, check_url, has_secret, is_here, split
 from .alert_building import SYSTEM_KEY
 from .alert_models import CHANNELS, BeaconTable, ChannelTable, MailTable, WebhookTable
 from .alerts import channel_tables
-from .alerts.routing import SIREN
+from .alerts.routing import RINGING, SIREN
 from .config import Document, Ids, Part
 from .fitted import fit_device
 from .ladders.plan import EVERY, PRESETS, Action
@@ -53,9 +53,19 @@ def find_alert_warnings(document: Document, points: Mapping[str, Point]) -> Iter
             yield f"channel[{i}]: nobody is told through it: alerts.channels does not name it"
         if isinstance(channel, BeaconTable) and not channel.has_watchdog and channel.parts.keys() & {"amber", "green"}:
             yield f"channel[{i}].has_watchdog: when the gateway dies, its lamps stay as they are: {_WATCHDOG}"
+    yield from _phoneless_channels(document)
     yield from warn_of_unrung(document, points)
     yield from warn_of_unsounded(document, points)
     yield from warn_of_unheld(document)
+
+
+def _phoneless_channels(document: Document) -> Iterator[str]:
+    people, told = document.people, document.single["alerts"].channels
+    if people is None or any(person.phone for person in people.values()):
+        return
+    for i, channel in document.repeated["channel"]:
+        if channel.id in told and channel.kind == RINGING:
+            yield f"channel[{i}]: reaches nobody: no person has a phone number: write them into the column phone"
 
 
 # --- channels ---

@@ -202,6 +202,7 @@ def test_a_raise_starts_a_new_occurrence():
         raised_at=NOW,
         required_acks=("keeper", "officer"),
         noticed_at=NOW,
+        asked_at=NOW,
     )
     assert (raised.reason, raised.actor) == (Reason.CONDITION, "gateway")
 

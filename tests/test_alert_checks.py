@@ -454,6 +454,15 @@ def test_a_priority_that_no_sounder_sounds_for_is_a_warning(folder: Path):
     assert load(GOOD, channel(SIREN), alerts=used).warnings == (), "everybody who must act has a phone"
 
 
+def test_a_modem_where_nobody_has_a_phone_is_a_warning(folder: Path):
+    """A siren rings the posts; the modem beside it would send nothing, and nobody would know why."""
+    used, siren = 'channels = ["sms", "b"]', channel(SIREN + "siren = [1, 2, 3]")
+    nobody = re.sub("138[0-9]{8}", "", PEOPLE)
+    (warning,) = load(GOOD, siren, alerts=used, people=nobody).warnings
+    assert warning.startswith("channel[0]: reaches nobody: no person has a phone number: write them into the column")
+    assert load(GOOD, siren, alerts=used).warnings == ()
+
+
 def test_a_siren_for_no_priority_is_no_sounder(folder: Path):
     used = 'channels = ["b"]'
     assert problems(channel(SIREN + "siren = []"), alerts=used)[0].startswith(NOTHING_RINGS)

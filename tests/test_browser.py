@@ -178,6 +178,31 @@ async def test_newcomer_sees_the_alarm_acknowledges_it_as_both_and_finds_it_at_h
     assert not (wall_errors + phone_errors + hq_errors + plant_errors)
 
 
+async def test_nine_tabs_of_one_browser_share_a_stream_and_all_are_live(demo, browser, picture):
+    """Over HTTP/1.1 a browser has six connections to a server: with a stream each, the seventh tab would wait."""
+    first, errors = await _open(browser, demo.address("edge"), "control_zhao", demo.pin("control_zhao"), WALL)
+    await expect(first.get_by_test_id(f"point-{HUMIDITY}")).to_have_attribute("data-freshness", "live")
+    tabs = [first]
+    for _ in range(8):
+        tab = await first.context.new_page()
+        tab.on("pageerror", lambda error: errors.append(str(error)))
+        await tab.goto(demo.address("edge"), timeout=60_000)
+        await expect(tab.get_by_test_id(f"point-{HUMIDITY}")).to_have_attribute(
+            "data-freshness", "live", timeout=60_000
+        )
+        tabs.append(tab)
+    demo.push("--humid")
+    for tab in tabs:
+        await expect(tab.get_by_test_id("banner")).to_be_visible(timeout=60_000)
+    await first.close()
+    os.kill(demo.facts["pids"]["edge"], signal.SIGKILL)
+    for tab in tabs[1:]:
+        await expect(tab.get_by_test_id("connection-lost")).to_be_visible(timeout=60_000)
+    for tab in tabs[1:]:
+        await expect(tab.get_by_test_id("connection-lost")).to_be_hidden(timeout=60_000)
+    assert not errors
+
+
 async def test_a_dead_device_turns_grey_and_a_lost_gateway_is_said_in_english(demo, browser, picture):
     wall, errors = await _open(browser, demo.address("edge"), "control_zhao", demo.pin("control_zhao"), WALL)
     card = wall.get_by_test_id(f"point-{HUMIDITY}")

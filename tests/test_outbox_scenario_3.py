@@ -162,8 +162,8 @@ async def test_the_modem_refuses_then_takes_proves_and_brings_the_acknowledgemen
             def report(self, receipt: str, delivered: bool, detail: str) -> None:
                 holder[0].report(receipt, delivered, detail)
 
-            def reply(self, phone: str, text: str) -> None:
-                holder[0].reply(phone, text)
+            def reply(self, phone: str, text: str, sent_ms: int | None = None) -> None:
+                holder[0].reply(phone, text, sent_ms)
 
         memory = FileMemory(tmp_path / "sms.json")
         settings = SmsSettings(

@@ -418,7 +418,7 @@ class Deliveries:
             self.loose.add(task)
             task.add_done_callback(self.loose.discard)
 
-    def reply(self, phone: str, text: str) -> None: ...
+    def reply(self, phone: str, text: str, sent_ms: int | None = None) -> None: ...
 
 
 class Fake:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sitewarden.edge.alerts.lateness import Lateness
 from sitewarden.edge.alerts.port import Outcome, Sent
 from sitewarden.edge.alerts.replies import Desk, Replies, masked, number_in, same
 from sitewarden.errors import RefusedError
 from sitewarden.sync.journal import Draft
 from sitewarden.tests.peers.alert_doubles import PEOPLE, FakeChannel, alarm, running, states
+from sitewarden.words import ClockState, now
 
 LI, WANG, STRANGER = "13800138001", "+86 138 0013 8002", "+8613911112222"
 
@@ -146,6 +149,48 @@ async def test_what_does_not_acknowledge_is_answered_and_recorded(fields: dict[s
     assert len(office.drafts[0].body["notify"]) == 1
 
 
+def _asked(ago_s: float) -> dict[str, Any]:
+    at = now()
+    return replace(at, utc_ms=at.utc_ms - int(ago_s * 1000), mono_s=at.mono_s - ago_s).to_json()
+
+
+@pytest.mark.parametrize(
+    ("asked_ago_s", "late_s", "outcome"),
+    [
+        (3600.0, 5.0, "acknowledged"),
+        (120.0, 600.0, "changed"),  # written eight minutes before it got worse
+        (700.0, 600.0, "acknowledged"),
+        (20.0, 50.0, "acknowledged"),  # no network is quicker than that all the time
+    ],
+)
+async def test_a_reply_that_came_late_does_not_acknowledge_what_got_worse_meanwhile(
+    asked_ago_s: float, late_s: float, outcome: str, monkeypatch: pytest.MonkeyPatch
+):
+    """The centre's clock is wrong by eight hours: a prompt message shows that."""
+    monkeypatch.setattr("sitewarden.edge.alerts.replies.now", lambda: replace(now(), clock=ClockState.SYNCED))
+    office = Office(n1234=open_alarm(asked=_asked(asked_ago_s)))
+    zone_ms = 8 * 3600 * 1000
+    await office.replies.take(LI, "?", now().utc_ms + zone_ms - 4000)
+    await office.replies.take(LI, "1234", now().utc_ms + zone_ms - int(late_s * 1000))
+    assert office.outcomes == ["not_understood", outcome]
+    assert len(office.acks) == (outcome == "acknowledged")
+
+
+def test_a_message_is_not_late_by_a_clock_that_is_not_believed():
+    at = replace(now(), clock=ClockState.SYNCED)
+    lateness = Lateness()
+    assert lateness.of(at.utc_ms - 1000, at) == 0
+    assert lateness.of(at.utc_ms - 600_000, at) == pytest.approx(600)
+    assert lateness.of(at.utc_ms - 601_000, replace(at, clock=ClockState.UNSYNCED)) == 0
+    assert lateness.of(None, at) == 0
+
+
+def test_a_first_message_that_is_late_by_no_whole_quarter_of_an_hour_is_late():
+    at = replace(now(), clock=ClockState.SYNCED)
+    assert Lateness().of(at.utc_ms - 400_000, at) == pytest.approx(400)
+    assert Lateness().of(at.utc_ms - 8 * 3_600_000, at) == 0, "a zone"
+
+
 async def test_who_is_off_duty_does_not_acknowledge():
     office = Office(n1234=open_alarm())
     office.off_duty.add("li")
@@ -219,7 +264,7 @@ async def test_a_reply_goes_through_the_outbox_and_its_answer_too(tmp_path: Path
 async def test_a_reply_that_breaks_the_desk_does_not_end_the_outbox(tmp_path: Path, eventually):
     taken: list[str] = []
 
-    async def answer(phone: str, text: str) -> None:
+    async def answer(phone: str, text: str, sent_ms: int | None = None) -> None:
         taken.append(text)
         if len(taken) == 1:
             raise ValueError("a defect")

@@ -30,12 +30,14 @@ class Seen:
     def __init__(self) -> None:
         self.reports: list[tuple[str, bool, str]] = []
         self.replies: list[tuple[str, str]] = []
+        self.sent_ms: list[int | None] = []
 
     def report(self, receipt: str, delivered: bool, detail: str) -> None:
         self.reports.append((receipt, delivered, detail))
 
-    def reply(self, phone: str, text: str) -> None:
+    def reply(self, phone: str, text: str, sent_ms: int | None = None) -> None:
         self.replies.append((phone, text))
+        self.sent_ms.append(sent_ms)
 
 
 @pytest.fixture
@@ -907,6 +909,7 @@ async def test_an_answer_is_handed_over_and_deleted(
             modem.receive(encode_deliver(PHONE, text))
         await eventually(lambda: len(seen.replies) == 4, lambda: f"the answers: {seen.replies}")
         assert seen.replies == [(PHONE, text) for text in ("1234", "OK", "收到，1234 😀", "\r\nOK\r\n")]
+        assert seen.sent_ms == [1795324490000] * 4, "2026-11-22 13:14:50 at the centre, eight hours east"
         await eventually(lambda: not modem.storage, "they are deleted")
 
 

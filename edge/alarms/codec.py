@@ -39,13 +39,14 @@ def alarm_json(rule: Rule, alarm: Alarm, changed_at: Instant) -> dict[str, Any]:
         "group": rule.first_out_group,
         "life_safety": rule.life_safety,
         "noticed": alarm.noticed_at.to_json() if alarm.noticed_at else None,
+        "asked": alarm.asked_at.to_json() if alarm.asked_at else None,
         "overlay": _overlay_json(alarm.overlay) if alarm.overlay else None,
     }
 
 
 def alarm_from_json(fields: dict[str, Any]) -> Alarm:
     """Inverse of `alarm_json`. Raises KeyError or ValueError on anything else."""
-    acks = tuple(Ack(role=a["role"], person=a["person"], at=_instant(a["instant"])) for a in fields["acks"])
+    acks = tuple(Ack(role=a["role"], person=a["person"], at=instant_from_json(a["instant"])) for a in fields["acks"])
     return Alarm(
         id=fields["id"],
         state=State(fields["state"]),
@@ -57,13 +58,14 @@ def alarm_from_json(fields: dict[str, Any]) -> Alarm:
         count=fields["count"],
         latched=fields["latched"],
         value=fields["value"],
-        raised_at=_instant(fields["raised"]) if fields["raised"] else None,
-        returned_at=_instant(fields["returned"]) if fields["returned"] else None,
+        raised_at=instant_from_json(fields["raised"]) if fields["raised"] else None,
+        returned_at=instant_from_json(fields["returned"]) if fields["returned"] else None,
         required_acks=tuple(fields["required_acks"]),
         distinct_persons=bool(fields["distinct_persons"]),
         acks=acks,
         first_out=bool(fields.get("first_out")),
-        noticed_at=_instant(fields["noticed"]) if fields.get("noticed") else None,
+        noticed_at=instant_from_json(fields["noticed"]) if fields.get("noticed") else None,
+        asked_at=instant_from_json(fields["asked"]) if fields.get("asked") else None,
         overlay=_overlay(fields["overlay"]) if fields.get("overlay") else None,
     )
 
@@ -102,14 +104,15 @@ def _overlay(fields: dict[str, Any]) -> Overlay:
         who=fields["who"],
         why=fields["why"],
         permit=fields["permit"],
-        since=_instant(fields["since"]),
+        since=instant_from_json(fields["since"]),
         for_s=fields["for_s"],
         one_shot=fields["one_shot"],
         over=Kind(fields["over"]) if fields.get("over") else None,
     )
 
 
-def _instant(fields: dict[str, Any]) -> Instant:
+def instant_from_json(fields: dict[str, Any]) -> Instant:
+    """Inverse of `Instant.to_json`. Raises KeyError or ValueError on anything else."""
     return Instant(
         utc_ms=utc_from_text(fields["utc"]),
         mono_s=fields["mono"],

@@ -95,6 +95,7 @@ class Alarm:
             occurrence.
         first_out: it was raised while no other of its group was open, so it shows the cause.
         noticed_at: when people were last told of it, or would have been without an overlay.
+        asked_at: since when acknowledgements count: it was raised, made worse or told anew, and earlier ones are void.
         overlay: why nobody is told; None when people are.
     """
 
@@ -115,6 +116,7 @@ class Alarm:
     acks: tuple[Ack, ...] = ()
     first_out: bool = False
     noticed_at: Instant | None = None
+    asked_at: Instant | None = None
     overlay: Overlay | None = None
 
 
@@ -268,6 +270,7 @@ def _raise(rule: Rule, alarm: Alarm, event: On, now: Instant, occurrence: int) -
         distinct_persons=rule.distinct_persons,
         first_out=event.first_out,
         noticed_at=now,
+        asked_at=now,
         overlay=alarm.overlay,
     )
     return Transition(alarm=raised, change=Change.RAISED, reason=Reason.CONDITION)
@@ -296,7 +299,7 @@ def _on(rule: Rule, alarm: Alarm, event: On, now: Instant, next_occurrence: int)
         after = replace(after, kind=event.level.kind, priority=event.level.priority, limit=event.level.limit)
     if alarm.state in (State.UNACK, State.ACKED):
         if worse:
-            after = replace(after, state=State.UNACK, acks=(), noticed_at=now)
+            after = replace(after, state=State.UNACK, acks=(), noticed_at=now, asked_at=now)
             return (Transition(alarm=after, change=Change.RERAISED, reason=Reason.SEVERITY_UP),)
         return (Transition(alarm=after, change=Change.RECURRED if up else Change.EASED, reason=Reason.CONDITION),)
     # RTNUN, LATU, LATA: the same occurrence is on again
@@ -304,7 +307,9 @@ def _on(rule: Rule, alarm: Alarm, event: On, now: Instant, next_occurrence: int)
     quiet_s = _quiet_s(rule, after)
     quiet = keep and alarm.noticed_at is not None and seconds_between(alarm.noticed_at, now) < quiet_s
     noticed_at = alarm.noticed_at if quiet else now
-    after = replace(after, state=State.UNACK, acks=alarm.acks if keep else (), noticed_at=noticed_at)
+    after = replace(after, state=State.UNACK, noticed_at=noticed_at)
+    if not keep:
+        after = replace(after, acks=(), asked_at=now)
     reason = Reason.SEVERITY_UP if worse else Reason.CONDITION
     return (Transition(alarm=after, change=Change.REOPENED, reason=reason, quiet=quiet),)
 
@@ -408,7 +413,7 @@ def _realarm(alarm: Alarm, now: Instant) -> tuple[Transition, ...]:
             after = replace(alarm, noticed_at=now)
             return (Transition(alarm=after, change=Change.REPEATED, reason=Reason.REALARM),)
         case State.ACKED:
-            after = replace(alarm, state=State.UNACK, acks=(), noticed_at=now)
+            after = replace(alarm, state=State.UNACK, acks=(), noticed_at=now, asked_at=now)
             return (Transition(alarm=after, change=Change.REPEATED, reason=Reason.REALARM),)
         case State.NORM | State.LATA:
             return ()
@@ -443,7 +448,7 @@ def _uncover(alarm: Alarm, event: Uncover, now: Instant) -> tuple[Transition, ..
         covered = replace(after, overlay=event.then)
         return (ended, Transition(alarm=covered, change=_COVERED[event.then.kind], reason=Reason.BY_DESIGN))
     if alarm.active is not None:
-        fresh = replace(after, state=State.UNACK, acks=(), noticed_at=now)
+        fresh = replace(after, state=State.UNACK, acks=(), noticed_at=now, asked_at=now)
         return (ended, Transition(alarm=fresh, change=Change.RERAISED, reason=Reason.UNCOVERED))
     if alarm.state is State.RTNUN:
         closed = replace(after, state=State.NORM)

@@ -16,7 +16,7 @@ class Ears:
         if self.listener is not None:
             self.listener.report(receipt, delivered, detail)
 
-    def reply(self, phone: str, text: str) -> None:
+    def reply(self, phone: str, text: str, sent_ms: int | None = None) -> None:
         """A person answered."""
         if self.listener is not None:
-            self.listener.reply(phone, text)
+            self.listener.reply(phone, text, sent_ms)

@@ -36,8 +36,8 @@ _TURN_S = 5.0
 _LEAST_S = 0.05
 _MOST_REPLIES = 100
 
-Answer = Callable[[str, str], Awaitable[None]]
-"""`answer(phone, text)`: a person wrote back. Refusals are its own matter."""
+Answer = Callable[[str, str, int | None], Awaitable[None]]
+"""`answer(phone, text, sent_ms)`: a person wrote back. Refusals are its own matter."""
 
 
 @dataclass(slots=True)
@@ -105,7 +105,7 @@ class Outbox:
         self._lanes: dict[tuple[str, str], Lane] = {}
         self._holds = Holds()
         self._proofs = Proofs()
-        self._replies: asyncio.Queue[tuple[str, str]] = asyncio.Queue(_MOST_REPLIES)
+        self._replies: asyncio.Queue[tuple[str, str, int | None]] = asyncio.Queue(_MOST_REPLIES)
         self._loaded = 0
         self._has_news = True
         self._due_s = math.inf
@@ -141,10 +141,10 @@ class Outbox:
         self._proofs.report(receipt, delivered, detail, mono_s())
         self._wake.set()
 
-    def reply(self, phone: str, text: str) -> None:
+    def reply(self, phone: str, text: str, sent_ms: int | None = None) -> None:
         """A person answered."""
         try:
-            self._replies.put_nowait((phone, text))
+            self._replies.put_nowait((phone, text, sent_ms))
         except asyncio.QueueFull:
             _log.error("too many replies at once: one was dropped")
 
@@ -401,11 +401,11 @@ class Outbox:
 
     async def _take_replies(self) -> None:
         while True:
-            phone, text = await self._replies.get()
+            phone, text, sent_ms = await self._replies.get()
             if self._parts.answer is None:
                 continue
             try:
-                await self._parts.answer(phone, text)
+                await self._parts.answer(phone, text, sent_ms)
             except PermanentError:
                 raise  # the store's
             except Exception:

@@ -135,8 +135,11 @@ class Events(Protocol):
         """The proof of an ACCEPTED message, or that there will be none."""
         ...
 
-    def reply(self, phone: str, text: str) -> None:
-        """A person answered. `phone` is where it came from: proof enough to know who, as far as the network is."""
+    def reply(self, phone: str, text: str, sent_ms: int | None = None) -> None:
+        """A person answered. `phone` is where it came from: proof enough to know who, as far as the network is.
+
+        `sent_ms`: UTC milliseconds by the network's clock, which may be off by hours; None when it does not say.
+        """
         ...
 
 

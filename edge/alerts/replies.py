@@ -6,6 +6,7 @@ recorded as `reply.received`; its answer is a row of that record. What strangers
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections import deque
@@ -17,6 +18,9 @@ from ...errors import RefusedError
 from ...serving.people import Person
 from ...sync.journal import Draft
 from ...words import Instant, mono_s, now
+from ..alarms.codec import instant_from_json
+from ..alarms.overlay import seconds_between
+from .lateness import Lateness
 from .port import Channel, Notice, Receiver
 from .rows import ANSWER, other_key
 
@@ -35,6 +39,10 @@ _SHORTEST = 7  # shorter numbers are services; nobody answers them
 ANSWERS: Mapping[str, tuple[str, str]] = {
     "acknowledged": ("已确认报警 {n}。", "Alarm {n} is acknowledged."),
     "already": ("报警 {n} 已由您或同岗人员确认。", "Alarm {n} was acknowledged before, by you or in your role."),
+    "changed": (
+        "您回复后报警 {n} 又加重或再次报警，请看清后再回复 {n}。",
+        "Alarm {n} got worse, or was told anew, after you had answered: look again, then answer {n}.",
+    ),
     "closed": ("报警 {n} 已关闭，不需要确认。", "Alarm {n} is closed: nothing to acknowledge."),
     "unknown_number": ("没有报警 {n}，请核对报警号。", "There is no alarm {n}: check the number."),
     "not_understood": ("请只回复报警号，例如 1234。", "Answer with the alarm's number alone, as 1234."),
@@ -99,26 +107,33 @@ class Replies:
         self._persons: dict[str, _Rate] = {}
         self._strangers = _Rate(_STRANGERS)
         self._told: dict[str, float] = {}
+        self._lateness = Lateness()
 
-    async def take(self, phone: str, text: str) -> None:
-        """Acknowledge, record and answer. Raises only what the store raises."""
+    async def take(self, phone: str, text: str, sent_ms: int | None = None) -> None:
+        """Acknowledge, record and answer. Raises only what the store raises.
+
+        Args:
+            sent_ms: when it was written, by the network's clock; see `Events.reply`.
+        """
         persons = [person for person in self._desk.people.values() if person.phone and same(person.phone, phone)]
         if not persons:
             await self._stranger(phone)
             return
-        number = number_in(text)
+        number, late_s = number_in(text), self._lateness.of(sent_ms, now())
         person, code = persons[0], "not_understood"
         if number is not None:
-            person, code = await self._acknowledge(persons, number)
+            person, code = await self._acknowledge(persons, number, late_s)
         await self._record(person, text, number, code)
 
-    async def _acknowledge(self, persons: list[Person], number: int) -> tuple[Person, str]:
-        """Who of those with this phone acknowledges, and what became of it."""
+    async def _acknowledge(self, persons: list[Person], number: int, late_s: float) -> tuple[Person, str]:
+        """Who of those with this phone acknowledges, and what became of it. It was written `late_s` seconds ago."""
         alarm = await self._desk.find(number)
         if alarm is None:
             return persons[0], "unknown_number"
         if alarm["occurrence"] != number or alarm["state"] == "NORM":
             return persons[0], "closed"
+        if late_s and _asked_ago_s(alarm) < late_s:
+            return persons[0], "changed"
         acks = alarm.get("acks", ())
         for person in persons:
             if any(ack["person"] == person.id for ack in acks):
@@ -171,6 +186,12 @@ class Replies:
         said = _answer("stranger", None)
         text = f"{said['zh']}{said['en']}"
         await channel.send(Notice(key=key, to=Receiver(phone=phone), title="", text=text, priority=4))
+
+
+def _asked_ago_s(alarm: Mapping[str, Any]) -> float:
+    """Seconds since what people are asked to acknowledge; for ever where an older gateway did not note it."""
+    asked = alarm.get("asked")
+    return seconds_between(instant_from_json(asked), now()) if asked else math.inf
 
 
 def number_in(text: str) -> int | None:

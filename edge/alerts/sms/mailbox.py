@@ -41,7 +41,7 @@ class Mailbox:
         if news.pdu:
             whole = self._take(news.pdu, None)
             if isinstance(whole, Whole):
-                self._events.reply(whole.sender, whole.text)
+                self._events.reply(whole.sender, whole.text, whole.sent_ms)
         elif news.name in ("+CMTI", "+CDSI") or "FULL" in f"{news.name} {news.value}".upper():
             self.waiting = True
 
@@ -82,7 +82,7 @@ class Mailbox:
         return self._parts.add(message, mono_s(), index) or False
 
     async def _hand_over(self, line: Line, whole: Whole) -> None:
-        self._events.reply(whole.sender, whole.text)
+        self._events.reply(whole.sender, whole.text, whole.sent_ms)
         for index in whole.marks:
             await self._erase(line, index)
 

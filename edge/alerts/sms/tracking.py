@@ -133,6 +133,7 @@ class _Message:
     first_s: float
     total: int
     sender: str
+    sent_ms: int | None = None
     parts: dict[int, str] = field(default_factory=dict[int, str])
     marks: list[int] = field(default_factory=list[int])
 
@@ -143,11 +144,13 @@ class Whole:
 
     Attributes:
         marks: what `Parts.add` was given with its parts.
+        sent_ms: UTC milliseconds by the message centre's clock, of the part that came first; None: it does not say.
     """
 
     sender: str
     text: str
     marks: tuple[int, ...]
+    sent_ms: int | None = None
 
 
 class Parts:
@@ -165,11 +168,12 @@ class Parts:
         place = message.place
         marks = [] if mark is None else [mark]
         if place is None or place.total == 1:
-            return Whole(sender=message.sender, text=joined(message.text), marks=tuple(marks))
+            text = joined(message.text)
+            return Whole(sender=message.sender, text=text, marks=tuple(marks), sent_ms=_sent_ms(message))
         key = _key(message.sender, place)
         if key not in self._messages and len(self._messages) >= _MESSAGES:
             self._messages.pop(next(iter(self._messages)))
-        fresh = _Message(first_s=now_s, total=place.total, sender=message.sender)
+        fresh = _Message(first_s=now_s, total=place.total, sender=message.sender, sent_ms=_sent_ms(message))
         held = self._messages.setdefault(key, fresh)
         held.parts.setdefault(place.number, message.text)
         held.marks += [one for one in marks if one not in held.marks]
@@ -183,7 +187,11 @@ class Parts:
     def _whole(self, key: tuple[str, int, int, bool]) -> Whole:
         held = self._messages.pop(key)
         text = joined(*(held.parts.get(number, "…") for number in range(1, held.total + 1)))
-        return Whole(sender=held.sender, text=text, marks=tuple(held.marks))
+        return Whole(sender=held.sender, text=text, marks=tuple(held.marks), sent_ms=held.sent_ms)
+
+
+def _sent_ms(message: Delivered) -> int | None:
+    return int(message.sent_at.timestamp() * 1000) if message.sent_at is not None else None
 
 
 def _key(sender: str, place: Place) -> tuple[str, int, int, bool]:

@@ -2,6 +2,8 @@ import { useWords } from '../i18n/words'
 import { utcMs } from '../shared/clock'
 import { clockText, counter } from '../shared/format'
 import type { LadderView, Rung } from '../shared/types'
+import { added } from './ladderKinds'
+import { status } from './plant'
 
 /** What ladders do, in the words of the chosen language. */
 export function useLadderWords() {
@@ -11,9 +13,10 @@ export function useLadderWords() {
 
   /** What a rung does: whom it tells, through what, and what else; `before` is the rung below it. */
   function does(rung: Rung, before?: Rung): string {
+    const add = added(rung, status.value && new Set(status.value.channels.map((channel) => channel.kind)))
     const parts = [
       rung.to.length ? t('ladder.tell', { who: rung.to.map(roleWithin).join(', ') }) : '',
-      rung.add.length ? t('ladder.via', { what: rung.add.map((kind) => known('ladder.add', kind === '*' ? 'every' : kind)).join(', ') }) : '',
+      add.length ? t('ladder.via', { what: add.map((kind) => known('ladder.add', kind === '*' ? 'every' : kind)).join(', ') }) : '',
       rung.colour && rung.colour !== before?.colour ? t('ladder.turn', { colour: colour(rung) }) : '',
       rung.action === 'freeze' ? t('ladder.freeze') : '',
     ].filter(Boolean)

@@ -81,7 +81,7 @@ export function start(): void {
   const handlers = {
     hello: (data: unknown) => setServerTime((data as { time: string }).time),
     values: (data: unknown) => takeValues((data as { points: PointValue[] }).points),
-    alarm: (data: unknown, event: MessageEvent<string>) => {
+    alarm: (data: unknown, event: { lastEventId: string }) => {
       const { kind, alarm } = data as { kind: string; alarm: Alarm }
       takeEvent(Number(event.lastEventId) || 0, kind, alarm)
     },
