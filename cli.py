@@ -14,11 +14,13 @@ import click
 
 from . import __version__
 from .asking import output, reload
+from .bundle_command import bundle
 from .console.group import Group, problem_lines
 from .console.language import LANG, Say
 from .console.text import nearest
 from .console.words import phrases
 from .errors import ConfigError, PermanentError, SitewardenError
+from .evidence_commands import journal, verify
 from .probe.commands import probe
 from .proof_command import proof
 from .trial import replay
@@ -48,14 +50,16 @@ def main(verbose: bool = False) -> None:
 @click.option("--data", type=FOLDER, default=None, help="Folder of the stores [default: $STATE_DIRECTORY].")
 def edge(config: Path, data: Path | None) -> None:
     """Run the gateway daemon until SIGTERM or Ctrl-C."""
+    from .edge.baseline_files import Shelf
     from .edge.site_reader import SiteReader
 
     os.umask(_UMASK)
     folder = _data(data)
+    taken_back = Shelf.of(folder).count_start()
     reader = SiteReader(config, folder)  # at work while this process loads the rest
     from .edge.app import run_edge
 
-    _run(run_edge(config, folder, reader=reader, say=_say))
+    _run(run_edge(config, folder, reader=reader, say=_say, taken_back=taken_back))
 
 
 main.add_command(reload)
@@ -80,11 +84,13 @@ def cloud(config: Path, data: Path | None) -> None:
 @main.command(short_help="Check a site.toml or cloud.toml offline.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--effective", is_flag=True, help="Print every delay, limit and unit as they will be used.")
+@click.option("--baseline", type=FILE, default=None, help="Under this baseline.toml of headquarters.")
 @LANG
-def check(file: Path, effective: bool) -> None:
+def check(file: Path, effective: bool, baseline: Path | None) -> None:
     """Check a site.toml or cloud.toml offline: every problem at once.
 
-    people.csv is checked with the file that names it. A file whose name begins with cloud is read as a cloud.toml.
+    people.csv is checked with the file that names it. A file whose name begins with cloud is read as a cloud.toml, one
+    that begins with baseline as a baseline.toml.
 
     Exit code 0: it is good. 1: it has a problem. 2: wrong usage.
     """
@@ -98,7 +104,10 @@ def check(file: Path, effective: bool) -> None:
         if file.name.startswith("cloud"):
             _check_cloud(file, tr)
             return
-        site = load_site(file)
+        if file.name.startswith("baseline"):
+            _check_baseline(file, tr)
+            return
+        site = load_site(file, baseline=baseline)
     except ConfigError as error:
         for line in problem_lines(error, tr):
             click.echo(line, err=True)
@@ -118,6 +127,14 @@ def _check_cloud(file: Path, tr: Say) -> None:
     _say_good(file, tr, "good_cloud", (len(config.gateway), "gateway"), (len(config.people), "person", "people"))
 
 
+def _check_baseline(file: Path, tr: Say) -> None:
+    from .sync.baseline import read_baseline
+
+    found = read_baseline(file)
+    counts = (len(found.room), "kind of room", "kinds of room"), (len(found.limit), "limit"), (len(found.step), "step")
+    _say_good(file, tr, "good_baseline", *counts)
+
+
 def _say_good(file: Path, tr: Say, key: str, *counted: tuple[Any, ...]) -> None:
     numbers = [one[0] if tr("lang") == "zh" else _count(*one) for one in counted]
     click.echo(tr(key, click.format_filename(file), *numbers))
@@ -127,33 +144,8 @@ def _count(n: int, one: str, more: str = "") -> str:
     return f"{n} {one if n == 1 else more or one + 's'}"
 
 
-@main.command(short_help="Check the chain of a journal.db.")
-@click.argument("file", type=FILE)
-@LANG
-def verify(file: Path) -> None:
-    """Check the chain of a journal.db: names the first record that was altered, removed or inserted.
-
-    Newest records that were removed together with every trace of them show only at headquarters, which has them.
-    """
-    from .sync.journal import verify_file
-
-    tr = phrases()
-    shows = sys.stderr.isatty()
-
-    def records(n: int) -> str:
-        return tr("record" if n == 1 else "records", n)
-
-    verdict = verify_file(file, lambda n: click.echo(f"\r{records(n)}", nl=False, err=True) if shows else None)
-    if shows:
-        click.echo("\r\x1b[K", nl=False, err=True)
-    where = (verdict.gateway, verdict.epoch)
-    if verdict.bad_seq is not None:
-        click.echo(tr("not_good", file, verdict.problem, records(verdict.records)), err=True)
-        sys.exit(1)
-    if not verdict.records:
-        click.echo(tr("no_records", file, *where), err=True)
-        sys.exit(1)
-    click.echo(tr("good_journal", file, records(verdict.records), *where))
+main.add_command(verify)
+main.add_command(journal)
 
 
 @main.command(short_help="Print the gateway's public key; made on first use.")
@@ -282,6 +274,7 @@ def receiver(host: str, port: int) -> None:
     _run(run_receiver(ReceiverOptions(host=host, port=port)))
 
 
+main.add_command(bundle)
 main.add_command(probe)
 main.add_command(replay)
 

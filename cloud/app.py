@@ -5,26 +5,46 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
 from aiohttp import web
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from ..errors import ConfigError
 from ..serving.listen import serving
 from ..serving.notify import Notifier, watchdog_period_s
 from ..serving.secrets import Secrets
-from ..serving.web import add_pages, make_app
+from ..serving.web import add_pages, answer_refusals, make_app
+from ..sync.keys import load_or_create_key, public_key_text
+from ..sync.seal import load_or_create_seal_key
+from .baseline_store import STEPS as BASELINE_STEPS
+from .baseline_store import BaselineStore
+from .bundles import Bundles, KeysOf
+from .chart_pages import ChartPages
+from .charts import STEPS as CHART_STEPS
+from .charts import Charts
 from .config import CloudConfig
 from .engine import SqliteDatabase
+from .engine_postgres import PostgresDatabase
 from .ingest import Contacts, Ingest
+from .orders import PATH as ORDERS_PATH
+from .orders import Orders
 from .pages import Pages
-from .store import STEPS, Store
+from .snapshots import PATH as SNAPSHOT_PATH
+from .snapshots import STEPS as SNAPSHOT_STEPS
+from .snapshots import Snapshots
+from .store import PARTITIONED, STEPS, Store
+from .witness import PATH as WITNESS_PATH
+from .witness import Witness
+from .witness_store import STEPS as WITNESS_STEPS
+from .witness_store import WitnessStore
 
 log = logging.getLogger(__name__)
 
 COOKIE = "sitewarden_cloud"
+SOCKET = "cloud.sock"
 _DIST = Path(__file__).parent.parent / "web" / "dist"
 
 
@@ -41,15 +61,32 @@ async def run_cloud(config: CloudConfig, data: Path, *, ready: Callable[[int], N
     """
     data.mkdir(mode=0o750, parents=True, exist_ok=True)
     async with contextlib.AsyncExitStack() as stack:
-        database = await stack.enter_async_context(SqliteDatabase(data / "cloud.db", STEPS))
+        database = await stack.enter_async_context(_database(config, data))
         store = Store(database)
         secrets = Secrets(data / config.cloud.secrets)
         stack.callback(secrets.close)
         known = {name: row["contact_ms"] for name, row in (await store.gateways()).items() if row["contact_ms"]}
         contacts = Contacts(store, known)
-        pages = Pages(config, store, contacts)
+        witness_key = await asyncio.to_thread(load_or_create_key, data / "witness.key")
+        witnessed = WitnessStore(database)
+        pages = Pages(config, store, contacts, witnessed, public_key_text(witness_key))
         app = make_app(config.people, secrets, cookie=COOKIE)
-        Ingest(config, store, contacts, pages.changed).add_routes(app)
+        seal_key = await asyncio.to_thread(load_or_create_seal_key, data / "seal.key")
+        bundles = Bundles(store, _keys_of(config), witness_key, seal_key, spool=data, changed=pages.changed)
+        await stack.enter_async_context(_own_socket(bundles, data / SOCKET))
+        ingest = Ingest(config, store, contacts, pages.changed)
+        ingest.add_routes(app)
+        ingest.add_post(app, WITNESS_PATH, Witness(witnessed, witness_key, pages.changed).post)
+        charts, baselines = Charts(database), BaselineStore(database)
+        ChartPages(config, charts, baselines).add_routes(app)
+        orders = Orders(config.baseline, baselines, witness_key, config, pages.changed)
+        await orders.open()
+        ingest.add_get(app, ORDERS_PATH, orders.get)
+        ingest.add_post(app, f"{ORDERS_PATH}/report", orders.report)
+        orders.add_pages(app)
+        snapshots = Snapshots(database, pages.changed)
+        ingest.add_post(app, SNAPSHOT_PATH, snapshots.post)
+        pages.snapshots = snapshots
         pages.add_routes(app)
         add_pages(app, _DIST, "headquarters.html")
         port = await _listen(app, config, stack)
@@ -57,11 +94,47 @@ async def run_cloud(config: CloudConfig, data: Path, *, ready: Callable[[int], N
         async with asyncio.TaskGroup() as group:
             group.create_task(pages.announce(), name="cloud announce")
             group.create_task(store.until_broken(), name="cloud store")
+            group.create_task(orders.run(), name="cloud orders")
+            group.create_task(charts.run(), name="cloud charts")
             group.create_task(_feed_watchdog(store, notifier), name="cloud watchdog")
             log.info("the cloud answers on %s port %d", config.cloud.host, port)
+            log.info("checkpoints are countersigned with %s", public_key_text(witness_key))
             notifier.tell("READY=1")
             ready(port)
     raise AssertionError("the service's tasks never return")
+
+
+def _database(config: CloudConfig, data: Path) -> SqliteDatabase | PostgresDatabase:
+    steps = [*STEPS, *WITNESS_STEPS, *BASELINE_STEPS, *CHART_STEPS, *SNAPSHOT_STEPS]
+    if config.store is None:
+        return SqliteDatabase(data / "cloud.db", steps)
+    return PostgresDatabase(config.store.url, steps, password=config.store_password, partitioned=PARTITIONED)
+
+
+def _keys_of(config: CloudConfig) -> KeysOf:
+    async def keys_of(name: str) -> Mapping[str, Ed25519PublicKey]:
+        gateway = config.find(name)
+        return gateway.keys() if gateway is not None else {}
+
+    return keys_of
+
+
+@contextlib.asynccontextmanager
+async def _own_socket(bundles: Bundles, path: Path) -> AsyncIterator[None]:
+    """For commands on this machine; whoever may open the data folder may bring bundles."""
+    app = web.Application(middlewares=[answer_refusals])
+    app.router.add_post("/v1/bundles", bundles.handle)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        try:
+            await web.UnixSite(runner, path).start()
+            path.chmod(0o660)
+        except OSError as error:
+            log.warning("%s: no bundles can be imported by command: %s", path, error.strerror or error)
+        yield
+    finally:
+        await runner.cleanup()
 
 
 async def _listen(app: web.Application, config: CloudConfig, stack: contextlib.AsyncExitStack) -> int:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from ..errors import ConfigError
 from ..serving.people import Person, load_people
+from ..sync.baseline import read_baseline
 from ..sync.keys import key_id, parse_public_key
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
@@ -45,6 +46,7 @@ class CloudTable(_Table):
         public_url: address that gateways use when a proxy stands before this service; signatures cover it.
         people: people.csv of those who may sign in, relative to cloud.toml.
         secrets: PINs and sessions, relative to the data folder.
+        baseline: baseline.toml, relative to cloud.toml: what every site must have at least; empty: nothing.
         late_s, silent_s: a gateway that was not heard of for so long is shown as late, as silent.
     """
 
@@ -57,6 +59,7 @@ class CloudTable(_Table):
     secrets: Label = "secrets.db"
     late_s: Annotated[float, Field(ge=20, le=86400)] = 60.0
     silent_s: Annotated[float, Field(ge=20, le=604800)] = 300.0
+    baseline: str = ""
 
     @field_validator("public_url")
     @classmethod
@@ -100,12 +103,37 @@ class GatewayTable(_Table):
         return {key_id(key): key}
 
 
+class StoreTable(_Table):
+    """[store]: the database; without this table a file in the data folder.
+
+    Attributes:
+        url: `postgresql://user@host:port/database`, without a password.
+        password_file: relative to cloud.toml.
+    """
+
+    url: str
+    password_file: str = ""
+
+    @field_validator("url")
+    @classmethod
+    def _is_postgres(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("postgresql", "postgres") or not parts.path.strip("/"):
+            raise ValueError("must be postgresql://user@host:port/database")
+        if parts.password:
+            raise ValueError("must hold no password: write it into password_file")
+        return value
+
+
 class CloudConfig(_Table):
     """cloud.toml as a whole. `people` is read from the file that it names."""
 
     cloud: CloudTable
     gateway: tuple[GatewayTable, ...] = ()
     people: Mapping[str, Person] = Field(default_factory=dict, exclude=True)
+    baseline: Path | None = Field(default=None, exclude=True)
+    store: StoreTable | None = None
+    store_password: str = Field(default="", exclude=True, repr=False)
 
     def find(self, gateway: str) -> GatewayTable | None:
         """The gateway of this id."""
@@ -117,6 +145,7 @@ class _File(_Table):
 
     cloud: CloudTable
     gateway: list[GatewayTable] = Field(default_factory=list)
+    store: StoreTable | None = None
 
 
 def load_cloud_config(path: Path) -> CloudConfig:
@@ -134,9 +163,41 @@ def load_cloud_config(path: Path) -> CloudConfig:
         problems += [_problem(dict(detail)) for detail in error.errors()]
     problems += _repeats(raw)
     people = _people(path, raw, problems)
+    problems += _baseline_problems(path, file)
+    password = _password(path, file, problems)
     if problems or file is None:
         raise ConfigError(str(path), problems)
-    return CloudConfig(cloud=file.cloud, gateway=tuple(file.gateway), people=people)
+    baseline = path.parent / file.cloud.baseline if file.cloud.baseline else None
+    return CloudConfig(
+        cloud=file.cloud,
+        gateway=tuple(file.gateway),
+        people=people,
+        baseline=baseline,
+        store=file.store,
+        store_password=password,
+    )
+
+
+def _password(path: Path, file: _File | None, problems: list[str]) -> str:
+    name = file.store.password_file if file is not None and file.store is not None else ""
+    if not name:
+        return ""
+    try:
+        return (path.parent / name).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        what = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
+        problems.append(f"store.password_file: {name}: cannot be read: {what}")
+        return ""
+
+
+def _baseline_problems(path: Path, file: _File | None) -> list[str]:
+    if file is None or not file.cloud.baseline:
+        return []
+    try:
+        read_baseline(path.parent / file.cloud.baseline)
+    except ConfigError as error:
+        return [f"cloud.baseline: {file.cloud.baseline}: {problem}" for problem in error.problems]
+    return []
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -164,7 +225,8 @@ def _problem(detail: Mapping[str, Any]) -> str:
         right = f"must be at most {context['max_length']} characters"
     else:
         right = _RIGHT.get(kind, detail["msg"])
-    shown = not isinstance(detail["input"], (dict, list)) and kind not in _UNSHOWN
+    is_secret = detail["loc"][:1] == ("store",)  # an address may hold a password
+    shown = not is_secret and not isinstance(detail["input"], (dict, list)) and kind not in _UNSHOWN
     return f"{path}: {right} {_got(detail['input'])}" if shown else f"{path}: {right}"
 
 

@@ -41,6 +41,10 @@ class Tx(Protocol):
         """The same statement for each of `rows`."""
         ...
 
+    async def lock(self, name: str) -> None:
+        """Nobody else decides about `name` until this transaction ends; where there is one writer it is so anyway."""
+        ...
+
 
 Job = Callable[[Tx], Coroutine[Any, Any, T]]
 
@@ -66,8 +70,11 @@ class Database(Protocol):
 
     async def __aexit__(self, *_: object) -> None: ...
 
-    async def write(self, job: Job[T]) -> T:
+    async def write(self, job: Job[T], *, key: str = "") -> T:
         """Run `job` in a transaction; what it raises is rolled back alone and raised here.
+
+        Args:
+            key: jobs of the same key, such as a gateway's, stay in order.
 
         Raises:
             StoreError: nothing was committed; the process must end.
@@ -106,7 +113,7 @@ class SqliteDatabase:
         if self._reading is not None:
             self._reading.close()
 
-    async def write(self, job: Job[T]) -> T:
+    async def write(self, job: Job[T], *, key: str = "") -> T:  # noqa: ARG002 - one thread keeps the order of all
         try:
             return await self._writer.run(lambda connection: through(job(_SqliteTx(connection))))
         except StoreError:
@@ -140,6 +147,9 @@ class _SqliteTx:
 
     async def many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         self._connection.executemany(sql, rows)
+
+    async def lock(self, name: str) -> None:
+        pass
 
 
 def through(job: Coroutine[Any, Any, T]) -> T:

@@ -29,6 +29,7 @@ from ..sync.wire import (
     verify,
 )
 from .config import CloudConfig, GatewayTable
+from .engine_postgres import UnavailableError
 from .store import OutOfStepError, Parcel, Store
 
 log = logging.getLogger(__name__)
@@ -50,9 +51,12 @@ _STATUS = {
 }
 _EPOCH = re.compile(r"[0-9a-f]{8,64}")
 _NUMBER = re.compile(r"[1-9][0-9]{0,14}")
+_AWAY_S = 2
 _PERSIST_CONTACT_MS = 60_000
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Asked = Callable[[web.Request, GatewayTable], Awaitable[web.Response]]
+Posted = Callable[[GatewayTable, bytes], Awaitable[web.StreamResponse]]
 
 
 class Contacts:
@@ -102,6 +106,29 @@ class Ingest:
         path = "/v1/gateways/{gateway}/streams/{stream}/epochs/{epoch}/batches/{n}"
         app.router.add_put(path, self._answering(self._put))
 
+    def add_post(self, app: web.Application, path: str, handler: Posted) -> None:
+        """A further door: `handler(gateway, body)` answers requests that a gateway has signed as it signs batches."""
+
+        async def post(request: web.Request) -> web.StreamResponse:
+            digest, chain = request.headers.get("Content-Digest", ""), request.headers.get("SW-Chain", "")
+            gateway = self._authenticated(request, digest=digest, chain=chain)
+            body = await _read_body(request)
+            check_digest(digest, body)
+            await self._contacts.note(gateway.id, self._now_ms())
+            return await handler(gateway, body)
+
+        app.router.add_post(path, self._answering(post))
+
+    def add_get(self, app: web.Application, path: str, handler: Asked) -> None:
+        """A further door: `handler(request, gateway)` answers requests that a gateway has signed."""
+
+        async def get(request: web.Request) -> web.StreamResponse:
+            gateway = self._authenticated(request, digest="", chain="")
+            await self._contacts.note(gateway.id, self._now_ms())
+            return await handler(request, gateway)
+
+        app.router.add_get(path, self._answering(get))
+
     async def _where(self, request: web.Request) -> web.Response:
         gateway = self._authenticated(request, digest="", chain="")
         await self._contacts.note(gateway.id, self._now_ms())
@@ -127,7 +154,7 @@ class Ingest:
 
     def _authenticated(self, request: web.Request, *, digest: str, chain: str) -> GatewayTable:
         """Judged before the body is read: who is not known cannot make us hold anything."""
-        if request.method == "PUT" and not (digest and chain):
+        if request.method in ("PUT", "POST") and not (digest and chain):
             raise RefusedError("bad_request", "Content-Digest and SW-Chain are required")
         name = request.match_info["gateway"]
         gateway = self._config.find(name)
@@ -160,6 +187,15 @@ class Ingest:
         async def answering(request: web.Request) -> web.StreamResponse:
             try:
                 response = await handler(request)
+            except UnavailableError as error:
+                self._log_refusal(request, RefusedError("unavailable", error.message, hint=error.hint))
+                return web.json_response(
+                    self._refusal(
+                        RefusedError("unavailable", "the database is away for a moment", hint="send it again")
+                    ),
+                    status=503,
+                    headers={"Retry-After": str(_AWAY_S)},
+                )
             except RefusedError as refused:
                 self._log_refusal(request, refused)
                 return web.json_response(self._refusal(refused), status=_STATUS[refused.reason])

@@ -19,7 +19,10 @@ from ..sync.wire import Cursor
 from ..words import utc_text
 from .config import CloudConfig, CloudTable, GatewayTable
 from .ingest import Contacts
+from .snapshots import Snapshot, Snapshots
 from .store import Store
+from .witness import witness_json
+from .witness_store import WitnessStore
 
 _MOST_EVENTS = 500
 _GATHER_S = 0.3
@@ -29,8 +32,17 @@ _LOOK_S = 5.0
 class Pages:
     """The API of the pages. All of it needs a session."""
 
-    def __init__(self, config: CloudConfig, store: Store, contacts: Contacts) -> None:
+    def __init__(
+        self,
+        config: CloudConfig,
+        store: Store,
+        contacts: Contacts,
+        witness: WitnessStore | None = None,
+        witness_key: str = "",
+    ) -> None:
         self._config, self._store, self._contacts = config, store, contacts
+        self._witness, self._witness_key = witness, witness_key
+        self.snapshots: Snapshots | None = None
         self._hub = Hub()
         self._dirty = asyncio.Event()
 
@@ -61,14 +73,16 @@ class Pages:
     async def sites(self) -> list[dict[str, Any]]:
         """Every gateway of cloud.toml, in its order."""
         known = await self._store.gateways()
-        return [await self._site(gateway, known.get(gateway.id, {})) for gateway in self._config.gateway]
+        now = await self.snapshots.newest() if self.snapshots is not None else {}
+        found = [await self._site(gateway, known.get(gateway.id, {})) for gateway in self._config.gateway]
+        return [self._as_of_now(site, now.get(site["gateway"])) for site in found]
 
     async def _sites(self, _: web.Request) -> web.Response:
         cloud = self._config.cloud
         return web.json_response(
             {
                 "time": utc_text(_now_ms()),
-                "cloud": {"name": cloud.name, "name_en": cloud.name_en},
+                "cloud": {"name": cloud.name, "name_en": cloud.name_en, "witness_key": self._witness_key},
                 "sites": await self.sites(),
             }
         )
@@ -113,8 +127,21 @@ class Pages:
             "journal": {**_position(cursors[JOURNAL]), "records": await self._store.last_record(gateway.id)},
             "history": _position(cursors[HISTORY]),
             "quarantined": known.get("quarantined", 0),
+            "witness": witness_json(await self._witness.shown(gateway.id)) if self._witness else None,
             "open_alarms": [self._with_names(alarm) for alarm in await self._store.alarms(gateway.id)],
         }
+
+    def _as_of_now(self, site: dict[str, Any], snapshot: Snapshot | None) -> dict[str, Any]:
+        """With what the gateway says of itself, where that is newer than the records that have come."""
+        site["snapshot"] = None
+        if snapshot is None:
+            return site
+        behind = snapshot.seq - site["journal"]["records"] if snapshot.epoch == site["journal"]["epoch"] else None
+        about = {"as_of": utc_text(snapshot.at_ms), "open": snapshot.open, "health": snapshot.health}
+        site["snapshot"] = {**about, "seq": snapshot.seq, "records_behind": behind}
+        if behind is None or behind > 0:
+            site["open_alarms"] = [self._with_names(alarm) for alarm in snapshot.alarms]
+        return site
 
     def _with_names(self, alarm: Any) -> Any:
         """Names of those who acknowledged, where headquarters knows them; what a gateway sent may be anything."""

@@ -67,6 +67,11 @@ class OutOfStepError(RefusedError):
         self.ack = ack
 
 
+_NOW_MS = "(extract(epoch from clock_timestamp()) * 1000)::bigint"
+PARTITIONED = ("batch", "record")
+"""On PostgreSQL one part for each day of reception: a day goes by dropping it. That a batch comes once is the ack row's
+business, so no key has to hold across days."""
+
 STEPS = (
     Step(
         "m001_streams",
@@ -87,6 +92,27 @@ STEPS = (
             """CREATE TABLE gateway (gateway TEXT PRIMARY KEY, contact_ms INTEGER, site TEXT, version TEXT NOT NULL
                DEFAULT '') WITHOUT ROWID""",
         ),
+        postgres=(
+            """CREATE TABLE ack (gateway TEXT NOT NULL, stream TEXT NOT NULL, epoch TEXT NOT NULL, ack BIGINT NOT NULL,
+               durable BIGINT NOT NULL, chain BYTEA NOT NULL, seq BIGINT NOT NULL, head BYTEA, begun_ms BIGINT NOT NULL,
+               PRIMARY KEY (gateway, stream, epoch))""",
+            """CREATE TABLE batch (gateway TEXT NOT NULL, stream TEXT NOT NULL, epoch TEXT NOT NULL, n BIGINT NOT NULL,
+               chain BYTEA NOT NULL, received_ms BIGINT NOT NULL, count BIGINT NOT NULL, body BYTEA,
+               PRIMARY KEY (gateway, stream, epoch, n, received_ms)) PARTITION BY RANGE (received_ms)""",
+            "CREATE TABLE batch_rest PARTITION OF batch DEFAULT",
+            f"""CREATE TABLE record (gateway TEXT NOT NULL, epoch TEXT NOT NULL, seq BIGINT NOT NULL,
+               kind TEXT NOT NULL, data BYTEA NOT NULL, chain BYTEA NOT NULL,
+               received_ms BIGINT NOT NULL DEFAULT {_NOW_MS},
+               PRIMARY KEY (gateway, epoch, seq, received_ms)) PARTITION BY RANGE (received_ms)""",
+            "CREATE TABLE record_rest PARTITION OF record DEFAULT",
+            """CREATE TABLE quarantine (id BIGSERIAL, gateway TEXT NOT NULL, stream TEXT NOT NULL, epoch TEXT NOT NULL,
+               n BIGINT NOT NULL, seq BIGINT, received_ms BIGINT NOT NULL, reason TEXT NOT NULL, body BYTEA,
+               PRIMARY KEY (gateway, id))""",
+            """CREATE TABLE open_alarm (gateway TEXT NOT NULL, epoch TEXT NOT NULL, alarm TEXT NOT NULL,
+               seq BIGINT NOT NULL, data BYTEA NOT NULL, PRIMARY KEY (gateway, epoch, alarm))""",
+            """CREATE TABLE gateway (gateway TEXT PRIMARY KEY, contact_ms BIGINT, site TEXT,
+               version TEXT NOT NULL DEFAULT '')""",
+        ),
     ),
 )
 """Streams, batches, records, what could not be used, and what follows from the records."""
@@ -105,11 +131,11 @@ class Store:
             OutOfStepError: `gap` or `fork`; nothing was changed.
             StoreError: nothing was committed; the process must end.
         """
-        return await self.database.write(lambda tx: take(tx, parcel))
+        return await self.database.write(lambda tx: take(tx, parcel), key=parcel.gateway)
 
     async def contacted(self, gateway: str, contact_ms: int) -> None:
         """Remember when a gateway was last heard of."""
-        await self.database.write(lambda tx: _contact(tx, gateway, contact_ms))
+        await self.database.write(lambda tx: _contact(tx, gateway, contact_ms), key=gateway)
 
     async def until_broken(self) -> NoReturn:
         """Returns never; raises StoreError after a commit failed, so that the process ends and is started again."""
@@ -184,6 +210,7 @@ class Store:
 
 async def take(tx: Tx, parcel: Parcel) -> Taken:
     """Decide about one batch and keep it; the caller holds the transaction. See `Store.take`."""
+    await tx.lock(f"{parcel.gateway}/{parcel.stream}/{parcel.epoch}")
     sql = "SELECT ack, durable, chain, seq, head FROM ack WHERE gateway = ? AND stream = ? AND epoch = ?"
     row = await tx.one(sql, *parcel.key)
     ack, durable, chain, seq, head = row or (

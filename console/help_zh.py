@@ -11,6 +11,40 @@ HELP_ZH: Mapping[str, str] = {
     "Language [default: the locale's].": "语言：zh 或 en [默认：按系统区域设置]",
     "Log more (to standard error).": "输出更多日志（到标准错误）",
     "Print JSON.": "输出 JSON",
+    # bundle
+    "Sync by USB stick: export, import, show.": "用 U 盘同步：导出、导入、查看",
+    "Carry what a gateway recorded to headquarters on a USB stick, and the answer back.": (
+        "用 U 盘把网关的记录带到总部，再把回执带回来。"
+    ),
+    "Write what headquarters does not have yet.": "写出总部还没有的数据",
+    "From the beginning, also what headquarters has.": "从头开始，总部已有的也写",
+    "Encrypt for this x25519: key of headquarters.": "为总部的这个 x25519: 密钥加密",
+    "Write what headquarters does not have yet into FILE; where it is much, into FILE-2, FILE-3 … as well.": (
+        "把总部还没有的数据写入 FILE；数据多时再写 FILE-2、FILE-3 …\n\n"
+        "网关可以继续运行。总部的回执导入之前，网关上什么都不删。同一个文件可以导入两次，也可以和网络同步混用，不会重复。\n\n"
+        "退出码 0：已写出；1：写不出；2：用法错误。"
+    ),
+    "Take in a bundle at headquarters, or an answer at a gateway.": "在总部导入数据，或在网关导入回执",
+    "Where to write the answer [default: FILE with -answer].": "回执写到哪里 [默认：FILE 加 -answer]",
+    "Headquarters' ed25519: key, where no gateway runs that knows it.": "总部的 ed25519: 公钥，网关没有运行时用",
+    (
+        "Take in FILE: batches of a gateway at headquarters, whose cloud service must run, or an answer at its gateway."
+    ): (
+        "导入 FILE：在总部导入网关的数据（云端服务须在运行），或在网关导入回执。\n\n"
+        "在总部导入后会写出回执，请带回网关：网关由此知道哪些已到达。\n\n"
+        "退出码 0：全部导入；1：有的没有导入；2：用法错误。"
+    ),
+    "Show what a bundle holds, and whether it is whole.": "查看数据包的内容和是否完整",
+    "Check that this ed25519: key signed it.": "核对是否由这个 ed25519: 密钥签名",
+    "Show what FILE holds and check every byte of it. Without --key nobody looks who signed it.": (
+        "查看 FILE 的内容并逐字节核对。不给 --key 时不核对签名人。\n\n"
+        "退出码 0：完整；1：不完整，或不是该密钥签名；2：用法错误。"
+    ),
+    "Headquarters' keys: what gateways trust and seal for.": "总部的密钥：网关信任和加密用",
+    "Folder of the cloud.": "云端服务的数据文件夹",
+    "Print headquarters' public keys: `public_key` of [cloud] in a site.toml, and KEY of `bundle export --seal`.": (
+        "打印总部的公钥：site.toml [cloud] 的 public_key，以及 bundle export --seal 的 KEY。"
+    ),
     # sitewarden
     "Sitewarden 岗哨: a safety gateway for small plants.": (
         "Sitewarden 岗哨：小型工厂的安全网关。\n\n先试 sitewarden demo：在本机模拟一整座工厂。"
@@ -45,15 +79,33 @@ HELP_ZH: Mapping[str, str] = {
     "Check a site.toml or cloud.toml offline.": "离线检查 site.toml 或 cloud.toml",
     "Check a site.toml or cloud.toml offline: every problem at once.": (
         "离线检查 site.toml 或 cloud.toml：一次列出所有问题。\n\n"
-        "people.csv 随引用它的文件一起检查。文件名以 cloud 开头的按 cloud.toml 检查。\n\n"
+        "people.csv 随引用它的文件一起检查。文件名以 cloud 开头的按 cloud.toml 检查，"
+        "以 baseline 开头的按 baseline.toml 检查。\n\n"
         "退出码 0：正确；1：有问题；2：用法错误。"
     ),
     "Print every delay, limit and unit as they will be used.": "打印实际使用的每个延时、限值和单位（英文）",
-    "Check the chain of a journal.db.": "检查 journal.db 的链",
-    "Check the chain of a journal.db: names the first record that was altered, removed or inserted.": (
-        "检查 journal.db 的链：指出第一条被改动、删除或插入的记录。\n\n"
-        "末尾的记录若连同痕迹一起被删，只有保存着它们的总部才能发现。"
+    "Under this baseline.toml of headquarters.": "按总部的这个 baseline.toml 检查",
+    "Check chain, checkpoints and gaps of a journal.db.": "检查 journal.db 的链、检查点和缺口",
+    "Check the chain, the signed checkpoints and the countersignatures of a journal.db, offline.": (
+        "离线检查 journal.db 的链、签名检查点和总部会签。\n\n"
+        "指出第一条被改动、删除、插入或调换的记录，检查点所知的末尾缺失，以及网关自己声明的每个缺口。"
+        "不给密钥时使用文件中的密钥：能改写文件的人也能换掉它们。最后一次会签之后的记录，只有总部才能核对。\n\n"
+        "退出码 0：正确；1：不正确，或无法读取；2：用法错误。"
     ),
+    "Public key of the gateway, as it shows it.": "网关的公钥，按网关显示的写",
+    "Public key of headquarters as witness.": "总部作为见证方的公钥",
+    "A checkpoint that was kept elsewhere; may be given again.": "另行保存的检查点；可多次使用",
+    "The journal's state tables.": "留痕的状态表",
+    "What follows from the records of a journal.": "由留痕记录推出的内容。",
+    "Make the state tables again from the records, and compare.": "按记录重建状态表并比较",
+    "Make every state table again from the records of a journal.db, in a copy, and compare row by row.": (
+        "在副本中按 journal.db 的记录重建每张状态表，并逐行比较。\n\n"
+        "网关可以继续运行。不加 --write 时什么都不改动。\n\n"
+        "退出码 0：全部一致，或已修复；1：有不一致，或文件无法读取；2：用法错误。"
+    ),
+    "Change nothing, say what differs [the default].": "不改动，只列出不一致 [默认]",
+    "Put right what differs; the gateway must be stopped.": "修复不一致；网关必须先停止",
+    "Folder for the temporary copy.": "临时副本所在文件夹",
     "Try other limits on recorded readings.": "阈值试算：用已记录的读数试新限值",
     "Run recorded readings through changed alarm rules: what would have alarmed, beside what did.": (
         "阈值试算：把已记录的读数送入改动后的报警规则，列出会出现的报警，并与实际发生的对比。\n\n"

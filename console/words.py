@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .bundle_words import BUNDLE
+from .evidence_words import EVIDENCE
 from .language import Say, Words, spoken, translator
 
 WORDS: Words = {
@@ -33,12 +35,15 @@ WORDS: Words = {
     "warning": ("警告：{0}", "warning: {0}"),
     "good_site": ("{0}：正确：{1} 个区域，{2} 台设备，{3} 个测点", "{0}: good: {1}, {2}, {3}"),
     "good_cloud": ("{0}：正确：{1} 个网关，{2} 人", "{0}: good: {1}, {2}"),
+    "good_baseline": ("{0}：正确：{1} 类房间，{2} 条限值，{3} 级升级", "{0}: good: {1}, {2}, {3}"),
     # verify
     "record": ("{0} 条记录", "{0} record"),
     "records": ("{0} 条记录", "{0} records"),
     "good_journal": ("{0}：正确：{1}，网关 {2}，纪元 {3}", "{0}: good: {1} of gateway {2}, epoch {3}"),
     "no_records": ("{0}：没有网关 {1}（纪元 {2}）的记录", "{0}: no records of gateway {1}, epoch {2}"),
     "not_good": ("{0}：不正确：{1}（之前的 {2}正确）", "{0}: NOT GOOD: {1} ({2} before it good)"),
+    **BUNDLE,
+    **EVIDENCE,
     # pin set
     "no_secrets": ("{0}：没有这个文件夹", "{0}: there is no such folder"),
     "no_secrets_hint": (

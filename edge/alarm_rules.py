@@ -9,6 +9,7 @@ from .alarms.defaults import USUAL_AGAIN, Again, build_device_rule, build_rules
 from .alarms.presets import fill
 from .alarms.rules import Rule
 from .alarms.suppression import Suppression
+from .baseline_reading import under
 from .config import Document
 from .fitted import fit_device
 from .models import AlarmTable, SuppressTable
@@ -37,14 +38,17 @@ def group_by_device(points: Mapping[str, Point]) -> dict[str, list[Point]]:
 
 
 def fill_tables(document: Document, points: Mapping[str, Point]) -> dict[str, AlarmTable]:
-    """The well-formed `[[alarm]]` tables with what their presets say, by what they are about."""
+    """The well-formed `[[alarm]]` tables with what their presets and the baseline say, by what they are about."""
     gases = find_gases(document)
     filled: dict[str, AlarmTable] = {}
     for table in document.entries("alarm"):
         point = points.get(table.point)
         gas = table.gas or gases.get(table.point, "")
         filled[table.point] = table if point is None else fill(table, gas, point.unit, point.quantity)[0]
-    return filled
+    if document.reference is None:
+        return filled
+    areas = {area.id: area for area in document.entries("area")}
+    return under(document.reference, filled, points, gases, areas)
 
 
 def list_rules(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import importlib
 import logging
 import signal
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..errors import ConfigError, PermanentError
+from ..errors import ConfigError
 from ..sensors.buses import Answer
 from ..sensors.mqtt_ingest import LinkSpec, MqttDevice, MqttHealth, MqttLink
 from ..sync.history import History
@@ -28,16 +27,13 @@ from ..sync.link_state import UplinkHealth
 from ..sync.sqlite import StoreError
 from ..words import Reading, now, utc_text
 from .acting import Acting
-from .alarms import history_query
 from .alarms import table as alarm_table
 from .alarms.codec import alarm_from_json
 from .alarms.engine import Engine, close_orphans
 from .alarms.system import stored_system_rules
-from .alerts import outbox_table
 from .alerts.channels import ChannelDeps, Channels
 from .alerts.ears import Ears
 from .alerts.outbox import OutboxHealth
-from .dashboards import TABLE as MQTT_TABLE
 from .dashboards import DashboardHealth
 from .ladders import alive as alive_table
 from .ladders import reports
@@ -45,17 +41,17 @@ from .ladders import table as ladder_table
 from .ladders.climb import Wall
 from .ladders.keeper import Ladders
 from .links import Links, check_links
+from .lock import only_one
 from .loops import Loops
 from .metas import OutputMeta
-from .outputs import TABLE as OUTPUT_TABLE
 from .outputs import Outputs, Write
 from .pauses import spare_what_stays, take_turns
 from .pipeline import Pipeline, PipelineHealth
-from .proof import table as proof_table
 from .reloading import Reloader
 from .running import Current, Running, site_names
 from .site import Site
 from .site_reader import SiteReader
+from .state_tables import TABLES
 from .status import Health, status_json
 from .supervision import STEP_S, ClockWatch, Notifier, feed_watchdog
 from .values import Values
@@ -68,7 +64,12 @@ _SEAL, _SEAL_EACH, _SEAL_MOST = 2_000, 40, 10_000
 
 
 async def run_edge(
-    config: Path, data: Path, *, reader: SiteReader | None = None, say: Callable[[str], None] = print
+    config: Path,
+    data: Path,
+    *,
+    reader: SiteReader | None = None,
+    say: Callable[[str], None] = print,
+    taken_back: bool = False,
 ) -> None:
     """Run the gateway until it is cancelled; then commit what was decided and close.
 
@@ -77,6 +78,7 @@ async def run_edge(
         data: folder of the stores; made when missing. One daemon per folder.
         reader: of that site.toml, when it has begun already.
         say: gets the line that tells where the pages are.
+        taken_back: an order of headquarters was, because the daemon had started too often under it.
 
     Raises:
         ConfigError: before anything starts, with every problem.
@@ -89,21 +91,10 @@ async def run_edge(
         _log.warning("%s: %s", config, warning)
     async with AsyncExitStack() as stack:
         missed = stack.enter_context(_hang_ups())
-        stack.enter_context(_only_one(data))
+        stack.enter_context(only_one(data))
         listening = stack.enter_context(_listening(site))
         watch = ClockWatch()
-        tables = (
-            alarm_table.TABLE,
-            history_query.TABLE,
-            outbox_table.TABLE,
-            ladder_table.TABLE,
-            alive_table.TABLE,
-            reports.TABLE,
-            MQTT_TABLE,
-            OUTPUT_TABLE,
-            proof_table.TABLE,
-        )
-        journal = await stack.enter_async_context(Journal(data / "journal.db", site.gateway.id, tables))
+        journal = await stack.enter_async_context(Journal(data / "journal.db", site.gateway.id, TABLES))
         damaged: list[Path] = []
         history = await stack.enter_async_context(_open_history(site, data, damaged))
         values, loops = Values(meta.point.id for meta in site.points), Loops()
@@ -156,7 +147,14 @@ async def run_edge(
         async def show() -> None:
             """The rest of the start, while the buses are polled already."""
             from_here = await asyncio.to_thread(importlib.import_module, ".front", __package__)
-            back = from_here.Back(data=data, history=history, running=running, reloader=reloader, listening=listening)
+            back = from_here.Back(
+                data=data,
+                history=history,
+                running=running,
+                reloader=reloader,
+                listening=listening,
+                taken_back=taken_back,
+            )
             async with from_here.front(back):
                 _follow_hang_ups(missed, reloader.hang_up)
                 loops.start("reload", reloader.run)
@@ -300,19 +298,6 @@ def _open_history(site: Site, data: Path, damaged: list[Path]) -> History:
         seal_readings=min(max(_SEAL, _SEAL_EACH * len(site.points)), _SEAL_MOST),
         on_damage=damaged.append,
     )
-
-
-@contextlib.contextmanager
-def _only_one(data: Path):
-    """Make the data folder and hold its lock: two daemons on one journal would fork it."""
-    data.mkdir(mode=0o750, parents=True, exist_ok=True)
-    with (data / "edge.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            hint = "stop the other one, or give another --data"
-            raise PermanentError(f"{data}: another gateway daemon uses this folder", hint=hint) from None
-        yield
 
 
 @contextlib.contextmanager

@@ -74,9 +74,22 @@ def _site(document: Document) -> Iterator[str]:
     for part in document.parts["broker"]:
         yield from find_broker_problems(document, f"broker[{part.index}]", part)
     for cloud in (part.entry for part in document.parts["cloud"]):
-        if cloud.url is not None:
+        if cloud.url:
             yield from _cloud_url(cloud.url)
+        if cloud.public_key:
+            yield from _cloud_key(cloud.public_key)
+        if cloud.url == "" and cloud.public_key == "":
+            yield "cloud: names neither url nor public_key: a site without a link needs headquarters' public_key"
         yield from check_file(document.path.parent, "cloud.ca_file", cloud.ca_file or "")
+
+
+def _cloud_key(text: str) -> Iterator[str]:
+    from ..sync.keys import parse_public_key
+
+    try:
+        parse_public_key(text)
+    except ValueError as error:
+        yield f"cloud.public_key: {error} {show(text)}"
 
 
 def _cloud_url(url: str) -> Iterator[str]:

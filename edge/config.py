@@ -19,6 +19,7 @@ from ..sensors.profiles import Catalogue, open_catalogue
 from ..serving.people import EVERYWHERE, Person, load_people
 from ..toml_file import AS_UTF8, read_toml
 from .alert_models import CHANNELS, ROSTER, native
+from .baseline_reading import Reference, read_reference
 from .models import (
     INNER,
     OPTIONAL,
@@ -90,6 +91,8 @@ class Document:
         people: by id; None when people.csv is broken.
         catalogue: device profiles by id, the shipped ones and those of the site.
         revision: of the file's bytes; every record of an alarm carries it.
+        reference: headquarters' baseline, where there is one.
+        reference_problem: why the baseline that lies there is not used; "" when it is.
     """
 
     path: Path
@@ -101,6 +104,8 @@ class Document:
     people: Mapping[str, Person] | None
     catalogue: Catalogue
     revision: str
+    reference: Reference | None = None
+    reference_problem: str = ""
 
     def entries(self, table: str) -> list[Any]:
         """The well-formed entries of a `[[table]]`."""
@@ -116,11 +121,19 @@ class Document:
         return self.single["people"].file if self.single["people"] is not None else ""
 
 
-def read_document(path: Path, change: Callable[[dict[str, Any]], None] | None = None) -> tuple[Document, list[str]]:
+def read_document(
+    path: Path,
+    change: Callable[[dict[str, Any]], None] | None = None,
+    *,
+    data: Path | None = None,
+    baseline: Path | None = None,
+) -> tuple[Document, list[str]]:
     """Read site.toml and what it names.
 
     Args:
         path: of the file.
+        data: folder with the baseline in force.
+        baseline: a file that is tried instead.
         change: is given what the file holds, and may change it before it is checked.
 
     Returns:
@@ -134,6 +147,7 @@ def read_document(path: Path, change: Callable[[dict[str, Any]], None] | None = 
     if change is not None:
         change(raw)
     problems: list[str] = []
+    reference, reference_problem = read_reference(data, baseline)
     single = {name: _single(name, raw, problems) for name in SINGLE}
     repeated = {name: _repeated(name, raw, problems) for name in REPEATED}
     problems += [say_unknown_table(name, raw[name]) for name in raw if name not in SINGLE and name not in REPEATED]
@@ -146,7 +160,9 @@ def read_document(path: Path, change: Callable[[dict[str, Any]], None] | None = 
         raw=raw,
         people=_people(path, single, raw, problems),
         catalogue=_catalogue(path, single, problems),
-        revision=hashlib.sha256(file.data).hexdigest()[:12],
+        revision=hashlib.sha256(file.data + (reference.digest if reference else "").encode()).hexdigest()[:12],
+        reference=reference,
+        reference_problem=reference_problem,
     )
     return document, problems
 

@@ -27,6 +27,7 @@ from ..sensors.buses import TCP_UNIT_IDS, BusSpec, ReplyError, UnitHealth, UnitS
 from ..sensors.registers import Block, Table
 from ..serving.web import answer_refusals, body
 from ..sync.journal import Journal
+from .bundling import Bundling
 from .outputs import OutputError, Outputs
 from .proof.run import ProofTest
 from .proof.table import last_runs
@@ -55,7 +56,7 @@ class Control:
         wires: its buses.
         outputs: of the site.
         reload: reads site.toml again; gets who asked, and the actor of the record.
-        proof: the proof test. journal: has its runs.
+        proof: the proof test. journal: has its runs. bundling: sync by USB stick.
     """
 
     def __init__(
@@ -67,9 +68,10 @@ class Control:
         reload: Callable[[str, str], Awaitable[Outcome]],
         proof: ProofTest,
         journal: Journal,
+        bundling: Bundling,
     ) -> None:
         self._site, self._wires, self._outputs, self._reload_site = site, wires, outputs, reload
-        self._proof_test, self._journal = proof, journal
+        self._proof_test, self._journal, self._bundling = proof, journal, bundling
         self._reads = 0
 
     def app(self) -> web.Application:
@@ -83,6 +85,7 @@ class Control:
         app.router.add_get("/v1/proof", self._list_proofs)
         app.router.add_get("/v1/proof/{run}", self._show_proof)
         app.router.add_post("/v1/proof", self._begin_proof)
+        self._bundling.add_to(app)
         return app
 
     @asynccontextmanager

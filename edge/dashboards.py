@@ -47,7 +47,13 @@ def _nothing(_: sqlite3.Connection, __: Record) -> None:
 
 
 TABLE = StateTable(
-    name="mqtt", version=2, schema=SCHEMA, tables=("mqtt_cursor", "mqtt_topic"), kinds=("mqtt.",), apply=_nothing
+    name="mqtt",
+    version=2,
+    schema=SCHEMA,
+    tables=("mqtt_cursor", "mqtt_topic"),
+    kinds=("mqtt.",),
+    apply=_nothing,
+    beside=("mqtt_cursor", "mqtt_topic"),
 )
 
 

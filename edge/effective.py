@@ -8,6 +8,7 @@ from typing import Any
 from ..sensors.buses import BusKind, BusSpec
 from ..sensors.mqtt_words import MqttDevice
 from ..words import Point
+from .conformity import Standard
 from .effective_alarms import describe_rule, describe_suppressions
 from .polled import Polled
 from .site import Site
@@ -33,7 +34,19 @@ def describe(site: Site) -> Iterator[str]:
         yield _mqtt_device(device, points)
     for rule in site.rules:
         yield from describe_rule(rule)
+    if site.standard is not None:
+        yield from _baseline(site.standard)
     yield from describe_suppressions(site.rules)
+
+
+def _baseline(standard: Standard) -> Iterator[str]:
+    """Where a value is not the site's own."""
+    yield f"baseline {standard.name_en}: revision {standard.revision}"
+    for one in standard.tightened:
+        had = "the site says nothing" if one["site"] is None else f"instead of the site's {one['site']}"
+        yield f"baseline: {one['point']}.{one['key']} is {one['now']}, {had}"
+    for _, problem in standard.problems:
+        yield f"baseline: {problem}"
 
 
 def _channel(channel: Any) -> str:

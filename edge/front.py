@@ -6,27 +6,42 @@ It comes after the first polls: the libraries of web and cryptography take longe
 from __future__ import annotations
 
 import asyncio
+import shutil
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from ..serving.listen import Limits, serving
 from ..serving.live import Hub
 from ..serving.secrets import Secrets
 from ..serving.web import add_pages, make_app
+from ..sync.checkpoints import Checkpoints
+from ..sync.config_pull import ConfigPull
 from ..sync.history import History
-from ..sync.keys import load_or_create_key
+from ..sync.journal import Draft, Journal, Record
+from ..sync.keys import key_id, load_or_create_key, parse_public_key
+from ..sync.snapshot import Snapshots
 from ..sync.uplink import UplinkOptions, run_uplink
+from ..sync.witnessing import Witnessing
 from ..words import Instant
+from .alarms.machine import State
+from .alarms.table import stored_alarms
 from .alerts.outbox import Outbox
 from .alerts.outbox import Parts as OutboxParts
 from .alerts.outbox_queries import alarm_numbered
 from .alerts.replies import Desk, Replies
+from .baseline_files import Shelf
+from .baseline_keeping import BaselineKeeper
+from .bundling import Bundling
 from .control import SOCKET, Control
 from .loops import again
 from .pages.api import Pages
+from .pages.conformity_api import add_conformity
 from .pages.parts import Parts
 from .proving import make_proof
 from .reloading import Reloader
@@ -35,18 +50,20 @@ from .site import Site
 from .watching import Watching
 
 DIST = Path(__file__).resolve().parent.parent / "web" / "dist"
+SIGN_OFFS = ("deviation.closed",)
 _PER_ADDRESS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Back:
-    """What the front stands on. `listening`: bound to the pages' address."""
+    """What the front stands on. `listening`: bound to the pages' address. `taken_back`: see `run_edge`."""
 
     data: Path
     history: History
     running: Running
     reloader: Reloader
     listening: socket.socket
+    taken_back: bool = False
 
 
 @asynccontextmanager
@@ -94,6 +111,8 @@ async def front(back: Back) -> AsyncIterator[None]:
         running.pages = pages = Pages(parts)
         app = make_app(current.people, secrets, cookie="sitewarden_edge")
         pages.add_to(app)
+        keeper = _baseline_keeper(back)
+        add_conformity(app, keeper.report)
         add_pages(app, DIST, "control-room.html")
         await stack.enter_async_context(serving(app, limits=Limits(per_address=_PER_ADDRESS), sock=back.listening))
         control = Control(
@@ -103,6 +122,7 @@ async def front(back: Back) -> AsyncIterator[None]:
             reload=back.reloader.reload,
             proof=proof,
             journal=journal,
+            bundling=Bundling(journal, back.history, key, lambda: cloud_keys(current.site)),
         )
         await stack.enter_async_context(control.listening(back.data / SOCKET))
         Watching(running, back.data).start()
@@ -110,11 +130,64 @@ async def front(back: Back) -> AsyncIterator[None]:
         loops.start("pages", pages.live)
         loops.start("proof", again("proof", proof.run), lambda: proof.beat_s)
 
+        checkpoints = Checkpoints(journal, key, health.evidence, at_once=_is_sign_off)
+        loops.start("checkpoints", again("checkpoints", checkpoints.run))
+        witnessing = Witnessing(checkpoints)
+        await keeper.started(taken_back=back.taken_back)
+        loops.start("baseline", again("baseline", keeper.run), lambda: keeper.beat_s)
+        pull = ConfigPull(current.site.gateway.id, keeper.have, keeper.take, keeper.report)
+
+        snapshots = Snapshots(journal, lambda: _open_alarms(journal), lambda: _health(running, back.data))
+
         async def uplink(site: Site) -> None:
-            await run_uplink(journal, back.history, key, _uplink_options(site), health.uplink)
+            options = _uplink_options(site)
+            also = [snapshots.run, witnessing.run, pull.pull, pull.tell]
+            await run_uplink(journal, back.history, key, options, health.uplink, also=also)
 
         running.reach_out(uplink)
         yield
+
+
+async def _open_alarms(journal: Journal) -> list[dict[str, Any]]:
+    stored = await journal.query(stored_alarms)
+    return [alarm for alarm in stored.values() if alarm["state"] != State.NORM.value]
+
+
+def _health(running: Running, data: Path) -> dict[str, Any]:
+    """What headquarters' list of gateways shows beside the alarms."""
+    status = running.status()
+    return {
+        "version": status["version"],
+        "clock": status["clock"],
+        "backlog_records": status["link"]["backlog_records"],
+        "backlog_segments": status["link"]["backlog_segments"],
+        "broker": status["broker"]["state"],
+        "silent": sum(unit["state"] != "ok" for bus in status["buses"] for unit in bus["units"]),
+        "deliveries": status["deliveries"],
+        "disk_free": shutil.disk_usage(data).free,
+    }
+
+
+def _baseline_keeper(back: Back) -> BaselineKeeper:
+    running, current = back.running, back.running.current
+
+    async def record(draft: Draft) -> object:
+        return await running.pipeline.command(lambda _engine, _at: [draft])
+
+    def failing() -> set[str]:
+        buses = running.health.buses.values()
+        return {unit.device for bus in buses for unit in bus.units.values() if unit.state != "ok"}
+
+    return BaselineKeeper(
+        Shelf.of(back.data),
+        current.site.gateway.id,
+        site=lambda: current.site,
+        reload=back.reloader.reload,
+        record=record,
+        trusted=lambda: cloud_keys(current.site),
+        failing=failing,
+        reading_of=running.values.get,
+    )
 
 
 def _desk(running: Running) -> Desk:
@@ -139,6 +212,17 @@ def _desk(running: Running) -> Desk:
         channel=modem,
         channels=running.channels.live,
     )
+
+
+def cloud_keys(site: Site) -> dict[str, Ed25519PublicKey]:
+    """Id to key of the headquarters that site.toml names; none when it names none."""
+    text = site.cloud.public_key if site.cloud is not None else ""
+    return {key_id(key := parse_public_key(text)): key} if text else {}
+
+
+def _is_sign_off(record: Record) -> bool:
+    """What somebody has put a name under is signed by the gateway at once."""
+    return record.kind in SIGN_OFFS
 
 
 def _uplink_options(site: Site) -> UplinkOptions:

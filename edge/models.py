@@ -86,10 +86,15 @@ class MqttUserTable(_Table):
 
 
 class CloudTable(_Table):
-    """[cloud]: the aggregator. Without this table the gateway works alone."""
+    """[cloud]: the aggregator. Without this table the gateway works alone.
 
-    url: Text
+    An empty `url` is a site without a link: its bundles travel by USB stick. `public_key` is headquarters' own: answers
+    on a stick must be signed by it.
+    """
+
+    url: TextOrEmpty = ""
     ca_file: TextOrEmpty = ""
+    public_key: TextOrEmpty = ""
 
 
 class AreaTable(_Table):
@@ -99,6 +104,8 @@ class AreaTable(_Table):
     name: Label
     name_en: Label
     position: Name = CONTROL_ROOM
+    kind: TextOrEmpty = ""
+    equipment: list[Label] = Field(default_factory=list)
 
 
 class BusTable(_Table):

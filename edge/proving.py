@@ -71,7 +71,7 @@ class _Surroundings:
 
     def chain(self) -> Chain:
         running = self._running
-        site_has_cloud = lambda: running.current.site.cloud is not None  # noqa: E731
+        site_has_cloud = lambda: running.current.site.is_linked  # noqa: E731
         return Chain(
             journal=running.journal,
             commit=self._commit,

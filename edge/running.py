@@ -216,7 +216,7 @@ class Running:
 
     def _start_uplink(self) -> None:
         site, uplink = self.current.site, self.uplink
-        if site.cloud is not None and uplink is not None and "uplink" not in self.loops:
+        if site.is_linked and uplink is not None and "uplink" not in self.loops:
             self.loops.start("uplink", again("uplink", lambda: uplink(site)))
 
     async def _answer(self, user: str, what: str, payload: bytes, retained: bool) -> dict[str, Any]:

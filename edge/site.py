@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ..serving.people import Person
     from .alarms.rules import Rule
     from .alerts.roster import Roster
+    from .conformity import Standard
     from .ladders.plan import Plan
     from .metas import OutputMeta, PointMeta
     from .models import AlertsTable, AreaTable, CloudTable, GatewayTable, MqttTable, ProofTable, SiteTable, WebTable
@@ -38,7 +39,8 @@ class Site:
             They are what `tables.plain` made of the models.
         mqtt_password: what `password_file` holds.
         warnings: what works but will hurt.
-        revision: of site.toml.
+        revision: of site.toml and the baseline.
+        standard: what headquarters' baseline asks of the site; None without one.
     """
 
     path: Path
@@ -68,18 +70,25 @@ class Site:
     revision: str
     mqtt_password: str = field(default="", repr=False)
     proof: ProofTable | None = None
+    standard: Standard | None = None
+
+    @property
+    def is_linked(self) -> bool:
+        """Whether there is a way to headquarters beside a USB stick."""
+        return self.cloud is not None and bool(self.cloud.url)
 
 
-def load_site(path: Path, data: Path | None = None) -> Site:
+def load_site(path: Path, data: Path | None = None, *, baseline: Path | None = None) -> Site:
     """Read and check site.toml, with everything that this takes loaded into this process (`site_reader` does not).
 
     Args:
         path: of the file; people.csv and the files it names lie beside it.
         data: of the daemon; a relative serial path starts there.
+        baseline: a baseline.toml that is tried instead of what headquarters sent.
 
     Raises:
         ConfigError: with every problem.
     """
     from .site_building import build_site
 
-    return build_site(path, data)
+    return build_site(path, data, baseline=baseline)

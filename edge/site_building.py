@@ -9,11 +9,13 @@ from typing import Any
 from ..errors import ConfigError
 from ..sensors.buses import BusKind, BusSpec
 from ..words import Point
-from .alarm_rules import fill_tables, list_rules
+from .alarm_rules import fill_tables, find_gases, list_rules
 from .alarms.defaults import stale_after_s
 from .alarms.rules import Kind
 from .alert_building import build_ladders, build_roster, choose_again, choose_ladders, choose_waits
 from .alerts.channel_tables import complete, read_secret
+from .baseline_merge import ladders_under
+from .baseline_reading import standard_of
 from .checks import find_problems, find_warnings
 from .config import Document, read_document, split_points
 from .fitted import fit_device
@@ -25,18 +27,25 @@ from .site import Site
 from .tables import plain
 
 
-def build_site(path: Path, data: Path | None = None, change: Callable[[dict[str, Any]], None] | None = None) -> Site:
+def build_site(
+    path: Path,
+    data: Path | None = None,
+    change: Callable[[dict[str, Any]], None] | None = None,
+    *,
+    baseline: Path | None = None,
+) -> Site:
     """Read and check site.toml.
 
     Args:
         path: of the file; people.csv and the files it names lie beside it.
         data: of the daemon; a relative serial path starts there.
+        baseline: headquarters' baseline that is tried instead of the one in the data folder.
         change: may change what the file holds before it is checked: a trial of other rules.
 
     Raises:
         ConfigError: with every problem.
     """
-    document, problems = read_document(path, change)
+    document, problems = read_document(path, change, data=data, baseline=baseline)
     points = dict(_points(document))
     by_id = {name: point for name, (_, point) in points.items()}
     problems += find_problems(document, by_id)
@@ -59,6 +68,10 @@ def build_site(path: Path, data: Path | None = None, change: Callable[[dict[str,
     buses, mqtt = tuple(_buses(document, data)), document.single["mqtt"]
     outputs = tuple(_outputs(buses, areas))
     ladder_of, system_ladder = choose_ladders(alerts)
+    ladders, standard, reference = build_ladders(document), None, document.reference
+    if reference is not None:
+        ladders, ladder_of = ladders_under(reference.baseline, ladders, ladder_of)
+        standard = standard_of(reference, tables, by_id, find_gases(document), areas)
     single = {name: plain(table) for name, table in document.single.items() if table is not None}
     return Site(
         path=path,
@@ -80,12 +93,16 @@ def build_site(path: Path, data: Path | None = None, change: Callable[[dict[str,
         mqtt_links=tuple(mqtt_links(document, lambda name: read_secret(path.parent / name) if name else "")),
         outputs=outputs,
         roster=build_roster(document, document.people, document.single["site"].timezone),
-        ladders=build_ladders(document),
+        ladders=ladders,
+        standard=standard,
         ladder_of=ladder_of,
         system_ladder=system_ladder,
         group_wait_s=choose_waits(alerts),
         tables=_tables(document),
-        warnings=tuple(place(find_warnings(document, by_id), document.raw, document.text)),
+        warnings=(
+            *([document.reference_problem] if document.reference_problem else []),
+            *place(find_warnings(document, by_id), document.raw, document.text),
+        ),
         revision=document.revision,
         mqtt_password=read_secret(path.parent / mqtt.password_file) if mqtt and mqtt.password_file else "",
     )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..sensors.buses import BusHealth
 from ..sensors.mqtt_ingest import MqttHealth
+from ..sync.evidence_state import EvidenceHealth
 from ..sync.journal import Journal
 from ..sync.link_state import UplinkHealth
 from ..words import Instant, now, utc_text
@@ -36,6 +37,7 @@ class Health:
     uplink: UplinkHealth
     buses: Mapping[str, BusHealth]
     links: Mapping[str, MqttHealth]
+    evidence: EvidenceHealth = field(default_factory=EvidenceHealth)
 
 
 def status_json(site: Site, journal: Journal, health: Health, channels: Mapping[str, Channel]) -> dict[str, Any]:
@@ -50,7 +52,7 @@ def status_json(site: Site, journal: Journal, health: Health, channels: Mapping[
         "clock": instant.clock.value,
         "uptime_s": round(time.monotonic() - _STARTED_S),
         "link": {
-            "state": uplink.state if site.cloud is not None else "off",
+            "state": uplink.state if site.is_linked else "off",
             "since": uplink.since,
             "backlog_records": uplink.backlog_records,
             "backlog_segments": uplink.backlog_segments,
@@ -68,6 +70,7 @@ def status_json(site: Site, journal: Journal, health: Health, channels: Mapping[
         "deliveries": {"pending": health.outbox.pending, "failing": health.outbox.failing},
         "channels": [_channel_json(table, channels[table.id]) for table in site.channels if table.id in channels],
         "journal": {"seq": journal.head()[0], "epoch": journal.epoch},
+        "evidence": health.evidence.to_json(journal.head()[0]),
         "config": site.revision,
     }
 

@@ -233,6 +233,11 @@ class History:
         row = await self._query(lambda connection: connection.execute(sql, (n,)).fetchone())
         return row[0] if row else None
 
+    async def oldest(self) -> int:
+        """Number of the oldest segment that is kept; the next one's when none is."""
+        row = await self._query(lambda connection: connection.execute("SELECT min(n) FROM segment").fetchone())
+        return row[0] if row[0] is not None else self._sealed[0] + 1
+
     def sealed_head(self) -> int:
         """Number of the newest sealed segment."""
         return self._sealed[0]

@@ -106,6 +106,7 @@ class StateTable:
         tables: names of the tables, to drop and to compare.
         kinds: prefixes of the record kinds that `apply` wants.
         apply: `(connection, record)`, deterministic, inside the transaction of the record.
+        beside: of `tables`, those that do not follow from records: a comparison leaves them out.
     """
 
     name: str
@@ -114,6 +115,7 @@ class StateTable:
     tables: tuple[str, ...]
     kinds: tuple[str, ...]
     apply: Callable[[sqlite3.Connection, Record], None]
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,7 +316,11 @@ def rebuild(connection: sqlite3.Connection, table: StateTable) -> None:
             table.apply(connection, record)
 
 
-def verify_file(path: Path, progress: Callable[[int], None] = lambda _: None) -> Verdict:
+def verify_file(
+    path: Path,
+    progress: Callable[[int], None] = lambda _: None,
+    see: Callable[[str, bytes, bytes], None] | None = None,
+) -> Verdict:
     """Walk the chain of a journal file and name the first record that does not fit.
 
     A missing end shows as far as another table of the file names a record beyond it; without such a trace only
@@ -323,6 +329,7 @@ def verify_file(path: Path, progress: Callable[[int], None] = lambda _: None) ->
     Args:
         path: a `journal.db`, also while the daemon runs.
         progress: called with the number of records checked so far, now and then.
+        see: called with kind, canonical bytes and chain of each record, just before it is checked.
 
     Raises:
         PermanentError: the file is not a journal.
@@ -332,6 +339,7 @@ def verify_file(path: Path, progress: Callable[[int], None] = lambda _: None) ->
             meta = dict(connection.execute("SELECT key, value FROM meta"))
             known, table = _newest_trace(connection)  # before the records, which may become more meanwhile
             rows = connection.execute("SELECT seq, data, chain, kind FROM record ORDER BY seq")
+            rows = rows if see is None else _shown(rows, see)
             verdict = verify_rows(meta["gateway"], meta["epoch"], rows, progress)
     except (sqlite3.Error, KeyError) as error:
         raise PermanentError(f"{path}: not a journal: {error}", hint="name the journal.db of a gateway") from error
@@ -340,6 +348,12 @@ def verify_file(path: Path, progress: Callable[[int], None] = lambda _: None) ->
         return verdict
     problem = f"record {known} is missing: the journal ends at {end}, but table {table} knows record {known}"
     return replace(verdict, bad_seq=end + 1, problem=problem)
+
+
+def _shown(rows: Iterable[tuple[Any, ...]], see: Callable[[str, bytes, bytes], None]) -> Iterator[tuple[Any, ...]]:
+    for row in rows:
+        see(row[3], row[1], row[2])
+        yield row
 
 
 def _newest_trace(connection: sqlite3.Connection) -> tuple[int, str]:

@@ -139,10 +139,11 @@ class JournalOutbox:
         row = (JOURNAL, n, first, last, batch_chain(chain, n, await self._payload(first, last)))
 
         def insert(connection: sqlite3.Connection) -> None:
-            connection.execute("INSERT INTO batch VALUES (?, ?, ?, ?, ?)", row)
+            """Whoever comes second, link or bundle, takes what the first one chose."""
+            connection.execute("INSERT OR IGNORE INTO batch VALUES (?, ?, ?, ?, ?)", row)
 
         await self._journal.write(insert)
-        return row[2], row[3], row[4]
+        return await self._bounds(n)
 
     async def _payload(self, first: int, last: int) -> bytes:
         journal = self._journal

@@ -123,6 +123,15 @@ def newest_record(path: Path) -> Event | None:
     return _event(json.loads(row[0])) if row else None
 
 
+def gateway_of(path: Path) -> str:
+    """Whose journal this is. Raises PermanentError when it is none."""
+    with _named(path, "journal"), contextlib.closing(connect_for_reading(path)) as connection:
+        row = connection.execute("SELECT value FROM meta WHERE key = 'gateway'").fetchone()
+    if row is None:
+        raise PermanentError(f"{path}: an empty journal", hint="name the data folder of a gateway that has run")
+    return row[0]
+
+
 def _event(fields: dict[str, Any]) -> Event:
     at = fields["at"]
     clock = ClockState(at["clock"])

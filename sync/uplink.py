@@ -16,6 +16,7 @@ import secrets
 import sqlite3
 import ssl
 import time
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
@@ -101,9 +102,17 @@ def _is_loopback(host: str) -> bool:
 
 
 async def run_uplink(
-    journal: Journal, history: History | None, key: Ed25519PrivateKey, options: UplinkOptions, health: UplinkHealth
+    journal: Journal,
+    history: History | None,
+    key: Ed25519PrivateKey,
+    options: UplinkOptions,
+    health: UplinkHealth,
+    also: Sequence[Callable[[Any], Coroutine[Any, Any, Any]]] = (),
 ) -> NoReturn:
     """Send for ever; returns only by cancellation.
+
+    Args:
+        also: further senders, each a task that gets the client.
 
     Raises:
         ConfigError: the address or the certificate cannot be used.
@@ -120,6 +129,8 @@ async def run_uplink(
     async with asyncio.TaskGroup() as group:
         for outbox in outboxes:
             group.create_task(_Stream(outbox, client, quiet).run(), name=f"uplink {outbox.stream}")
+        for sender in also:
+            group.create_task(sender(client), name=f"uplink {sender.__qualname__}")
     raise AssertionError("the uplink's tasks never return")
 
 
@@ -148,9 +159,17 @@ class _Client:
         path = batch_path(self.options.gateway, stream, epoch, batch.n)
         return Cursor.from_json(await self._ask(session, "PUT", path, batch.body, bytes_text(batch.chain)))
 
+    async def get(self, session: aiohttp.ClientSession, path: str) -> Any:
+        """GET what is not part of a stream. Args: path: with its query."""
+        return await self._ask(session, "GET", path, None, "")
+
+    async def post(self, session: aiohttp.ClientSession, path: str, body: bytes, chain: bytes) -> Any:
+        """POST what is not part of a stream; the answer. `chain`: value that the signature covers with it."""
+        return await self._ask(session, "POST", path, body, bytes_text(chain))
+
     async def _ask(self, session: aiohttp.ClientSession, method: str, path: str, body: bytes | None, chain: str) -> Any:
         uri = URL(self._base + path)
-        target = f"{uri.scheme}://{uri.host_port_subcomponent}{uri.raw_path}"  # as the Host header will say it
+        target = f"{uri.scheme}://{uri.host_port_subcomponent}{uri.raw_path_qs}"  # as the Host header will say it
         message = Message(method=method, target_uri=target, digest=content_digest(body) if body else "", chain=chain)
         created_s = int(time.time() + self.health.clock_offset_s)
         headers = sign(message, self._key, created_s=created_s, nonce=secrets.token_hex(16))

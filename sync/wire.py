@@ -56,6 +56,21 @@ def batch_path(gateway: str, stream: str, epoch: str, number: int) -> str:
     return f"/v1/gateways/{gateway}/streams/{stream}/epochs/{epoch}/batches/{number}"
 
 
+def config_path(gateway: str) -> str:
+    """GET with `?have=R`: a newer order, or nothing after a while. `…/report`: POST how the site stands under it."""
+    return f"/v1/gateways/{gateway}/config"
+
+
+def snapshot_path(gateway: str) -> str:
+    """POST: how the gateway stands now."""
+    return f"/v1/gateways/{gateway}/snapshot"
+
+
+def checkpoint_path(gateway: str) -> str:
+    """POST: a signed checkpoint of the journal. SW-Chain is the chain value that it claims."""
+    return f"/v1/gateways/{gateway}/checkpoints"
+
+
 # --- messages ----------------------------------------------------------------------------------------------------
 
 

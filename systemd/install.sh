@@ -131,6 +131,7 @@ install_configuration() {
       first_config /etc/sitewarden/profiles/stack_light.toml sitewarden "$ROOT/config/profiles/stack_light.toml"
     else
       first_config /etc/sitewarden-cloud/cloud.toml sitewarden-cloud "$ROOT/config/cloud.toml"
+      first_config /etc/sitewarden-cloud/baseline.toml sitewarden-cloud "$ROOT/config/baseline.toml"
       first_config /etc/sitewarden-cloud/people.csv sitewarden-cloud "$ROOT/config/people.csv"
     fi
   done

@@ -98,6 +98,7 @@ def test_a_journal_without_its_end_is_not_good(journal: Path, left: int, before:
     said = run("verify", journal)
     assert said.exit_code == 1
     problem = f"record 3 is missing: the journal ends at {left}, but table mqtt_cursor knows record 3"
+    problem = f"the end is missing after record {left}: {problem}"
     assert f"{journal}: NOT GOOD: {problem} ({before})\n" in said.stderr
     assert "good:" not in said.stdout
 

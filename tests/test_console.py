@@ -385,7 +385,8 @@ def test_the_commands_look_where_the_probe_looks(here: Path, command: str):
 def test_what_makes_stores_never_looks_around(command: tuple[str, ...], here: Path):
     if command[0] == "cloud":
         shutil.copy(Path(__file__).parent.parent / "config" / "cloud.toml", here / "x")
-        shutil.copy(Path(__file__).parent.parent / "config" / "people.csv", here)
+        for name in ("people.csv", "baseline.toml"):
+            shutil.copy(Path(__file__).parent.parent / "config" / name, here)
     said = run(*command)
     assert said.exit_code == 2
     assert "$STATE_DIRECTORY, which systemd sets, is not set either" in said.stderr

@@ -20,6 +20,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sitewarden.console.gateways import LONGEST_PATH, SOCKET
 from sitewarden.edge import control as control_module
 from sitewarden.edge.app import run_edge
@@ -27,8 +28,11 @@ from sitewarden.edge.control import Control, ask_gateway
 from sitewarden.edge.outputs import Outputs
 from sitewarden.edge.reloading import Outcome
 from sitewarden.errors import PermanentError, RefusedError
+from sitewarden.sync.bundle import ANSWER, BundleReader, BundleWriter
 from sitewarden.sync.journal import Record, verify_file
+from sitewarden.sync.keys import public_key_text
 from sitewarden.sync.sqlite import connect_for_reading
+from sitewarden.sync.wire import Cursor
 
 PEOPLE = "id,name,name_en,roles,areas,phone\nli,李,Li,keeper,*,\nwang,王,Wang,officer,*,\n"
 SITE = """
@@ -202,11 +206,17 @@ async def _listening(folder: Path, reload: Any = None) -> AsyncIterator[None]:
 
     class Nothing:
         def __getattr__(self, _: str) -> Any:
-            return {}
+            return lambda *_: {}
 
     nothing: Any = Nothing()
     control = Control(
-        site=nothing, wires=nothing, outputs=Outputs.__new__(Outputs), reload=reload, proof=nothing, journal=nothing
+        site=nothing,
+        wires=nothing,
+        outputs=Outputs.__new__(Outputs),
+        reload=reload,
+        proof=nothing,
+        journal=nothing,
+        bundling=nothing,
     )
     async with control.listening(folder / SOCKET):
         yield
@@ -435,3 +445,34 @@ def test_the_unit_reloads_with_a_command_that_exists(root: Path):
     assert program == "/opt/sitewarden/bin/sitewarden"
     assert command in main.commands
     assert "AF_UNIX" in unit
+
+
+# --- bundles -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_running_gateway_writes_a_bundle_and_takes_its_answer(gate: Gate, tmp_path: Path, eventually):
+    headquarters = Ed25519PrivateKey.generate()
+    await gate.stop()
+    gate.write(f'\n[cloud]\npublic_key = "{public_key_text(headquarters)}"\n')
+    await gate.start()
+    await eventually(lambda: len(gate.records()) > 1, "it has something to say")
+    stick = tmp_path / "plant.swx"
+    words = (sys.executable, "-m", "sitewarden", "bundle", "export", str(stick), "--data", str(gate.data))
+    done = await asyncio.to_thread(subprocess.run, words, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    with stick.open("rb") as file:
+        manifest = BundleReader(file).manifest
+    (journal,) = [packed for packed in manifest.batches if packed.stream == "journal"]
+    answer = tmp_path / "answer.swx"
+    with answer.open("wb") as file:
+        writer = BundleWriter(file, headquarters, kind=ANSWER, gateway=manifest.gateway, made_ms=manifest.made_ms)
+        cursor = Cursor(epoch=journal.epoch, ack=journal.n, durable=journal.n, chain=journal.chain)
+        writer.set_cursors({"journal": (cursor,)})
+        writer.finish()
+    words = (sys.executable, "-m", "sitewarden", "bundle", "import", str(answer), "--data", str(gate.data))
+    done = await asyncio.to_thread(subprocess.run, words, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, "1" in done.stdout) == (0, True), done.stderr
+    assert (await gate.ask("GET", "/v1/bundle"))[1]["since"]["journal"] == journal.n
+    answer.write_bytes(stick.read_bytes()[:-40])
+    done = await asyncio.to_thread(subprocess.run, words, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, "not a bundle" in done.stderr) == (1, True)

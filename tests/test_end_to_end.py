@@ -367,6 +367,8 @@ async def test_alarm_reaches_both_people_and_the_cloud_through_a_cut_link_and_a_
     verdict = verify_file(rig.data / "edge" / "journal.db")
     assert verdict.bad_seq is None
     assert "good" in _command("verify", str(rig.data / "edge" / "journal.db"))
+    witnessed = _rows(rig.data / "edge" / "journal.db", "SELECT max(size) FROM checkpoint WHERE cosignatures <> ''")
+    assert witnessed[0][0], "headquarters has countersigned a checkpoint"
     keys = [message["key"] for message in await _messages(rig)]
     assert len(keys) == len(set(keys)), "a delivery came twice"
 

@@ -381,6 +381,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "A device that cannot be reached: comm_loss": models.CommLossTable,
     "When alarms are suppressed: when": models.WhenTable,
     "cloud.toml [cloud]": cloud_config.CloudTable,
+    "cloud.toml [store]": cloud_config.StoreTable,
     "cloud.toml [[gateway]]": cloud_config.GatewayTable,
 }
 

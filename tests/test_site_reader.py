@@ -45,7 +45,7 @@ def test_a_reader_that_is_killed_is_an_error_that_may_pass(root: Path, tmp_path:
 
 
 def test_a_defect_is_told_by_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(site_building, "build_site", lambda *_: 1 / 0)
+    monkeypatch.setattr(site_building, "build_site", lambda *_, **__: 1 / 0)
     answer = site_reader._read(Path("site.toml"), tmp_path)
     assert answer == ("defect", "ZeroDivisionError: division by zero")
     (tmp_path / "answer").write_bytes(pickle.dumps(answer))

@@ -367,7 +367,7 @@ async def test_after_chaos_the_cloud_has_everything_exactly_once(tmp_path: Path)
             "INSERT INTO record SELECT gateway, epoch, seq + 90000, kind, data, chain FROM record WHERE seq = 5",
         ):
             copy = tmp_path / "copy"
-            shutil.copytree(tmp_path / "cloud", copy)
+            shutil.copytree(tmp_path / "cloud", copy, ignore=shutil.ignore_patterns("*.sock"))
             with contextlib.closing(sqlite3.connect(copy / "cloud.db")) as connection:
                 connection.execute(damage)
                 connection.commit()
@@ -422,9 +422,9 @@ async def test_what_a_restored_cloud_lost_is_sent_again(tmp_path: Path) -> None:
                 await site.measure(2)
                 await until(site.all_sent)
             if turn == 0:
-                shutil.copytree(data, tmp_path / "backup")
+                shutil.copytree(data, tmp_path / "backup", ignore=shutil.ignore_patterns("*.sock"))
         shutil.rmtree(data)
-        shutil.copytree(tmp_path / "backup", data)
+        shutil.copytree(tmp_path / "backup", data, ignore=shutil.ignore_patterns("*.sock"))
         assert rows(data, "SELECT count(*) FROM record") == [(300,)]
         async with cloud(data) as port, site.linked(port):
             await site.say(1)
@@ -474,7 +474,7 @@ async def test_a_cloned_gateway_is_refused_as_a_fork(tmp_path: Path) -> None:
             await site.say(10)
             await site.measure(1)
             await until(site.all_sent)
-        shutil.copytree(tmp_path / "edge", tmp_path / "clone")
+        shutil.copytree(tmp_path / "edge", tmp_path / "clone", ignore=shutil.ignore_patterns("*.sock"))
         async with edge(tmp_path / "edge") as site, site.linked(port):
             await site.say(10, who="original")
             await site.measure(1)
@@ -1012,6 +1012,7 @@ async def test_the_data_folder_is_not_for_everybody(tmp_path: Path) -> None:
 
 async def test_databases_are_not_for_everybody_where_no_unit_sets_the_umask(tmp_path: Path) -> None:
     shipped = Path(cloud_app.__file__).parent.parent / "config" / "cloud.toml"
+    shutil.copy(shipped.with_name("baseline.toml"), tmp_path)
     load(tmp_path, shipped.read_text("utf-8").replace("port = 8090", "port = 0"))
     options = ("--config", tmp_path / "cloud.toml", "--data", tmp_path / "d")
     command = (sys.executable, "-m", "sitewarden", "cloud", *options)
@@ -1022,7 +1023,8 @@ async def test_databases_are_not_for_everybody_where_no_unit_sets_the_umask(tmp_
             assert b"sitewarden cloud" in await child.stdout.readline()
         modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "d").iterdir()}
         assert "cloud.db" in modes
-        assert {name: oct(mode) for name, mode in modes.items() if mode & 0o027} == {}
+        assert {name: oct(mode) for name, mode in modes.items() if mode & 0o007} == {}
+        assert {name: oct(mode) for name, mode in modes.items() if mode & 0o020} == {"cloud.sock": "0o660"}
     finally:
         child.terminate()
         await child.wait()
@@ -1058,6 +1060,7 @@ def load(folder: Path, text: str, people: str = PEOPLE) -> CloudConfig:
 
 def test_the_shipped_cloud_toml_is_right(tmp_path: Path) -> None:
     shipped = Path(cloud_app.__file__).parent.parent / "config" / "cloud.toml"
+    shutil.copy(shipped.with_name("baseline.toml"), tmp_path)
     config = load(tmp_path, shipped.read_text("utf-8"))
     assert config.cloud.port == 8090
     assert [gateway.id for gateway in config.gateway] == ["gw1"]

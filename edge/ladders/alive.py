@@ -20,7 +20,15 @@ def _nothing(_: sqlite3.Connection, __: Record) -> None:
     """It does not follow from records."""
 
 
-TABLE = StateTable(name="alive", version=1, schema=SCHEMA, tables=("alive_last",), kinds=("alive.",), apply=_nothing)
+TABLE = StateTable(
+    name="alive",
+    version=1,
+    schema=SCHEMA,
+    tables=("alive_last",),
+    kinds=("alive.",),
+    apply=_nothing,
+    beside=("alive_last",),
+)
 
 
 def last_alive(connection: sqlite3.Connection) -> Instant | None:

@@ -186,7 +186,14 @@ export const en: Messages = {
     legendStale: 'grey hatching: no valid data',
     legendLimit: 'triangle: value now; ticks: limits',
   },
+  charts: { none: 'No history has come in yet.', point: 'Point', range: 'Range', hour: 'Hour', day: 'Day', week: 'Week', month: 'Month', year: 'Year', empty: 'Nothing came in this time.', span: '{low} to {high} {unit}' },
+  conformity: {
+    title: 'Conformity with the baseline', revision: 'revision {n}', file: 'baseline.toml has a mistake, the last revision stays:', good: 'conforms', missing: '{n} sensors missing', silent: '{n} sensors silent', loose: '{n} looser values tightened', unknown: 'no report yet', reported: 'reported by the gateway {time}', equipment: 'Must stand there:',
+    state: { none: 'no baseline', trial: 'on trial', confirmed: 'in force', refused: 'refused', rolled_back: 'taken back' }, sensor: { missing: 'missing', silent: 'there, but silent' }, type: { temperature: 'temperature', humidity: 'humidity', pressure: 'pressure', CH4: 'flammable CH₄', H2S: 'H₂S', CO: 'CO', O2: 'O₂', NH3: 'NH₃', CO2: 'CO₂' },
+    looseTitle: 'The site had set these looser; the baseline counts:', point: 'Point', key: 'Key', said: 'Site', now: 'In force', noKind: 'Areas that name no kind of room (nothing is asked of them):',
+  },
   fleet: {
+    snapshot: 'Records are still on their way: alarms as the gateway said at {time}',
     title: 'Sites',
     site: 'Site',
     state: { online: 'Online', late: 'Delayed', silent: 'Silent', never: 'Never seen' },

@@ -179,7 +179,14 @@ export const zh = {
     legendStale: '灰色斜纹：没有有效数据',
     legendLimit: '三角：当前值；竖线：限值',
   },
+  charts: { none: '还没有收到历史数据。', point: '测点', range: '时间范围', hour: '一小时', day: '一天', week: '一周', month: '一月', year: '一年', empty: '这段时间没有数据。', span: '{low} ～ {high} {unit}' },
+  conformity: {
+    title: '安全基线符合性', revision: '第 {n} 版', file: 'baseline.toml 有错，仍用上一版：', good: '符合', missing: '缺 {n} 种传感器', silent: '{n} 种传感器无数据', loose: '{n} 处放宽已收紧', unknown: '尚未报告', reported: '网关报告于 {time}', equipment: '应备：',
+    state: { none: '无基线', trial: '试运行', confirmed: '已生效', refused: '已拒绝', rolled_back: '已回退' }, sensor: { missing: '没有', silent: '有，但无数据' }, type: { temperature: '温度', humidity: '湿度', pressure: '压力', CH4: '可燃气 CH₄', H2S: '硫化氢 H₂S', CO: '一氧化碳 CO', O2: '氧气 O₂', NH3: '氨 NH₃', CO2: '二氧化碳 CO₂' },
+    looseTitle: '站点的设定比基线宽，已按基线执行：', point: '测点', key: '项目', said: '站点设定', now: '实际执行', noKind: '没有写明房间类型的区域（不检查）：',
+  },
   fleet: {
+    snapshot: '记录还在路上，报警按网关 {time} 的快照显示',
     title: '站点',
     site: '站点',
     state: { online: '在线', late: '延迟', silent: '失联', never: '从未连接' },

@@ -391,5 +391,6 @@ export interface FleetSite {
   journal: StreamAck & { records: number }
   history: StreamAck
   quarantined: number
+  snapshot?: { as_of: string; open: number; seq: number; records_behind: number | null; health: Record<string, unknown> } | null
   open_alarms: Alarm[]
 }

