@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import NoReturn
@@ -13,7 +14,7 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from ..errors import ConfigError
-from ..serving.listen import serving
+from ..serving.listen import Limits, serving
 from ..serving.notify import Notifier, watchdog_period_s
 from ..serving.secrets import Secrets
 from ..serving.web import add_pages, answer_refusals, make_app
@@ -21,6 +22,10 @@ from ..sync.keys import load_or_create_key, public_key_text
 from ..sync.seal import load_or_create_seal_key
 from .baseline_store import STEPS as BASELINE_STEPS
 from .baseline_store import BaselineStore
+from .blob_pages import BlobPages
+from .blob_store import STEPS as BLOB_STEPS
+from .blob_store import BlobRecords
+from .blobs import Blobs, make_store
 from .bundles import Bundles, KeysOf
 from .chart_pages import ChartPages
 from .charts import STEPS as CHART_STEPS
@@ -45,6 +50,10 @@ log = logging.getLogger(__name__)
 
 COOKIE = "sitewarden_cloud"
 SOCKET = "cloud.sock"
+_SWITCH_S = 0.0002
+"""A thread that wants to go on waits so long for the one that computes. SQLite's thread has to at every statement: with
+Python's 5 ms the loop, busy with requests, let a group of batches wait for a tenth of a second."""
+_BACKLOG = 1024  # of connections that are not accepted yet: gateways come back all at once
 _DIST = Path(__file__).parent.parent / "web" / "dist"
 
 
@@ -61,12 +70,13 @@ async def run_cloud(config: CloudConfig, data: Path, *, ready: Callable[[int], N
     """
     data.mkdir(mode=0o750, parents=True, exist_ok=True)
     async with contextlib.AsyncExitStack() as stack:
+        stack.callback(sys.setswitchinterval, sys.getswitchinterval())
+        sys.setswitchinterval(_SWITCH_S)
         database = await stack.enter_async_context(_database(config, data))
         store = Store(database)
         secrets = Secrets(data / config.cloud.secrets)
         stack.callback(secrets.close)
-        known = {name: row["contact_ms"] for name, row in (await store.gateways()).items() if row["contact_ms"]}
-        contacts = Contacts(store, known)
+        contacts = Contacts(store, await store.contacts(), min(60_000, config.cloud.late_s * 1000 / 3))
         witness_key = await asyncio.to_thread(load_or_create_key, data / "witness.key")
         witnessed = WitnessStore(database)
         pages = Pages(config, store, contacts, witnessed, public_key_text(witness_key))
@@ -84,6 +94,11 @@ async def run_cloud(config: CloudConfig, data: Path, *, ready: Callable[[int], N
         ingest.add_get(app, ORDERS_PATH, orders.get)
         ingest.add_post(app, f"{ORDERS_PATH}/report", orders.report)
         orders.add_pages(app)
+        blob_store = await stack.enter_async_context(make_store(config.blobs, config.folder, data))
+        blob_records = BlobRecords(database)
+        blobs = Blobs(config, blob_records, blob_store)
+        blobs.add_routes(app, ingest)
+        BlobPages(config, blob_records, blob_store, blobs).add_routes(app)
         snapshots = Snapshots(database, pages.changed)
         ingest.add_post(app, SNAPSHOT_PATH, snapshots.post)
         pages.snapshots = snapshots
@@ -94,8 +109,10 @@ async def run_cloud(config: CloudConfig, data: Path, *, ready: Callable[[int], N
         async with asyncio.TaskGroup() as group:
             group.create_task(pages.announce(), name="cloud announce")
             group.create_task(store.until_broken(), name="cloud store")
+            group.create_task(contacts.follow(pages.changed), name="cloud contacts")
             group.create_task(orders.run(), name="cloud orders")
-            group.create_task(charts.run(), name="cloud charts")
+            group.create_task(charts.run(ingest.busy), name="cloud charts")
+            group.create_task(blobs.run(), name="cloud blobs")
             group.create_task(_feed_watchdog(store, notifier), name="cloud watchdog")
             log.info("the cloud answers on %s port %d", config.cloud.host, port)
             log.info("checkpoints are countersigned with %s", public_key_text(witness_key))
@@ -105,10 +122,16 @@ async def run_cloud(config: CloudConfig, data: Path, *, ready: Callable[[int], N
 
 
 def _database(config: CloudConfig, data: Path) -> SqliteDatabase | PostgresDatabase:
-    steps = [*STEPS, *WITNESS_STEPS, *BASELINE_STEPS, *CHART_STEPS, *SNAPSHOT_STEPS]
+    steps = [*STEPS, *WITNESS_STEPS, *BASELINE_STEPS, *CHART_STEPS, *SNAPSHOT_STEPS, *BLOB_STEPS]
     if config.store is None:
         return SqliteDatabase(data / "cloud.db", steps)
-    return PostgresDatabase(config.store.url, steps, password=config.store_password, partitioned=PARTITIONED)
+    return PostgresDatabase(
+        config.store.url,
+        steps,
+        password=config.store_password,
+        partitioned=PARTITIONED,
+        standby=config.store.durable == "standby",
+    )
 
 
 def _keys_of(config: CloudConfig) -> KeysOf:
@@ -139,7 +162,8 @@ async def _own_socket(bundles: Bundles, path: Path) -> AsyncIterator[None]:
 
 async def _listen(app: web.Application, config: CloudConfig, stack: contextlib.AsyncExitStack) -> int:
     try:
-        return await stack.enter_async_context(serving(app, config.cloud.host, config.cloud.port))
+        limits = Limits(connections=config.cloud.connections, backlog=_BACKLOG)
+        return await stack.enter_async_context(serving(app, config.cloud.host, config.cloud.port, limits))
     except OSError as error:
         where = f"{config.cloud.host}:{config.cloud.port}"
         raise ConfigError(

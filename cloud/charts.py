@@ -11,7 +11,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -113,12 +113,17 @@ class Charts:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def run(self) -> NoReturn:
-        """Follow what comes in, for ever; rests as long as it works, so that ingest comes first."""
+    async def run(self, busy: Callable[[], bool] = lambda: False) -> NoReturn:
+        """Follow what comes in, for ever; rests as long as it works, so that ingest comes first.
+
+        Args:
+            busy: whether gateways wait; it then rests ten times as long.
+        """
         while True:
             begun_s = time.monotonic()
             more = await self.step()
-            await asyncio.sleep(time.monotonic() - begun_s if more else _IDLE_S)
+            rest_s = (time.monotonic() - begun_s) * (10 if busy() else 1)
+            await asyncio.sleep(rest_s if more else _IDLE_S)
 
     async def step(self) -> bool:
         """Work out up to some segments of the gateway that is furthest behind; whether there was something."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -31,7 +32,9 @@ _RIGHT = {
     "model_type": "must be a table",
     "list_type": "must be a list of tables: write [[gateway]]",
     "finite_number": "must be a finite number",
+    "literal_error": "must be committed or standby",
 }
+_SHORTEST_BUCKET = 3
 _UNSHOWN = ("missing", "extra_forbidden", "model_type", "list_type")
 
 
@@ -48,6 +51,7 @@ class CloudTable(_Table):
         secrets: PINs and sessions, relative to the data folder.
         baseline: baseline.toml, relative to cloud.toml: what every site must have at least; empty: nothing.
         late_s, silent_s: a gateway that was not heard of for so long is shown as late, as silent.
+        connections: open at the same time; a gateway keeps two or three, a page one.
     """
 
     name: Label
@@ -60,6 +64,7 @@ class CloudTable(_Table):
     late_s: Annotated[float, Field(ge=20, le=86400)] = 60.0
     silent_s: Annotated[float, Field(ge=20, le=604800)] = 300.0
     baseline: str = ""
+    connections: Annotated[int, Field(ge=50, le=50_000)] = 2_000
 
     @field_validator("public_url")
     @classmethod
@@ -103,16 +108,56 @@ class GatewayTable(_Table):
         return {key_id(key): key}
 
 
+class BlobsTable(_Table):
+    """[blobs]: where photos and other evidence of the gateways lie.
+
+    Attributes:
+        url: a folder, relative to the data folder, or `s3://bucket[/prefix]`.
+        endpoint: address of the S3 service; empty: Amazon's.
+        credentials_file: as `~/.aws/credentials`, relative to cloud.toml; empty: environment or the machine's role.
+        max_mb: MiB of one blob. quota_gb: GiB of all blobs of one gateway.
+    """
+
+    url: Label = "blobs"
+    endpoint: str = ""
+    region: str = ""
+    credentials_file: str = ""
+    max_mb: Annotated[int, Field(ge=1, le=5000)] = 512
+    quota_gb: Annotated[float, Field(gt=0, le=100000)] = 200.0
+
+    @field_validator("url")
+    @classmethod
+    def _is_place(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme == "s3":
+            if len(parts.hostname or "") < _SHORTEST_BUCKET or parts.query or parts.fragment or "@" in parts.netloc:
+                raise ValueError("must be s3://bucket[/prefix]; a bucket's name has at least 3 characters")
+        elif "://" in value:
+            raise ValueError("must be a folder, or s3://bucket[/prefix]")
+        return value
+
+    @field_validator("endpoint")
+    @classmethod
+    def _is_endpoint(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if value and (parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc):
+            raise ValueError("must be https://host[:port], or empty")
+        return value
+
+
 class StoreTable(_Table):
     """[store]: the database; without this table a file in the data folder.
 
     Attributes:
-        url: `postgresql://user@host:port/database`, without a password.
+        url: `postgresql://user@host:port/database`, or several `host:port,host:port`; without a password.
         password_file: relative to cloud.toml.
+        durable: `committed`: what the server has committed, unless it has synchronous standbys; `standby`: only ever
+            what a synchronous standby has.
     """
 
     url: str
     password_file: str = ""
+    durable: Literal["committed", "standby"] = "committed"
 
     @field_validator("url")
     @classmethod
@@ -126,9 +171,11 @@ class StoreTable(_Table):
 
 
 class CloudConfig(_Table):
-    """cloud.toml as a whole. `people` is read from the file that it names."""
+    """cloud.toml as a whole. `people` is read from the file that it names; `folder` is where cloud.toml lies."""
 
     cloud: CloudTable
+    blobs: BlobsTable = Field(default_factory=BlobsTable)
+    folder: Path = Field(default=Path(), exclude=True)
     gateway: tuple[GatewayTable, ...] = ()
     people: Mapping[str, Person] = Field(default_factory=dict, exclude=True)
     baseline: Path | None = Field(default=None, exclude=True)
@@ -137,13 +184,18 @@ class CloudConfig(_Table):
 
     def find(self, gateway: str) -> GatewayTable | None:
         """The gateway of this id."""
-        return next((entry for entry in self.gateway if entry.id == gateway), None)
+        return self._by_id.get(gateway)
+
+    @cached_property
+    def _by_id(self) -> Mapping[str, GatewayTable]:
+        return {entry.id: entry for entry in self.gateway}
 
 
 class _File(_Table):
     """What may stand in the file."""
 
     cloud: CloudTable
+    blobs: BlobsTable = Field(default_factory=BlobsTable)
     gateway: list[GatewayTable] = Field(default_factory=list)
     store: StoreTable | None = None
 
@@ -170,6 +222,8 @@ def load_cloud_config(path: Path) -> CloudConfig:
     baseline = path.parent / file.cloud.baseline if file.cloud.baseline else None
     return CloudConfig(
         cloud=file.cloud,
+        blobs=file.blobs,
+        folder=path.parent,
         gateway=tuple(file.gateway),
         people=people,
         baseline=baseline,

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, Self, TypeVar
 
+from ..errors import TransientError
 from ..sync.sqlite import Schema, StoreError, Writer, connect_for_reading
 
 T = TypeVar("T")
@@ -31,6 +32,10 @@ class Tx(Protocol):
 
     async def one(self, sql: str, *values: Any) -> Row | None:
         """The first row; None when there is none."""
+        ...
+
+    async def locked(self, table: str, columns: str, **key: Any) -> Row | None:
+        """`columns` and key of the row with this key; nobody else changes it until this transaction ends."""
         ...
 
     async def run(self, sql: str, *values: Any) -> int:
@@ -64,7 +69,15 @@ class Step:
 
 
 class Database(Protocol):
-    """One database: jobs that write are committed in groups, each all or none; they return when the device has them."""
+    """One database: jobs that write are committed in groups, each all or none; they return when the device has them.
+
+    Attributes:
+        shared: other processes may write too.
+        replicated: a commit alone is not durable: `settled` says when it is.
+    """
+
+    shared: bool
+    replicated: bool
 
     async def __aenter__(self) -> Self: ...
 
@@ -74,10 +87,13 @@ class Database(Protocol):
         """Run `job` in a transaction; what it raises is rolled back alone and raised here.
 
         Args:
-            key: jobs of the same key, such as a gateway's, stay in order.
+            job: may be run again, on the state as it is then, when others were in its way.
+            key: jobs of the same key, such as a gateway's, stay in order; others may run side by side in one
+                transaction, where a lock of one does not hold up the other.
 
         Raises:
             StoreError: nothing was committed; the process must end.
+            UnavailableError: nothing is known to have been committed; ask again later.
         """
         ...
 
@@ -85,13 +101,32 @@ class Database(Protocol):
         """Run `job`, which only reads, on one consistent state."""
         ...
 
+    async def settled(self) -> bool:
+        """Whether all that was committed before this call outlives the loss of the machine that committed it.
+
+        Waits a moment for standbys. Without any, what is on the device counts (docs/scale.md says what that means).
+        """
+        ...
+
     async def until_broken(self) -> NoReturn:
         """Returns never; raises StoreError after a commit failed, so that the process ends and is started again."""
         ...
 
 
+def select_locked(table: str, columns: str, key: Sequence[str]) -> str:
+    """The statement of `Tx.locked` without its lock. The key's columns come last: they say whose row it is."""
+    return f"SELECT {columns}, {', '.join(key)} FROM {table} WHERE {' AND '.join(f'{name} = ?' for name in key)}"  # noqa: S608
+
+
+class UnavailableError(TransientError):
+    """The database cannot be used now; nothing is known to have been committed."""
+
+
 class SqliteDatabase:
     """A `Database` in one file: one writing thread, one reading thread."""
+
+    shared = False
+    replicated = False
 
     def __init__(self, path: Path, steps: Sequence[Step]) -> None:
         self.path = path
@@ -125,6 +160,9 @@ class SqliteDatabase:
         assert reading is not None, "the store is not open"
         return await asyncio.get_running_loop().run_in_executor(self._readers, _read, reading, job)
 
+    async def settled(self) -> bool:
+        return True
+
     async def until_broken(self) -> NoReturn:
         await self._broken.wait()
         raise StoreError(f"{self.path}: a commit failed", hint="check free space and the health of the disk")
@@ -141,6 +179,9 @@ class _SqliteTx:
 
     async def one(self, sql: str, *values: Any) -> Row | None:
         return self._connection.execute(sql, values).fetchone()
+
+    async def locked(self, table: str, columns: str, **key: Any) -> Row | None:
+        return self._connection.execute(select_locked(table, columns, tuple(key)), tuple(key.values())).fetchone()
 
     async def run(self, sql: str, *values: Any) -> int:
         return self._connection.execute(sql, values).rowcount

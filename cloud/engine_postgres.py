@@ -1,8 +1,8 @@
 """The cloud's database on PostgreSQL, for more than one machine's load: the same jobs as on SQLite.
 
-Jobs that wait are committed together, in lanes: those of one gateway stay in order. A lost connection, a failover or a
-server that only reads fails what was asked with `UnavailableError`; the next one tries again by itself. Nothing wrong
-can come of that: whether a commit that broke off had happened is asked anew by whoever sends the batch again.
+A lost connection, a failover or a server that only reads fails what was asked with `UnavailableError`; the next one
+tries again by itself. Nothing wrong can come of that: whether a commit that broke off had happened is asked anew by
+whoever sends the batch again.
 
 asyncpg loads where a site uses PostgreSQL (extra `postgres`).
 """
@@ -16,12 +16,15 @@ import hashlib
 import logging
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
-from ..errors import PermanentError, TransientError
-from .engine import Job, Row, Step
+from ..errors import PermanentError
+from .engine import Job, Row, Step, UnavailableError, select_locked
+from .lanes import ConflictError, Lanes
+from .standby import Position, Standby, safe_position
+from .waves import Kind, Outcome, SpoiltError, Waves
 
 if TYPE_CHECKING:
     import asyncpg
@@ -30,46 +33,46 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-LANES = 4
+LANES = 2
 OLDEST_VERSION = 13
-_MOST_JOBS_IN_A_COMMIT = 128
-_MOST_WAITING = 2_000
 _READERS = 4
-_TIMEOUT_S = 30.0
+_TIMEOUT_S = 15.0
 _SCHEMA_LOCK = 0x517E_3A6D  # any number that nothing else uses
-_RETRIES = 3
 _DAY_S = 86_400.0
 _DAYS_AHEAD = 8
 
-_APPLIED = (
-    "CREATE TABLE IF NOT EXISTS schema_step (name TEXT PRIMARY KEY, applied_at TEXT NOT NULL)",
-    "SELECT name FROM schema_step",
-)
+_STEPS_TABLE = "CREATE TABLE IF NOT EXISTS schema_step (name TEXT PRIMARY KEY, applied_at TEXT NOT NULL)"
 _TYPES = (
     (re.compile(r"\bINTEGER PRIMARY KEY\b"), "BIGSERIAL PRIMARY KEY"),
     (re.compile(r"\bINTEGER\b"), "BIGINT"),
+    (re.compile(r"\bREAL\b"), "DOUBLE PRECISION"),
     (re.compile(r"\bBLOB\b"), "BYTEA"),
     (re.compile(r"\)\s*WITHOUT ROWID"), ")"),
 )
-
-
-class UnavailableError(TransientError):
-    """The database cannot be used now; nothing is known to have been committed."""
+_POSITION = """SELECT pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0')::bigint,
+    current_setting('synchronous_standby_names'),
+    array(SELECT pg_wal_lsn_diff(flush_lsn, '0/0')::bigint FROM pg_stat_replication
+          WHERE sync_state IN ('sync', 'quorum') AND flush_lsn IS NOT NULL)"""
+_MAY_LOOK = "SELECT pg_has_role(current_user, 'pg_read_all_stats', 'usage')"
 
 
 class PostgresDatabase:
     """A `Database` on a PostgreSQL server.
 
     Args:
-        url: `postgresql://user@host:port/database`; without a password.
+        url: `postgresql://user@host:port/database`, or several `host:port,host:port` of which one is the primary;
+            without a password.
         steps: of the schema.
         password: of the user; "" where the server asks for none.
         lanes: how many groups are committed at the same time.
         partitioned: tables with a part for each day; those of the coming days are made in time.
+        standby: only what a synchronous standby has is durable. Set by itself where the server has such standbys.
 
     Raises:
         PermanentError: on entering: asyncpg is missing, the server is too old, or may not be used.
     """
+
+    shared = True
 
     def __init__(
         self,
@@ -79,88 +82,84 @@ class PostgresDatabase:
         password: str = "",
         lanes: int = LANES,
         partitioned: Sequence[str] = (),
+        standby: bool = False,
     ) -> None:
-        self.url = url
+        self.url, self.replicated = url, standby
         self._steps, self._password, self._partitioned = tuple(steps), password, tuple(partitioned)
-        self._lanes = [_Lane(self) for _ in range(lanes)]
+        self._size = lanes + _READERS
+        self._lanes = Lanes(self._together, lanes)
+        self._standby = Standby(self._position)
         self._pool: asyncpg.Pool | None = None
-        self._tasks: list[asyncio.Task[NoReturn]] = []
+        self._days: asyncio.Task[NoReturn] | None = None
 
     async def __aenter__(self) -> Self:
         self._pool = await self._connect()
         try:
             async with self._pool.acquire() as connection:
-                await _apply(connection, self._steps)
+                await self._prepare(connection)
         except _errors() as error:
-            await self._pool.close()
-            hint = "the user must be allowed to create tables in the database"
+            self._pool.terminate()
+            hint = "the user must own the database, or: GRANT CREATE ON SCHEMA public TO the user"
             raise PermanentError(f"{self.url}: the schema cannot be made: {error}", hint=hint) from error
-        await self._make_days()
-        self._tasks = [asyncio.create_task(lane.run(), name="cloud lane") for lane in self._lanes]
-        self._tasks.append(asyncio.create_task(self._keep_days(), name="cloud days"))
+        except BaseException:
+            self._pool.terminate()
+            raise
+        self._lanes.start()
+        self._days = asyncio.create_task(self._keep_days(), name="cloud days")
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for lane in self._lanes:
-            await lane.drained()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._lanes.close()
+        await self._standby.close()
+        if self._days is not None:
+            self._days.cancel()
+            await asyncio.gather(self._days, return_exceptions=True)
         if self._pool is not None:
-            with contextlib.suppress(TimeoutError):
+            try:
                 async with asyncio.timeout(_TIMEOUT_S):
                     await self._pool.close()
+            except TimeoutError:
+                self._pool.terminate()
 
     async def write(self, job: Job[T], *, key: str = "") -> T:
         """See `Database.write`. Raises UnavailableError instead of StoreError: the process goes on."""
-        place = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") % len(self._lanes)
-        return await self._lanes[place].put(job)
+        return await self._lanes.put(job, key)
 
     async def read(self, job: Job[T]) -> T:
-        try:
-            async with (
-                self.connection() as connection,
-                connection.transaction(isolation="repeatable_read", readonly=True),
-            ):
-                return await job(_PostgresTx(connection))
-        except _errors() as error:
-            raise unavailable(self.url, error) from error
+        """See `Database.read`. Raises UnavailableError."""
+        async with (
+            self._connection() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            return await job(_PostgresTx(connection))
+        raise AssertionError("unreachable")
+
+    async def settled(self) -> bool:
+        """See `Database.settled`."""
+        return await self._standby.passed() if self.replicated else True
 
     async def until_broken(self) -> NoReturn:
         """Returns never: a server that went away comes back."""
         await asyncio.get_running_loop().create_future()
         raise AssertionError("unreachable")
 
+    # --- connections ---------------------------------------------------------------------------------------------
+
     @contextlib.asynccontextmanager
-    async def connection(self):
-        """One of the pool, made anew where it was lost."""
+    async def _connection(self) -> AsyncIterator[Any]:
+        """One of the pool, made anew where it was lost. What is wrong with the server becomes UnavailableError."""
         assert self._pool is not None, "the store is not open"
-        async with self._pool.acquire(timeout=_TIMEOUT_S) as connection:
-            yield connection
-
-    async def _keep_days(self) -> NoReturn:
-        while True:
-            await asyncio.sleep(_DAY_S / 4)
-            try:
-                await self._make_days()
-            except _errors() as error:
-                log.warning("%s: the parts of the coming days were not made: %s", self.url, error)
-
-    async def _make_days(self) -> None:
-        """A missing part costs nothing but order: what belongs to no part goes into the rest."""
-        today = int(time.time() // _DAY_S)
-        async with self.connection() as connection:
-            for table in self._partitioned:
-                for day in range(today, today + _DAYS_AHEAD):
-                    name = f"{table}_{datetime.fromtimestamp(day * _DAY_S, UTC):%Y%m%d}"
-                    begin_ms, end_ms = int(day * _DAY_S * 1000), int((day + 1) * _DAY_S * 1000)
-                    try:
-                        await connection.execute(
-                            f"CREATE TABLE IF NOT EXISTS {name} PARTITION OF {table}"
-                            f" FOR VALUES FROM ({begin_ms}) TO ({end_ms})"
-                        )
-                    except _postgres_error() as error:  # rows of that day lie in the rest already
-                        log.warning("%s: %s was not made: %s", self.url, name, error)
+        try:
+            async with self._pool.acquire(timeout=_TIMEOUT_S) as connection:
+                try:
+                    yield connection
+                except (TimeoutError, asyncio.CancelledError):
+                    connection.terminate()  # to cancel politely, the server would have to answer
+                    raise
+        except _errors() as error:
+            if _is_deposed(error):
+                await self._pool.expire_connections()  # the next ones look for the primary
+            raise _unavailable(self.url, error) from error
 
     async def _connect(self) -> asyncpg.Pool:
         try:
@@ -173,181 +172,133 @@ class PostgresDatabase:
                 self.url,
                 password=self._password or None,
                 min_size=1,
-                max_size=len(self._lanes) + _READERS,
+                max_size=self._size,
                 timeout=_TIMEOUT_S,
                 command_timeout=_TIMEOUT_S,
+                target_session_attrs="primary",
+                reset=_nothing,  # what is set here is set for a transaction alone
                 server_settings={"application_name": "sitewarden", "synchronous_commit": "on"},
             )
             async with pool.acquire() as connection:
                 version = connection.get_server_version()
-        except _errors() as error:
-            hint = "check [store] in cloud.toml: address, database, user, password file, pg_hba.conf"
-            raise PermanentError(f"{self.url}: {error or type(error).__name__}", hint=hint) from error
+        except (*_errors(), ValueError) as error:
+            raise PermanentError(f"{self.url}: {error or type(error).__name__}", hint=_hint(error)) from error
         if version.major < OLDEST_VERSION:
-            await pool.close()
+            pool.terminate()
             hint = f"use version {OLDEST_VERSION} or newer"
             raise PermanentError(f"{self.url}: PostgreSQL {version.major} is too old", hint=hint)
         return pool
 
+    async def _prepare(self, connection: Any) -> None:
+        """Schema, the parts of the coming days, and whether there are standbys to wait for."""
+        await _apply(connection, self._steps)
+        await _make_days(connection, self._partitioned)
+        names = await connection.fetchval("SHOW synchronous_standby_names")
+        self.replicated = self.replicated or bool(names.strip())
+        if self.replicated and not await connection.fetchval(_MAY_LOOK):
+            hint = "as superuser: GRANT pg_read_all_stats TO the user"
+            raise PermanentError(f"{self.url}: the user may not see how far the standbys are", hint=hint)
+        if self.replicated and not names.strip():
+            log.warning("%s: synchronous_standby_names is empty: nothing is durable until it is set", self.url)
 
-class _Lane:
-    """Commits what waits, in order, on one connection."""
-
-    def __init__(self, database: PostgresDatabase) -> None:
-        self._database = database
-        self._jobs: asyncio.Queue[tuple[Job[Any], asyncio.Future[Any]]] = asyncio.Queue(_MOST_WAITING)
-
-    async def put(self, job: Job[T]) -> T:
-        """Queue a job and await its commit. Nobody can cancel it once it has begun."""
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        await self._jobs.put((job, future))
-        return await asyncio.shield(future)
-
-    async def drained(self) -> None:
-        """Until nothing waits."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_TIMEOUT_S):
-                await self._jobs.join()
-
-    async def run(self) -> NoReturn:
-        """For ever."""
+    async def _keep_days(self) -> NoReturn:
         while True:
-            group = [await self._jobs.get()]
-            while len(group) < _MOST_JOBS_IN_A_COMMIT and not self._jobs.empty():
-                group.append(self._jobs.get_nowait())
+            await asyncio.sleep(_DAY_S / 4)
             try:
-                await self._commit(group)
-            finally:
-                for _ in group:
-                    self._jobs.task_done()
+                async with self._connection() as connection:
+                    await _make_days(connection, self._partitioned)
+            except UnavailableError as error:  # there are enough for a week
+                log.warning("the parts of the coming days were not made: %s", error)
 
-    async def _commit(self, group: list[tuple[Job[Any], asyncio.Future[Any]]]) -> None:
-        try:
-            done = await self._together([job for job, _ in group])
-        except _Conflict:
-            for job, future in group:  # alone each of them holds fewer locks
-                await self._alone(job, future)
-            return
-        except BaseException as error:
-            failed = _failed(self._database.url, error)
-            for _, future in group:
-                _settle(future, None, failed)
-            if not isinstance(error, Exception):
-                raise
-            return
-        for (_, future), (value, failure) in zip(group, done, strict=True):
-            _settle(future, value, failure)
+    # --- what lanes and standbys ask for -------------------------------------------------------------------------
 
-    async def _alone(self, job: Job[Any], future: asyncio.Future[Any]) -> None:
-        for _ in range(_RETRIES):
-            try:
-                ((value, failure),) = await self._together([job])
-            except _Conflict:
-                continue
-            except Exception as error:
-                _settle(future, None, _failed(self._database.url, error))
-                return
-            _settle(future, value, failure)
-            return
-        _settle(future, None, UnavailableError(f"{self._database.url}: others held what was needed, again and again"))
-
-    async def _together(self, jobs: Sequence[Job[Any]]) -> list[tuple[Any, Exception | None]]:
-        done: list[tuple[Any, Exception | None]] = []
-        async with self._database.connection() as connection, _transaction(connection):
+    async def _together(self, jobs: Sequence[tuple[str, Job[Any]]], guarded: bool) -> list[Outcome]:
+        """See `lanes.Together`."""
+        async with self._connection() as connection:
             tx = _PostgresTx(connection)
-            for job in jobs:
-                await connection.execute("SAVEPOINT job")
-                try:
-                    done.append((await job(tx), None))
-                except Exception as error:
-                    if not _is_the_jobs(error):
-                        raise
-                    await connection.execute("ROLLBACK TO SAVEPOINT job")
-                    done.append((None, error))
-                await connection.execute("RELEASE SAVEPOINT job")
-        return done
+            try:
+                async with connection.transaction():
+                    if guarded:
+                        return [await _behind_savepoint(tx, job) for _, job in jobs]
+                    return await Waves(tx.execute).run(jobs)
+            except _conflicts() as error:
+                raise ConflictError(error if _is_double(error) else None) from error
+            except _postgres_error() as error:
+                if not guarded and _is_the_jobs(error):
+                    raise SpoiltError from error
+                raise
+        raise AssertionError("unreachable")
+
+    async def _position(self) -> Position:
+        async with self._connection() as connection:
+            local, names, flushed = await connection.fetchrow(_POSITION)
+        return Position(local=local, safe=safe_position(names, flushed))
 
 
-class _Conflict(Exception):  # noqa: N818 - never leaves this module
-    """Two transactions held what the other needed; the server ended ours."""
+async def _nothing(_connection: Any) -> None:
+    """A connection that goes back to the pool needs no cleaning."""
 
 
-@contextlib.asynccontextmanager
-async def _transaction(connection: Any):
-    import asyncpg
-
+async def _behind_savepoint(tx: _PostgresTx, job: Job[Any]) -> Outcome:
+    await tx.connection.execute("SAVEPOINT job")
     try:
-        async with connection.transaction():
-            yield
-    except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError) as error:
-        raise _Conflict from error
-
-
-def _settle(future: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:
-    if future.done():
-        return
-    if error is None:
-        future.set_result(value)
-    else:
-        future.set_exception(error)
-        future.exception()  # whoever asked may have gone
-
-
-def _failed(url: str, error: BaseException) -> BaseException:
-    return unavailable(url, error) if isinstance(error, _errors()) else error
-
-
-def unavailable(url: str, error: BaseException) -> UnavailableError:
-    """What is said of a server that cannot be used now."""
-    return UnavailableError(f"{url}: {error or type(error).__name__}", hint="is the database up, and the primary?")
-
-
-def _errors() -> tuple[type[BaseException], ...]:
-    import asyncpg
-
-    return (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
-
-
-def _postgres_error() -> type[BaseException]:
-    import asyncpg
-
-    return asyncpg.PostgresError
-
-
-def _is_the_jobs(error: Exception) -> bool:
-    """The job's own mistake or decision; what concerns the server, its transactions or the connection is not."""
-    import asyncpg
-
-    if isinstance(error, (asyncpg.InterfaceError, OSError, TimeoutError)):
-        return isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError)
-    if not isinstance(error, asyncpg.PostgresError):
-        return True
-    return (getattr(error, "sqlstate", "") or "")[:2] in ("22", "23", "42")
+        value = await job(tx)
+    except Exception as error:
+        if not _is_the_jobs(error):
+            raise
+        await tx.connection.execute("ROLLBACK TO SAVEPOINT job; RELEASE SAVEPOINT job")
+        return None, error
+    await tx.connection.execute("RELEASE SAVEPOINT job")
+    return value, None
 
 
 class _PostgresTx:
     """A `Tx` on a connection in a transaction."""
 
     def __init__(self, connection: Any) -> None:
-        self._connection = connection
+        self.connection = connection
 
     async def all(self, sql: str, *values: Any) -> list[Row]:
-        return [tuple(row) for row in await self._connection.fetch(numbered(sql), *values)]
+        return [tuple(row) for row in await self.connection.fetch(numbered(sql), *values)]
 
     async def one(self, sql: str, *values: Any) -> Row | None:
-        row = await self._connection.fetchrow(numbered(sql), *values)
+        row = await self.connection.fetchrow(numbered(sql), *values)
         return tuple(row) if row is not None else None
 
+    async def locked(self, table: str, columns: str, **key: Any) -> Row | None:
+        return (await self._locked(select_locked(table, columns, tuple(key)), [tuple(key.values())]))[0]
+
     async def run(self, sql: str, *values: Any) -> int:
-        count = (await self._connection.execute(numbered(sql), *values)).rpartition(" ")[2]
+        count = (await self.connection.execute(numbered(sql), *values)).rpartition(" ")[2]
         return int(count) if count.isdecimal() else 0
 
     async def many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
-        await self._connection.executemany(numbered(sql), rows)
+        await self.connection.executemany(numbered(sql), rows)
 
     async def lock(self, name: str) -> None:
         number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
-        await self._connection.execute("SELECT pg_advisory_xact_lock($1)", number)
+        await self.connection.execute("SELECT pg_advisory_xact_lock($1)", number)
+
+    async def execute(self, kind: Kind, sql: str, values: Sequence[Sequence[Any]]) -> list[Any]:
+        """See `waves.Execute`."""
+        if kind == "locked":
+            return await self._locked(sql, values)
+        if kind == "many":
+            await self.many(sql, [row for rows in values for row in rows])
+            return [None] * len(values)
+        if kind == "lock":
+            for (name,) in sorted(values, key=tuple):
+                await self.lock(name)
+            return [None] * len(values)
+        method = {"all": self.all, "one": self.one, "run": self.run}[kind]
+        return [await method(sql, *row) for row in values]
+
+    async def _locked(self, sql: str, keys: Sequence[Sequence[Any]]) -> list[Row | None]:
+        """In the order of the keys, as every transaction takes them."""
+        found = await self.connection.fetchmany(f"{numbered(sql)} FOR UPDATE", sorted(keys, key=tuple))
+        size = len(keys[0])
+        rows = {tuple(row)[-size:]: tuple(row) for row in found}
+        return [rows.get(tuple(key)) for key in keys]
 
 
 @functools.lru_cache(maxsize=512)
@@ -355,6 +306,9 @@ def numbered(sql: str) -> str:
     """`?` as `$1`, `$2` …; the statements of this house have no ? in their texts."""
     parts = sql.split("?")
     return "".join(f"{part}${i}" for i, part in enumerate(parts[:-1], 1)) + parts[-1]
+
+
+# --- schema ------------------------------------------------------------------------------------------------------
 
 
 def translated(statement: str) -> str:
@@ -368,8 +322,8 @@ async def _apply(connection: Any, steps: Sequence[Step]) -> None:
     """Every step that the database has not seen; several processes may start at once."""
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _SCHEMA_LOCK)
-        await connection.execute(_APPLIED[0])
-        known = {row[0] for row in await connection.fetch(_APPLIED[1])}
+        await connection.execute(_STEPS_TABLE)
+        known = {row[0] for row in await connection.fetch("SELECT name FROM schema_step")}
         for step in steps:
             if step.name in known:
                 continue
@@ -378,3 +332,86 @@ async def _apply(connection: Any, steps: Sequence[Step]) -> None:
             await connection.execute(
                 "INSERT INTO schema_step VALUES ($1, $2)", step.name, datetime.now(UTC).isoformat(timespec="seconds")
             )
+
+
+async def _make_days(connection: Any, tables: Sequence[str]) -> None:
+    """A missing part costs nothing but order: what belongs to no part goes into the rest."""
+    today = int(time.time() // _DAY_S)
+    for table in tables:
+        for day in range(today, today + _DAYS_AHEAD):
+            name = f"{table}_{datetime.fromtimestamp(day * _DAY_S, UTC):%Y%m%d}"
+            begin_ms, end_ms = int(day * _DAY_S * 1000), int((day + 1) * _DAY_S * 1000)
+            try:
+                async with connection.transaction():
+                    await connection.execute("SELECT pg_advisory_xact_lock($1)", _SCHEMA_LOCK)
+                    if await connection.fetchval("SELECT to_regclass($1)", name) is None:
+                        await connection.execute(
+                            f"CREATE TABLE {name} PARTITION OF {table} FOR VALUES FROM ({begin_ms}) TO ({end_ms})"
+                        )
+            except _postgres_error() as error:  # rows of that day lie in the rest already
+                log.warning("%s was not made: %s", name, error)
+
+
+# --- what went wrong ---------------------------------------------------------------------------------------------
+
+
+def _unavailable(url: str, error: BaseException) -> UnavailableError:
+    return UnavailableError(f"{url}: {error or type(error).__name__}", hint="is the database up, and the primary?")
+
+
+def _errors() -> tuple[type[BaseException], ...]:
+    import asyncpg
+
+    return (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
+
+
+def _postgres_error() -> type[BaseException]:
+    import asyncpg
+
+    return asyncpg.PostgresError
+
+
+def _conflicts() -> tuple[type[Exception], ...]:
+    import asyncpg
+
+    return (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.UniqueViolationError)
+
+
+def _state(error: BaseException) -> str:
+    return getattr(error, "sqlstate", None) or ""
+
+
+def _is_double(error: BaseException) -> bool:
+    return _state(error) == "23505"
+
+
+def _is_deposed(error: BaseException) -> bool:
+    """The server is no primary any more, or ends."""
+    return _state(error) == "25006" or _state(error).startswith("57P")
+
+
+def _is_the_jobs(error: BaseException) -> bool:
+    """The job's own mistake or decision; what concerns the server, its transactions or the connection is not."""
+    import asyncpg
+
+    if isinstance(error, _conflicts()):
+        return False
+    if isinstance(error, (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)):
+        return isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError)
+    if not isinstance(error, asyncpg.PostgresError):
+        return True
+    return _state(error)[:2] in ("22", "23", "42")
+
+
+def _hint(error: BaseException) -> str:
+    """What to do about a server that cannot be used at the start."""
+    state = _state(error)
+    if state.startswith("28"):
+        return "check user and password_file in [store] of cloud.toml, and the server's pg_hba.conf"
+    if state == "3D000":
+        return "make it: createdb --owner USER NAME"
+    if type(error).__name__ == "TargetServerAttributeNotMatched":
+        return "only standbys answered: name the primary in [store] url, or all of the servers"
+    if isinstance(error, (OSError, TimeoutError)):
+        return "is the server running, and are host and port in [store] of cloud.toml right?"
+    return "check [store] in cloud.toml"

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import ipaddress
 import logging
+import math
+import random
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from ..errors import RefusedError
-from ..sync import columns
 from ..sync.columns import DamagedError, decompress
+from ..sync.columns_count import content_size, count_readings
 from ..sync.streams import JOURNAL, STREAMS
 from ..sync.wire import (
     MAX_BODY_BYTES,
+    MAX_CHUNK_BYTES,
     MAX_PAYLOAD_BYTES,
     JournalPayload,
     Message,
@@ -29,8 +33,9 @@ from ..sync.wire import (
     verify,
 )
 from .config import CloudConfig, GatewayTable
-from .engine_postgres import UnavailableError
+from .engine import UnavailableError
 from .store import OutOfStepError, Parcel, Store
+from .turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +51,8 @@ _STATUS = {
     "bad_request": 400,
     "digest": 400,
     "wrong_host": 421,
+    "busy": 429,
+    "unavailable": 503,
     "gap": 409,
     "fork": 409,
 }
@@ -53,17 +60,27 @@ _EPOCH = re.compile(r"[0-9a-f]{8,64}")
 _NUMBER = re.compile(r"[1-9][0-9]{0,14}")
 _AWAY_S = 2
 _PERSIST_CONTACT_MS = 60_000
+_LOOK_S = 5.0
+_INLINE_BYTES = 16 * 1024
+_LARGE_BYTES = 128 * 1024
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Asked = Callable[[web.Request, GatewayTable], Awaitable[web.Response]]
+Pieced = Callable[[web.Request, GatewayTable, bytes], Awaitable[web.Response]]
 Posted = Callable[[GatewayTable, bytes], Awaitable[web.StreamResponse]]
 
 
 class Contacts:
-    """When each gateway was last heard of: exact in memory, at most a minute old on disk."""
+    """When each gateway was last heard of: exact in memory, a little old in the database, from where other processes
+    have it.
 
-    def __init__(self, store: Store, known: dict[str, int]) -> None:
-        self._store = store
+    Args:
+        known: from the database, UTC milliseconds.
+        persist_ms: how old it may be there.
+    """
+
+    def __init__(self, store: Store, known: Mapping[str, int], persist_ms: float = _PERSIST_CONTACT_MS) -> None:
+        self._store, self._persist_ms = store, persist_ms
         self._latest = dict(known)
         self._written = dict(known)
 
@@ -74,9 +91,27 @@ class Contacts:
     async def note(self, gateway: str, now_ms: int) -> None:
         """A signed request came in."""
         self._latest[gateway] = now_ms
-        if abs(now_ms - self._written.get(gateway, 0)) >= _PERSIST_CONTACT_MS:
+        if abs(now_ms - self._written.get(gateway, 0)) >= self._persist_ms:
             self._written[gateway] = now_ms
             await self._store.contacted(gateway, now_ms)
+
+    async def follow(self, changed: Callable[[str], None]) -> None:
+        """What other processes on the same database took, for the pages of this one. Runs for ever, or returns at once
+        where there are none.
+        """
+        seen = -1
+        while self._store.database.shared:
+            await asyncio.sleep(_LOOK_S)
+            try:
+                contacts, progress = await self._store.contacts(), await self._store.progress()
+            except UnavailableError as error:
+                log.debug("what other processes took is not known: %s", error)
+                continue
+            for gateway, contact_ms in contacts.items():
+                self._latest[gateway] = max(contact_ms, self._latest.get(gateway, 0))
+            if progress != seen:
+                seen = progress
+                changed("")
 
 
 class Ingest:
@@ -94,11 +129,17 @@ class Ingest:
         contacts: Contacts,
         changed: Callable[[str], None],
         clock: Callable[[], float] = time.time,
+        turns: Turns | None = None,
     ) -> None:
         self._config, self._store, self._contacts = config, store, contacts
         self._changed, self._clock = changed, clock
         self._refused: dict[tuple[str, str], str] = {}
-        self._turn = asyncio.Lock()
+        self._turns = turns or Turns()
+        self._large = asyncio.Lock()
+
+    def busy(self) -> bool:
+        """Whether gateways have work for this process: what can wait should."""
+        return self._turns.busy
 
     def add_routes(self, app: web.Application) -> None:
         """Under /v1; the pages' API has its own."""
@@ -112,10 +153,9 @@ class Ingest:
         async def post(request: web.Request) -> web.StreamResponse:
             digest, chain = request.headers.get("Content-Digest", ""), request.headers.get("SW-Chain", "")
             gateway = self._authenticated(request, digest=digest, chain=chain)
-            body = await _read_body(request)
-            check_digest(digest, body)
-            await self._contacts.note(gateway.id, self._now_ms())
-            return await handler(gateway, body)
+            async with self._body(request, gateway.id, digest) as body, self._turns.turn(gateway.id, urgent=True):
+                await self._contacts.note(gateway.id, self._now_ms())
+                return await handler(gateway, body)
 
         app.router.add_post(path, self._answering(post))
 
@@ -129,6 +169,20 @@ class Ingest:
 
         app.router.add_get(path, self._answering(get))
 
+    def add_patch(self, app: web.Application, path: str, handler: Pieced) -> None:
+        """A further door: `handler(request, gateway, piece)` answers signed pieces of something larger."""
+
+        async def patch(request: web.Request) -> web.StreamResponse:
+            digest = request.headers.get("Content-Digest", "")
+            upload = (request.headers.get("Upload-Offset", ""), request.headers.get("Upload-Length", ""))
+            gateway = self._authenticated(request, digest=digest, chain="", upload=upload)
+            piece = await _read_body(request, MAX_CHUNK_BYTES)
+            check_digest(digest, piece)
+            await self._contacts.note(gateway.id, self._now_ms())
+            return await handler(request, gateway, piece)
+
+        app.router.add_patch(path, self._answering(patch))
+
     async def _where(self, request: web.Request) -> web.Response:
         gateway = self._authenticated(request, digest="", chain="")
         await self._contacts.note(gateway.id, self._now_ms())
@@ -140,22 +194,47 @@ class Ingest:
         digest, chain = request.headers.get("Content-Digest", ""), request.headers.get("SW-Chain", "")
         gateway = self._authenticated(request, digest=digest, chain=chain)
         parcel_of = _address(request, gateway.id, chain)
-        body = await _read_body(request)
-        check_digest(digest, body)
-        received_ms = self._now_ms()
-        async with self._turn:  # unpacked, a batch that means harm is a hundred times as large: never two at once
-            taken = await self._store.take(await asyncio.to_thread(parcel_of, body, received_ms))
+        urgent = request.match_info["stream"] == JOURNAL
+        async with self._body(request, gateway.id, digest) as body, self._turns.turn(gateway.id, urgent=urgent):
+            received_ms = self._now_ms()
+            async with self._unpacking(len(body), content_size(body)) as inline:
+                parcel = (
+                    parcel_of(body, received_ms) if inline else await asyncio.to_thread(parcel_of, body, received_ms)
+                )
+                taken = await self._store.take(parcel)
         await self._contacts.note(gateway.id, received_ms)
         if taken.problem:
             log.warning("%s: %s went to quarantine: %s", gateway.id, request.path, taken.problem)
         self._changed(gateway.id)
-        answer = taken.cursor.to_json() | {"time_ms": received_ms}
+        credit, retry_ms = self._turns.credit(gateway.id, MAX_BODY_BYTES)
+        answer = taken.cursor.to_json() | {"time_ms": received_ms, "credit_bytes": credit, "retry_ms": retry_ms}
         return web.json_response(answer | ({"quarantined": True} if taken.problem else {}))
 
-    def _authenticated(self, request: web.Request, *, digest: str, chain: str) -> GatewayTable:
+    @contextlib.asynccontextmanager
+    async def _body(self, request: web.Request, gateway: str, digest: str) -> AsyncIterator[bytes]:
+        """What was sent, checked; there is room for it for the length of the block."""
+        async with self._turns.room(gateway, _size(request)):
+            body = await _read_body(request)
+            check_digest(digest, body)
+            yield body
+
+    @contextlib.asynccontextmanager
+    async def _unpacking(self, packed: int, unpacked: int) -> AsyncIterator[bool]:
+        """Whether a body is so small that no thread is worth it.
+
+        Of large ones there is never more than one: unpacked, a batch that means harm is a hundred times as large.
+        """
+        async with self._large if max(packed, unpacked) > _LARGE_BYTES else contextlib.nullcontext():
+            yield max(packed, unpacked) <= _INLINE_BYTES
+
+    def _authenticated(
+        self, request: web.Request, *, digest: str, chain: str, upload: tuple[str, str] | None = None
+    ) -> GatewayTable:
         """Judged before the body is read: who is not known cannot make us hold anything."""
         if request.method in ("PUT", "POST") and not (digest and chain):
             raise RefusedError("bad_request", "Content-Digest and SW-Chain are required")
+        if upload is not None and not (digest and all(upload)):
+            raise RefusedError("bad_request", "Content-Digest, Upload-Offset and Upload-Length are required")
         name = request.match_info["gateway"]
         gateway = self._config.find(name)
         if gateway is None:
@@ -164,7 +243,9 @@ class Ingest:
         if not keys:
             hint = "enter the public key that the gateway shows into cloud.toml"
             raise RefusedError("not_enrolled", f"gateway {name} has no key here yet", hint=hint)
-        message = Message(method=request.method, target_uri=self._target(request), digest=digest, chain=chain)
+        message = Message(
+            method=request.method, target_uri=self._target(request), digest=digest, chain=chain, upload=upload
+        )
         verify(message, request.headers, keys, self._clock())
         return gateway
 
@@ -189,20 +270,22 @@ class Ingest:
                 response = await handler(request)
             except UnavailableError as error:
                 self._log_refusal(request, RefusedError("unavailable", error.message, hint=error.hint))
-                return web.json_response(
-                    self._refusal(
-                        RefusedError("unavailable", "the database is away for a moment", hint="send it again")
-                    ),
-                    status=503,
-                    headers={"Retry-After": str(_AWAY_S)},
-                )
+                message = "the database is away for a moment"
+                retry_s = _AWAY_S * (1 + random.random())  # noqa: S311 - spreads load
+                return self._refused_with(RefusedError("unavailable", message, hint="send it again", retry_s=retry_s))
             except RefusedError as refused:
                 self._log_refusal(request, refused)
-                return web.json_response(self._refusal(refused), status=_STATUS[refused.reason])
+                return self._refused_with(refused)
             self._log_refusal(request, None)
             return response
 
         return answering
+
+    def _refused_with(self, refused: RefusedError) -> web.Response:
+        headers = {"SW-Reason": refused.reason}  # an answer to HEAD has no body
+        if refused.retry_s:
+            headers["Retry-After"] = str(math.ceil(refused.retry_s))
+        return web.json_response(self._refusal(refused), status=_STATUS[refused.reason], headers=headers)
 
     def _refusal(self, refused: RefusedError) -> dict[str, Any]:
         error = {"reason": refused.reason, "message": refused.message, "hint": refused.hint}
@@ -213,6 +296,9 @@ class Ingest:
         name, stream = request.match_info["gateway"], request.match_info.get("stream", "sync")
         if self._config.find(name) is None or (stream != "sync" and stream not in STREAMS):
             log.debug("%s was refused", request.path[:120])  # anyone can make up names: never remembered
+            return
+        if refused is not None and refused.reason == "busy":
+            log.debug("gateway %s, %s: %s", name, stream, refused)  # it passes, and comes with many others
             return
         reason = refused.reason if refused else ""
         if self._refused.get((name, stream), "") != reason:
@@ -271,7 +357,7 @@ def open_parcel(gateway: str, stream: str, epoch: str, n: int, chain: bytes, bod
             before, records = packed.before, tuple(packed.verified(epoch))
             count = len(records)
         else:
-            count = sum(len(column.utc_ms) for block in columns.unpack(payload) for column in block.columns)
+            count = count_readings(payload)
     except DamagedError as error:
         problem = str(error)
     return Parcel(
@@ -290,14 +376,24 @@ def open_parcel(gateway: str, stream: str, epoch: str, n: int, chain: bytes, bod
     )
 
 
-async def _read_body(request: web.Request) -> bytes:
-    """The whole body, never more than the limit in memory. Raises RefusedError `too_large`, `bad_request`."""
+def _size(request: web.Request) -> int:
+    """Bytes that a body may take until it is read."""
     size = request.content_length
-    if size is not None and size > MAX_BODY_BYTES:
-        raise RefusedError("too_large", f"a batch may have {MAX_BODY_BYTES} bytes, this one has {size}")
+    return MAX_BODY_BYTES if size is None else min(size, MAX_BODY_BYTES)
+
+
+async def _read_body(request: web.Request, most: int | None = None) -> bytes:
+    """The whole body, never more than the limit in memory. Raises RefusedError `too_large`, `bad_request`."""
+    most = MAX_BODY_BYTES if most is None else most
+    size = request.content_length
+    if size is not None and size > most:
+        raise RefusedError("too_large", f"a batch or piece may have {most} bytes, this one has {size}")
     body = bytearray()
-    while chunk := await request.content.readany():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise RefusedError("too_large", f"a batch may have {MAX_BODY_BYTES} bytes")
+    try:
+        while chunk := await request.content.readany():
+            body += chunk
+            if len(body) > most:
+                raise RefusedError("too_large", f"a batch or piece may have {most} bytes")
+    except ConnectionError:  # links break every day; nobody hears this answer
+        raise web.HTTPBadRequest(reason="the body broke off") from None
     return bytes(body)

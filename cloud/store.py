@@ -7,7 +7,8 @@ taken once is recognised for ever, not for a while. The tables need nothing acro
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from ..errors import RefusedError
@@ -123,6 +124,7 @@ class Store:
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self._safe: dict[tuple[str, str, str], int] = {}  # what later batches write down as durable
 
     async def take(self, parcel: Parcel) -> Taken:
         """Keep a batch, or recognise it; returns after the device has it.
@@ -130,12 +132,33 @@ class Store:
         Raises:
             OutOfStepError: `gap` or `fork`; nothing was changed.
             StoreError: nothing was committed; the process must end.
+            UnavailableError: nothing is known to have been committed.
         """
-        return await self.database.write(lambda tx: take(tx, parcel), key=parcel.gateway)
+        before = self._safe.get(parcel.key, 0) if self.database.replicated else None
+        taken = await self.database.write(lambda tx: take(tx, parcel, before), key=parcel.gateway)
+        return replace(taken, cursor=(await self._settled(parcel.gateway, parcel.stream, [taken.cursor]))[0])
+
+    async def _settled(self, gateway: str, stream: str, cursors: Sequence[Cursor]) -> list[Cursor]:
+        """Cursors that were read or written just now, with what is durable of them by now."""
+        if not await self.database.settled():
+            return list(cursors)
+        if self.database.replicated:
+            self._safe |= {(gateway, stream, cursor.epoch): cursor.ack for cursor in cursors}
+        return [replace(cursor, durable=cursor.ack) for cursor in cursors]
 
     async def contacted(self, gateway: str, contact_ms: int) -> None:
         """Remember when a gateway was last heard of."""
         await self.database.write(lambda tx: _contact(tx, gateway, contact_ms), key=gateway)
+
+    async def contacts(self) -> dict[str, int]:
+        """When each gateway was last heard of, UTC milliseconds, as far as it was written down."""
+        sql = "SELECT gateway, contact_ms FROM gateway WHERE contact_ms IS NOT NULL"
+        return {row[0]: row[1] for row in await self.database.read(lambda tx: tx.all(sql))}
+
+    async def progress(self) -> int:
+        """A number that grows with each batch of any gateway."""
+        row = await self.database.read(lambda tx: tx.one("SELECT SUM(ack) FROM ack"))
+        return int(row[0] or 0) if row else 0
 
     async def until_broken(self) -> NoReturn:
         """Returns never; raises StoreError after a commit failed, so that the process ends and is started again."""
@@ -148,7 +171,7 @@ class Store:
         found: dict[str, list[Cursor]] = {JOURNAL: [], HISTORY: []}
         for stream, epoch, ack, durable, chain in rows:
             found.setdefault(stream, []).append(Cursor(epoch=epoch, ack=ack, durable=durable, chain=chain))
-        return {stream: tuple(cursors) for stream, cursors in found.items()}
+        return {stream: tuple(await self._settled(gateway, stream, cursors)) for stream, cursors in found.items()}
 
     async def last_record(self, gateway: str) -> int:
         """Number of the newest record of a gateway's newest epoch; 0 when there is none."""
@@ -208,12 +231,15 @@ class Store:
 # --- inside the transaction --------------------------------------------------------------------------------------
 
 
-async def take(tx: Tx, parcel: Parcel) -> Taken:
-    """Decide about one batch and keep it; the caller holds the transaction. See `Store.take`."""
-    await tx.lock(f"{parcel.gateway}/{parcel.stream}/{parcel.epoch}")
-    sql = "SELECT ack, durable, chain, seq, head FROM ack WHERE gateway = ? AND stream = ? AND epoch = ?"
-    row = await tx.one(sql, *parcel.key)
-    ack, durable, chain, seq, head = row or (
+async def take(tx: Tx, parcel: Parcel, safe: int | None = None) -> Taken:
+    """Decide about one batch and keep it; the caller holds the transaction. See `Store.take`.
+
+    Args:
+        safe: up to which batch standbys are known to have the stream; None: what is committed is durable.
+    """
+    key = {"gateway": parcel.gateway, "stream": parcel.stream, "epoch": parcel.epoch}
+    row = await tx.locked("ack", "ack, durable, chain, seq, head", **key)
+    ack, durable, chain, seq, head = (row and row[:5]) or (
         0,
         0,
         stream_genesis(*parcel.key),
@@ -221,7 +247,7 @@ async def take(tx: Tx, parcel: Parcel) -> Taken:
         genesis_chain(parcel.gateway, parcel.epoch),
     )
     if parcel.n <= ack:
-        await _must_be_the_same(tx, parcel, ack)
+        await _must_be_the_same(tx, parcel, ack, chain)
         return Taken(cursor=Cursor(epoch=parcel.epoch, ack=ack, durable=durable, chain=chain), new=False)
     if parcel.n != ack + 1:
         raise OutOfStepError("gap", f"batch {ack + 1} comes first", ack, hint="ask where to go on")
@@ -233,18 +259,18 @@ async def take(tx: Tx, parcel: Parcel) -> Taken:
         head = None
     elif parcel.stream == JOURNAL:
         seq, head = await _keep_records(tx, parcel)
-    await _keep_batch(tx, parcel, seq, head, kept=not problem)
-    return Taken(
-        cursor=Cursor(epoch=parcel.epoch, ack=parcel.n, durable=parcel.n, chain=parcel.chain), new=True, problem=problem
-    )
+    durable = parcel.n if safe is None else max(durable, min(safe, ack))
+    cursor = Cursor(epoch=parcel.epoch, ack=parcel.n, durable=durable, chain=parcel.chain)
+    await _keep_batch(tx, parcel, cursor, seq, head, is_first=row is None, kept=not problem)
+    return Taken(cursor=cursor, new=True, problem=problem)
 
 
 _FORK = "the gateway's data was restored or cloned: it needs a new epoch"
 
 
-async def _must_be_the_same(tx: Tx, parcel: Parcel, ack: int) -> None:
+async def _must_be_the_same(tx: Tx, parcel: Parcel, ack: int, newest: bytes) -> None:
     sql = "SELECT chain FROM batch WHERE gateway = ? AND stream = ? AND epoch = ? AND n = ?"
-    row = await tx.one(sql, *parcel.key, parcel.n)
+    row = (newest,) if parcel.n == ack else await tx.one(sql, *parcel.key, parcel.n)
     if row is None or row[0] != parcel.chain:
         raise OutOfStepError("fork", f"another batch {parcel.n} is kept", ack, hint=_FORK)
 
@@ -262,49 +288,66 @@ def _does_not_follow(parcel: Parcel, seq: int, head: bytes | None) -> str:
 
 
 async def _keep_records(tx: Tx, parcel: Parcel) -> tuple[int, bytes]:
-    for record in parcel.records:
-        row = (parcel.gateway, parcel.epoch, record.seq, record.kind, record.to_bytes(), record.chain)
-        await tx.run("INSERT INTO record VALUES (?, ?, ?, ?, ?, ?)", *row)
-        await _project(tx, parcel, record)
+    rows = [
+        (parcel.gateway, parcel.epoch, record.seq, record.kind, record.to_bytes(), record.chain)
+        for record in parcel.records
+    ]
+    await tx.many("INSERT INTO record (gateway, epoch, seq, kind, data, chain) VALUES (?, ?, ?, ?, ?, ?)", rows)
+    await _project(tx, parcel)
     return parcel.records[-1].seq, parcel.records[-1].chain
 
 
-async def _project(tx: Tx, parcel: Parcel, record: Record) -> None:
-    try:
-        change = change_of(record)
-    except DamagedError as error:
-        await _quarantine(tx, parcel, str(error), seq=record.seq)
-        return
-    if isinstance(change, AlarmNow):
-        key = (parcel.gateway, parcel.epoch, change.id)
-        await tx.run("DELETE FROM open_alarm WHERE gateway = ? AND epoch = ? AND alarm = ?", *key)
-        if change.open:
-            row = (*key, record.seq, canonical(change.alarm))
-            await tx.run("INSERT INTO open_alarm VALUES (?, ?, ?, ?, ?)", *row)
-    elif isinstance(change, GatewayNow):
+async def _project(tx: Tx, parcel: Parcel) -> None:
+    """What the records change in the present: of each alarm, and of the gateway, the newest one counts."""
+    alarms: dict[str, tuple[int, AlarmNow]] = {}
+    about: GatewayNow | None = None
+    for record in parcel.records:
+        try:
+            change = change_of(record)
+        except DamagedError as error:
+            await _quarantine(tx, parcel, str(error), seq=record.seq)
+            continue
+        if isinstance(change, AlarmNow):
+            alarms[change.id] = (record.seq, change)
+        elif isinstance(change, GatewayNow):
+            about = change
+    if alarms:
+        await _show_alarms(tx, parcel, alarms)
+    if about is not None:
         upsert = (
             "INSERT INTO gateway (gateway, site, version) VALUES (?, ?, ?)"
             " ON CONFLICT (gateway) DO UPDATE SET site = excluded.site, version = excluded.version"
         )
-        await tx.run(upsert, parcel.gateway, canonical(change.site).decode(), change.version)
+        await tx.run(upsert, parcel.gateway, canonical(about.site).decode(), about.version)
 
 
-async def _keep_batch(tx: Tx, parcel: Parcel, seq: int, head: bytes | None, *, kept: bool) -> None:
+async def _show_alarms(tx: Tx, parcel: Parcel, alarms: Mapping[str, tuple[int, AlarmNow]]) -> None:
+    key = (parcel.gateway, parcel.epoch)
+    delete = "DELETE FROM open_alarm WHERE gateway = ? AND epoch = ? AND alarm = ?"
+    await tx.many(delete, [(*key, alarm) for alarm in alarms])
+    rows = [(*key, name, seq, canonical(now.alarm)) for name, (seq, now) in alarms.items() if now.open]
+    if rows:
+        await tx.many("INSERT INTO open_alarm VALUES (?, ?, ?, ?, ?)", rows)
+
+
+async def _keep_batch(
+    tx: Tx, parcel: Parcel, cursor: Cursor, seq: int, head: bytes | None, *, is_first: bool, kept: bool
+) -> None:
     """The batch and its acknowledgement. Records lie in their own table, segments as they came.
 
-    Durable means here: committed with full sync. What a lost disk takes, the gateways still have for their `keep_days`.
+    Two that bring the first batch of a stream at the same time collide in the key of `ack`; one of them is run again.
     """
+    if is_first:
+        row = (*parcel.key, cursor.ack, cursor.durable, cursor.chain, seq, head, parcel.received_ms)
+        await tx.many("INSERT INTO ack VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", [row])
+        await _contact(tx, parcel.gateway, parcel.received_ms)  # from now on the service notes it, once a minute
+    else:
+        update = "UPDATE ack SET ack = ?, durable = ?, chain = ?, seq = ?, head = ? WHERE gateway = ? AND stream = ?"
+        row = (cursor.ack, cursor.durable, cursor.chain, seq, head, *parcel.key)
+        await tx.many(f"{update} AND epoch = ?", [row])
     body = parcel.body if kept and parcel.stream != JOURNAL else None
     row = (*parcel.key, parcel.n, parcel.chain, parcel.received_ms, parcel.count, body)
-    await tx.run("INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, ?, ?)", *row)
-    upsert = (
-        "INSERT INTO ack VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (gateway, stream, epoch) DO UPDATE SET"
-        " ack = excluded.ack, durable = excluded.durable, chain = excluded.chain, seq = excluded.seq,"
-        " head = excluded.head"
-    )
-    ack = (*parcel.key, parcel.n, parcel.n, parcel.chain, seq, head, parcel.received_ms)
-    await tx.run(upsert, *ack)
-    await _contact(tx, parcel.gateway, parcel.received_ms)
+    await tx.many("INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, ?, ?)", [row])
 
 
 async def _quarantine(
@@ -320,7 +363,7 @@ async def _contact(tx: Tx, gateway: str, contact_ms: int) -> None:
         " ON CONFLICT (gateway) DO UPDATE SET contact_ms = excluded.contact_ms"
         " WHERE gateway.contact_ms IS NULL OR gateway.contact_ms < excluded.contact_ms"
     )
-    await tx.run(upsert, gateway, contact_ms)
+    await tx.many(upsert, [(gateway, contact_ms)])
 
 
 async def _newest_epoch(tx: Tx, gateway: str) -> str:

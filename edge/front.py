@@ -20,6 +20,8 @@ from ..serving.listen import Limits, serving
 from ..serving.live import Hub
 from ..serving.secrets import Secrets
 from ..serving.web import add_pages, make_app
+from ..sync.blob_stream import BlobStream
+from ..sync.blobs import Blobs
 from ..sync.checkpoints import Checkpoints
 from ..sync.config_pull import ConfigPull
 from ..sync.history import History
@@ -28,7 +30,7 @@ from ..sync.keys import key_id, load_or_create_key, parse_public_key
 from ..sync.snapshot import Snapshots
 from ..sync.uplink import UplinkOptions, run_uplink
 from ..sync.witnessing import Witnessing
-from ..words import Instant
+from ..words import Instant, now
 from .alarms.machine import State
 from .alarms.table import stored_alarms
 from .alerts.outbox import Outbox
@@ -38,9 +40,11 @@ from .alerts.replies import Desk, Replies
 from .baseline_files import Shelf
 from .baseline_keeping import BaselineKeeper
 from .bundling import Bundling
+from .cases import CASES
 from .control import SOCKET, Control
 from .loops import again
 from .pages.api import Pages
+from .pages.blob_api import BlobApi
 from .pages.conformity_api import add_conformity
 from .pages.parts import Parts
 from .proving import make_proof
@@ -111,6 +115,8 @@ async def front(back: Back) -> AsyncIterator[None]:
         running.pages = pages = Pages(parts)
         app = make_app(current.people, secrets, cookie="sitewarden_edge")
         pages.add_to(app)
+        blobs = await stack.enter_async_context(_blobs(back))
+        BlobApi(blobs).add_to(app)
         keeper = _baseline_keeper(back)
         add_conformity(app, keeper.report)
         add_pages(app, DIST, "control-room.html")
@@ -135,17 +141,29 @@ async def front(back: Back) -> AsyncIterator[None]:
         witnessing = Witnessing(checkpoints)
         await keeper.started(taken_back=back.taken_back)
         loops.start("baseline", again("baseline", keeper.run), lambda: keeper.beat_s)
+        loops.start("blobs", again("blobs", blobs.run))
+        evidence = BlobStream(blobs)
         pull = ConfigPull(current.site.gateway.id, keeper.have, keeper.take, keeper.report)
 
         snapshots = Snapshots(journal, lambda: _open_alarms(journal), lambda: _health(running, back.data))
 
         async def uplink(site: Site) -> None:
             options = _uplink_options(site)
-            also = [snapshots.run, witnessing.run, pull.pull, pull.tell]
+            also = [snapshots.run, witnessing.run, pull.pull, pull.tell, evidence.run]
             await run_uplink(journal, back.history, key, options, health.uplink, also=also)
 
         running.reach_out(uplink)
         yield
+
+
+def _blobs(back: Back) -> Blobs:
+    running = back.running
+
+    def tell(kind: str, body: dict[str, object]) -> None:
+        running.pipeline.record([Draft(kind=kind, at=now(), actor="gateway", body=body)])
+
+    max_bytes = running.current.site.gateway.blob_max_mb * 2**20
+    return Blobs(back.data / "blobs", running.journal, rules=CASES, max_bytes=max_bytes, tell=tell)
 
 
 async def _open_alarms(journal: Journal) -> list[dict[str, Any]]:

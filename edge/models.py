@@ -42,6 +42,7 @@ class GatewayTable(_Table):
     id: Name
     flush_s: Annotated[float, Field(ge=1, le=60)] = 10.0
     keep_days: Annotated[int, Field(ge=1, le=3650)] = 30
+    blob_max_mb: Annotated[int, Field(ge=1, le=2000)] = 200
 
 
 class WebTable(_Table):

@@ -19,7 +19,7 @@ from .tables import SINGLE, Table, changed
 
 NEEDS_RESTART: Mapping[str, tuple[str, ...]] = {
     "site": ("id",),
-    "gateway": ("id", "flush_s", "keep_days"),
+    "gateway": ("id", "flush_s", "keep_days", "blob_max_mb"),
     "web": ("host", "port"),
 }
 """Keys that are read once, when the daemon starts: topics, stores and the door hang on them."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from ..sync.blob_refs import state_table
 from .alarms import history_query
 from .alarms import table as alarm_table
 from .alerts import outbox_table
+from .cases import CASES
 from .dashboards import TABLE as MQTT_TABLE
 from .ladders import alive, reports
 from .ladders import table as ladder_table
@@ -21,4 +23,5 @@ TABLES = (
     MQTT_TABLE,
     OUTPUT_TABLE,
     proof_table.TABLE,
+    state_table(CASES),
 )

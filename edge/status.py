@@ -56,6 +56,7 @@ def status_json(site: Site, journal: Journal, health: Health, channels: Mapping[
             "since": uplink.since,
             "backlog_records": uplink.backlog_records,
             "backlog_segments": uplink.backlog_segments,
+            "blobs": uplink.blobs.to_json(),
             "last_ok": uplink.last_ok,
             "error": uplink.last_error,
         },

@@ -28,7 +28,6 @@ MAX_STREAMS = 20
 """Live streams of one session."""
 _MAX_FILES = 65536
 _FILES_UNKNOWN = 1024
-_BACKLOG = 64
 _STOP_S = 1.0
 _TELL_EVERY_S = 60.0
 
@@ -43,6 +42,7 @@ class Limits:
         head_s: until the first request's head is complete, from the beginning of the connection.
         body_s: until a request's body is complete, from the end of its head.
         idle_s: until the next request's head is complete, from the end of the answer before it.
+        backlog: connections that wait to be accepted.
     """
 
     connections: int = 300
@@ -50,6 +50,7 @@ class Limits:
     head_s: float = 10.0
     body_s: float = 60.0
     idle_s: float = 30.0
+    backlog: int = 64
 
 
 @asynccontextmanager
@@ -80,9 +81,9 @@ async def serving(
         guard = _Guard(runner.server, limits, most)
         loop = asyncio.get_running_loop()
         if sock is not None:
-            listener = await loop.create_server(guard.door, sock=sock, backlog=_BACKLOG)
+            listener = await loop.create_server(guard.door, sock=sock, backlog=limits.backlog)
         else:
-            listener = await loop.create_server(guard.door, host, port, backlog=_BACKLOG)
+            listener = await loop.create_server(guard.door, host, port, backlog=limits.backlog)
         try:
             yield listener.sockets[0].getsockname()[1]
         finally:

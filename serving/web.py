@@ -41,6 +41,10 @@ _STATUS = {
     "no_such_deviation": 404,
     "no_such_position": 404,
     "no_such_state": 400,
+    "no_such_blob": 404,
+    "too_large": 413,
+    "wrong_type": 415,
+    "disk_full": 507,
     "busy": 429,
     "bad_request": 400,
     "unavailable": 503,
@@ -199,8 +203,9 @@ def _check_origin(request: web.Request) -> None:
 
 
 async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
-    """On every answer: also on streams, redirects and errors."""
-    response.headers.update(_HEADERS)
+    """On every answer: also on streams, redirects and errors. A handler may have been stricter."""
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)
     if request.path.startswith("/api/"):
         response.headers.setdefault("Cache-Control", "no-store")
 

@@ -178,6 +178,7 @@ class Journal:
         self._tables = tuple(tables)
         self._head: tuple[int, bytes] = (0, b"")
         self._subscribers: list[Callable[[list[Record]], None]] = []
+        self._guard: Callable[[Sequence[str]], None] = lambda _: None
         self._writer = Writer(path, self._prepare)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._readers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal-read")
@@ -203,12 +204,23 @@ class Journal:
         """Call `callback` on the loop with each committed group, in commit order."""
         self._subscribers.append(callback)
 
+    def guard(self, check: Callable[[Sequence[str]], None]) -> None:
+        """Call `check` with the blobs that records name, just before these take their place among the commits.
+
+        It raises RefusedError when one is not on the disk: then nothing is committed.
+        """
+        self._guard = check
+
     async def append(self, drafts: Sequence[Draft]) -> list[Record]:
         """Commit `drafts` and what follows from them, all or none; returns after the device has them.
 
         Raises:
             StoreError: nothing was committed; the process must end.
+            RefusedError: `no_such_blob`, from the guard.
         """
+        named = tuple(sha256 for draft in drafts for sha256 in draft.blobs)
+        if named:
+            self._guard(named)
         future = self._writer.submit(self._job(drafts))
         future.add_done_callback(self._committed)
         return await asyncio.shield(asyncio.wrap_future(future))

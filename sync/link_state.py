@@ -18,6 +18,29 @@ def _utc_now() -> str:
 
 
 @dataclass(slots=True, kw_only=True)
+class BlobHealth:
+    """Evidence that is not with the cloud as it should be.
+
+    Attributes:
+        waiting, bytes: that records name and the cloud does not have; bytes are what is left of them.
+        open: how many of them belong to open cases.
+        refused: how many the cloud does not want; `refusal`: why the last one.
+        damaged: what this disk has lost and the cloud has not given back.
+    """
+
+    waiting: int = 0
+    bytes: int = 0
+    open: int = 0
+    refused: int = 0
+    refusal: str = ""
+    damaged: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Fields of the status page."""
+        return {name: getattr(self, name) for name in ("waiting", "bytes", "open", "refused", "refusal", "damaged")}
+
+
+@dataclass(slots=True, kw_only=True)
 class UplinkHealth:
     """What pages and the status topic show. Changed by the uplink alone.
 
@@ -30,6 +53,7 @@ class UplinkHealth:
         clock_offset_s: cloud's clock minus ours, as far as signing needed it.
         beat_s: monotonic seconds; the loops turned then.
         errors, reasons: stream to what is wrong with it now, in full and as a word.
+        blobs: how the blobs fare.
     """
 
     state: str = "off"
@@ -42,6 +66,7 @@ class UplinkHealth:
     beat_s: float = field(default_factory=mono_s)
     errors: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
+    blobs: BlobHealth = field(default_factory=BlobHealth)
 
     def started(self) -> None:
         """There is an uplink; whether it works is not known yet."""

@@ -16,7 +16,7 @@ import secrets
 import sqlite3
 import ssl
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
@@ -34,7 +34,20 @@ from .link_state import UplinkHealth
 from .outbox import Batch, HistoryOutbox, JournalOutbox, Outbox
 from .sqlite import StoreError
 from .streams import JOURNAL, stream_genesis
-from .wire import CONTENT_TYPE, Cursor, Message, SyncReply, batch_path, bytes_text, content_digest, sign, sync_path
+from .turns import Quiet, Rank, Turns
+from .wire import (
+    CONTENT_TYPE,
+    PIECE_TYPE,
+    Cursor,
+    Message,
+    SyncReply,
+    batch_path,
+    bytes_text,
+    content_digest,
+    head_answer,
+    sign,
+    sync_path,
+)
 
 log = logging.getLogger(__name__)
 
@@ -124,21 +137,25 @@ async def run_uplink(
     for outbox in outboxes:
         await outbox.open()
     health.started()
-    quiet = asyncio.Event()
-    quiet.set()
     async with asyncio.TaskGroup() as group:
         for outbox in outboxes:
-            group.create_task(_Stream(outbox, client, quiet).run(), name=f"uplink {outbox.stream}")
+            group.create_task(_Stream(outbox, client).run(), name=f"uplink {outbox.stream}")
         for sender in also:
             group.create_task(sender(client), name=f"uplink {sender.__qualname__}")
     raise AssertionError("the uplink's tasks never return")
 
 
 class _Client:
-    """Signs requests and reads answers."""
+    """Signs requests and reads answers.
+
+    Attributes:
+        pace: whose turn it is: bulk waits for the journal.
+        turns: who of bulk comes first.
+    """
 
     def __init__(self, options: UplinkOptions, key: Ed25519PrivateKey, health: UplinkHealth) -> None:
         self.options, self.health = options, health
+        self.pace, self.turns = Quiet(), Turns()
         self._key = key
         self._base = options.url.rstrip("/")
         self._ssl = _ssl_context(options) if self._base.startswith("https:") else None
@@ -167,17 +184,45 @@ class _Client:
         """POST what is not part of a stream; the answer. `chain`: value that the signature covers with it."""
         return await self._ask(session, "POST", path, body, bytes_text(chain))
 
-    async def _ask(self, session: aiohttp.ClientSession, method: str, path: str, body: bytes | None, chain: str) -> Any:
+    async def head(self, session: aiohttp.ClientSession, path: str) -> Mapping[str, str]:
+        """HEAD; the fields of the answer."""
+        return await self._ask(session, "HEAD", path, None, "")
+
+    async def patch(
+        self, session: aiohttp.ClientSession, path: str, offset: int, length: int, piece: bytes
+    ) -> Mapping[str, Any]:
+        """PATCH a piece of something that has `length` bytes; the answer."""
+        return await self._ask(session, "PATCH", path, piece, "", (str(offset), str(length)))
+
+    async def fetch(self, session: aiohttp.ClientSession, path: str, start: int, size: int) -> bytes:
+        """GET up to `size` bytes from `start`."""
+        return await self._ask(session, "GET", path, None, "", fetched=(start, size))
+
+    async def _ask(
+        self,
+        session: aiohttp.ClientSession,
+        method: str,
+        path: str,
+        body: bytes | None,
+        chain: str,
+        upload: tuple[str, str] | None = None,
+        fetched: tuple[int, int] | None = None,
+    ) -> Any:
         uri = URL(self._base + path)
         target = f"{uri.scheme}://{uri.host_port_subcomponent}{uri.raw_path_qs}"  # as the Host header will say it
-        message = Message(method=method, target_uri=target, digest=content_digest(body) if body else "", chain=chain)
+        digest = content_digest(body or b"") if body or upload else ""
+        message = Message(method=method, target_uri=target, digest=digest, chain=chain, upload=upload)
         created_s = int(time.time() + self.health.clock_offset_s)
         headers = sign(message, self._key, created_s=created_s, nonce=secrets.token_hex(16))
         if body:
-            headers["Content-Type"] = CONTENT_TYPE
+            headers["Content-Type"] = CONTENT_TYPE if upload is None else PIECE_TYPE
+        if fetched is not None:
+            headers["Range"] = f"bytes={fetched[0]}-{sum(fetched) - 1}"
         try:
             async with session.request(method, uri, data=body, headers=headers, allow_redirects=False) as reply:
-                return self._judge(reply, await _read(reply))
+                if fetched is not None and reply.status == 206:
+                    return await _read_most(reply, fetched[1])
+                return self._judge(reply, await _read(reply) if method != "HEAD" else head_answer(reply.headers))
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             text = str(error) or type(error).__name__
             hint = "check network, address and certificate"
@@ -207,13 +252,17 @@ def _ssl_context(options: UplinkOptions) -> ssl.SSLContext:
 
 async def _read(reply: aiohttp.ClientResponse) -> Any:
     """A bounded JSON answer; anything else is None and judged by its status."""
-    raw = b""
-    while len(raw) <= MAX_REPLY_BYTES and (chunk := await reply.content.read(MAX_REPLY_BYTES)):
-        raw += chunk
     try:
-        return json.loads(raw[:MAX_REPLY_BYTES])
+        return json.loads(await _read_most(reply, MAX_REPLY_BYTES))
     except ValueError:
         return None
+
+
+async def _read_most(reply: aiohttp.ClientResponse, most: int) -> bytes:
+    raw = b""
+    while len(raw) <= most and (chunk := await reply.content.read(most)):
+        raw += chunk
+    return raw[:most]
 
 
 def _retry_after(text: str) -> float:
@@ -227,12 +276,11 @@ def _reason(error: Exception) -> str:
 class _Stream:
     """One stream's endless drain.
 
-    Args:
-        quiet: set while the journal has nothing on its way; other streams wait for it.
+    The journal goes at once; other streams wait until it has nothing on its way.
     """
 
-    def __init__(self, outbox: Outbox, client: _Client, quiet: asyncio.Event) -> None:
-        self._outbox, self._client, self._quiet = outbox, client, quiet
+    def __init__(self, outbox: Outbox, client: _Client) -> None:
+        self._outbox, self._client, self._pace = outbox, client, client.pace
         self._health = client.health
         self._first = outbox.stream == JOURNAL
         self._wake = asyncio.Event()
@@ -264,8 +312,7 @@ class _Stream:
             self._health.failed(self._outbox.stream, link.reason, str(error))
             raise link from error
         finally:
-            if self._first:
-                self._quiet.set()
+            self._rest()
 
     async def _drain(self, session: aiohttp.ClientSession, state: RetryCallState) -> NoReturn:
         cursor = await self._where(session)
@@ -291,9 +338,11 @@ class _Stream:
 
     async def _send(self, session: aiohttp.ClientSession, batch: Batch) -> Cursor:
         if self._first:
-            self._quiet.clear()
+            self._pace.first()
         else:
-            await self._quiet.wait()
+            self._client.turns.begin(Rank.HISTORY)
+            await self._client.turns.turn(Rank.HISTORY)
+            await self._pace.turn(len(batch.body))
         cursor = await self._client.put(session, self._outbox.stream, self._outbox.epoch, batch)
         if cursor.ack < batch.n or (cursor.ack == batch.n and cursor.chain != batch.chain):
             raise LinkError("odd_answer", f"the cloud's answer to batch {batch.n} does not fit: it names {cursor.ack}")
@@ -307,12 +356,18 @@ class _Stream:
 
     async def _woken(self) -> bool:
         """True when there is more; False when it is time to show that the gateway is there."""
-        if self._first:
-            self._quiet.set()
+        self._rest()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._client.options.contact_s):  # wait_for can lose a cancellation (gh-86296)
                 return await self._wake.wait()
         return False
+
+    def _rest(self) -> None:
+        """Nothing to send, or no link: others need not wait."""
+        if self._first:
+            self._pace.rest()
+        else:
+            self._client.turns.end(Rank.HISTORY)
 
     def _notice(self) -> None:
         self._wake.set()

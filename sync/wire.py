@@ -5,7 +5,8 @@ A batch is `zstd(payload)` with a Content-Digest (RFC 9530) over what is sent an
 changes nothing. The body goes without Content-Encoding: the frame is stored as it came, and no proxy may unpack it.
 
 Signatures are one fixed profile of RFC 9421: label `sw`, Ed25519, `created`, `keyid`, `alg`, `nonce` in this order,
-over `@method` and `@target-uri`, and with a body also `content-digest` and `sw-chain`.
+over `@method` and `@target-uri`, and with a body also `content-digest` and `sw-chain`; a piece of a blob, which is in
+no chain, has `upload-offset` and `upload-length` instead of the last.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from .journal import Record, next_chain
 from .keys import key_id
 
 CONTENT_TYPE = "application/vnd.sitewarden.batch+zstd"
+PIECE_TYPE = "application/offset+octet-stream"
 MAX_PAYLOAD_BYTES = MAX_PACKED_BYTES
 """A journal batch ends at 256 KiB and one record; the largest is an alarm with all who are told: some 100 KiB."""
 MAX_BODY_BYTES = MAX_PAYLOAD_BYTES + 64 * 1024
@@ -34,6 +36,14 @@ MAX_BODY_BYTES = MAX_PAYLOAD_BYTES + 64 * 1024
 MAX_CLOCK_ERROR_S = 300
 SAFE_ID = re.compile(r"[a-z0-9_]{1,64}")
 
+CHUNK_BYTES = 256 * 1024
+"""A blob travels in pieces of this size, or smaller ones where the link is slow."""
+MAX_CHUNK_BYTES = 1024 * 1024
+SHA256 = re.compile(r"[0-9a-f]{64}")
+BLOB_NONE, BLOB_PART, BLOB_STORED, BLOB_DURABLE = "none", "part", "stored", "durable"
+"""What the cloud has of a blob: the `SW-Blob` field."""
+
+_HEAD_FIELDS = ("Upload-Offset", "Upload-Length", "SW-Blob", "SW-Number")
 _PAYLOAD_VERSION = 1
 _PLAIN = ("@method", "@target-uri")
 _WITH_BODY = (*_PLAIN, "content-digest", "sw-chain")
@@ -69,6 +79,16 @@ def snapshot_path(gateway: str) -> str:
 def checkpoint_path(gateway: str) -> str:
     """POST: a signed checkpoint of the journal. SW-Chain is the chain value that it claims."""
     return f"/v1/gateways/{gateway}/checkpoints"
+
+
+def blobs_path(gateway: str) -> str:
+    """GET: number of the newest blob that the cloud has of a gateway, and those that it wants again."""
+    return f"/v1/gateways/{gateway}/blobs"
+
+
+def blob_path(gateway: str, sha256: str) -> str:
+    """HEAD: how much of a blob is there; PATCH: a piece of it; GET: the blob back."""
+    return f"/v1/gateways/{gateway}/blobs/{sha256}"
 
 
 # --- messages ----------------------------------------------------------------------------------------------------
@@ -225,17 +245,22 @@ class Message:
         target_uri: absolute, exactly as the client asked for it.
         digest: Content-Digest field, "" without a body.
         chain: SW-Chain field, "" without a body.
+        upload: Upload-Offset and Upload-Length fields of a piece of a blob, which has no chain.
     """
 
     method: str
     target_uri: str
     digest: str = ""
     chain: str = ""
+    upload: tuple[str, str] | None = None
 
     def covered(self) -> list[tuple[str, str]]:
         """(component, value) in the order of the profile."""
         parts = [("@method", self.method), ("@target-uri", self.target_uri)]
-        if self.digest:
+        if self.upload is not None:
+            names = ("content-digest", "upload-offset", "upload-length")
+            parts += zip(names, (self.digest, *self.upload), strict=True)
+        elif self.digest:
             parts += [("content-digest", self.digest), ("sw-chain", self.chain)]
         return parts
 
@@ -258,7 +283,10 @@ def sign(message: Message, key: Ed25519PrivateKey, *, created_s: int, nonce: str
     params = f'({names});created={created_s};keyid="{key_id(key)}";alg="ed25519";nonce="{nonce}"'
     signature = key.sign(signature_base(covered, params))
     headers = {"Signature-Input": f"sw={params}", "Signature": f"sw={bytes_text(signature)}"}
-    if message.digest:
+    if message.upload is not None:
+        offset, length = message.upload
+        headers |= {"Content-Digest": message.digest, "Upload-Offset": offset, "Upload-Length": length}
+    elif message.digest:
         headers |= {"Content-Digest": message.digest, "SW-Chain": message.chain}
     return headers
 
@@ -293,6 +321,14 @@ def verify(message: Message, headers: Mapping[str, str], keys: Mapping[str, Ed25
         hint = "set the gateway's clock, or sign by the time that this answer carries"
         raise RefusedError("clock", f"signed {early_s:+.0f} s from this service's time", hint=hint)
     return found["keyid"]
+
+
+def head_answer(headers: Mapping[str, str]) -> dict[str, Any]:
+    """What the fields of an answer to HEAD say, as the body of any other answer would."""
+    answer: dict[str, Any] = {name: headers[name] for name in _HEAD_FIELDS if name in headers}
+    if "SW-Reason" in headers:
+        answer["error"] = {"reason": headers["SW-Reason"], "message": headers["SW-Reason"]}
+    return answer
 
 
 def check_digest(field: str, body: bytes) -> None:

@@ -95,7 +95,7 @@ def test_nfc_folder_stays_without_init() -> None:
 
 @pytest.mark.parametrize("module", ["sitewarden.edge.app", "sitewarden.cloud.app", "sitewarden.cli"])
 def test_daemons_load_no_heavy_library(module: str) -> None:
-    heavy = ["tflite_runtime", "ai_edge_litert", "cv2", "numpy", "nfc", "usb1", "amqtt"]
+    heavy = ["tflite_runtime", "ai_edge_litert", "cv2", "numpy", "nfc", "usb1", "amqtt", "boto3", "asyncpg"]
     code = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"
     assert _run(sys.executable, "-c", code).stdout.strip() == "[]"
 
@@ -382,6 +382,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "When alarms are suppressed: when": models.WhenTable,
     "cloud.toml [cloud]": cloud_config.CloudTable,
     "cloud.toml [store]": cloud_config.StoreTable,
+    "cloud.toml [blobs]": cloud_config.BlobsTable,
     "cloud.toml [[gateway]]": cloud_config.GatewayTable,
 }
 

