@@ -15,7 +15,7 @@ import click
 from . import __version__
 from .asking import output, reload
 from .bundle_command import bundle
-from .console.group import Group, problem_lines
+from .console.group import Command, Group, problem_lines
 from .console.language import LANG, Say
 from .console.text import nearest
 from .console.words import phrases
@@ -23,10 +23,18 @@ from .errors import ConfigError, PermanentError, SitewardenError
 from .evidence_commands import journal, verify
 from .probe.commands import probe
 from .proof_command import proof
+from .serving.logs import LogFormat, log_as
 from .trial import replay
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
+LOG_FORMAT = click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Form of the log on standard error.",
+)
 _UMASK = 0o027  # the stores are for the service and its group alone, also where no unit says so
 
 
@@ -39,8 +47,8 @@ def main(verbose: bool = False) -> None:
 
     Start with `sitewarden demo`: a whole plant, simulated, on this machine.
     """
-    level = logging.DEBUG if verbose else logging.INFO
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger().setLevel(logging.DEBUG if verbose else logging.INFO)
+    log_as("text")
     for noisy in ("pymodbus", "mqtt", "aiomqtt", "asyncio", "amqtt"):
         logging.getLogger(noisy).setLevel(logging.DEBUG if verbose else logging.CRITICAL)
 
@@ -48,8 +56,10 @@ def main(verbose: bool = False) -> None:
 @main.command(short_help="Run the gateway until SIGTERM or Ctrl-C.")
 @click.option("--config", type=FILE, required=True, help="site.toml of this gateway.")
 @click.option("--data", type=FOLDER, default=None, help="Folder of the stores [default: $STATE_DIRECTORY].")
-def edge(config: Path, data: Path | None) -> None:
+@LOG_FORMAT
+def edge(config: Path, data: Path | None, log_format: LogFormat) -> None:
     """Run the gateway daemon until SIGTERM or Ctrl-C."""
+    log_as(log_format)
     from .edge.baseline_files import Shelf
     from .edge.site_reader import SiteReader
 
@@ -67,11 +77,18 @@ main.add_command(output)
 main.add_command(proof)
 
 
-@main.command(short_help="Run the cloud service until SIGTERM or Ctrl-C.")
-@click.option("--config", type=FILE, required=True, help="cloud.toml of this service.")
+@main.group(short_help="Run the cloud service until SIGTERM or Ctrl-C.", invoke_without_command=True)
+@click.option("--config", type=FILE, default=None, help="cloud.toml of this service.")
 @click.option("--data", type=FOLDER, default=None, help="Folder of the stores [default: $STATE_DIRECTORY].")
-def cloud(config: Path, data: Path | None) -> None:
+@LOG_FORMAT
+@click.pass_context
+def cloud(context: click.Context, config: Path | None, data: Path | None, log_format: LogFormat) -> None:
     """Run the cloud service until SIGTERM or Ctrl-C."""
+    if context.invoked_subcommand is not None:
+        return
+    if config is None:
+        raise click.MissingParameter(ctx=context, param=context.command.params[0])
+    log_as(log_format)
     from .cloud.app import run_cloud
     from .cloud.config import load_cloud_config
 
@@ -79,6 +96,40 @@ def cloud(config: Path, data: Path | None) -> None:
     url = f"http://{loaded.cloud.host}"
     os.umask(_UMASK)
     _run(run_cloud(loaded, _data(data), ready=lambda port: _say(f"sitewarden cloud: {url}:{port}/")))
+
+
+@cloud.command("move", cls=Command, short_help="Move cloud.db to PostgreSQL.")
+@click.option("--config", type=FILE, required=True, help="cloud.toml of this service.")
+@click.option("--data", type=FOLDER, default=None, help="Folder of the stores [default: $STATE_DIRECTORY].")
+@click.option("--to", "url", required=True, metavar="URL", help="postgresql://user@host:port/database, empty.")
+@click.option("--password-file", type=FILE, default=None, help="File with the password of that user.")
+@LANG
+def move(config: Path, data: Path | None, url: str, password_file: Path | None) -> None:
+    """Copy all of cloud.db to PostgreSQL, while the service is stopped, and compare every row.
+
+    Broken off, it goes on where it was when it is called again. cloud.db is not changed. Afterwards [store] of
+    cloud.toml must name the same address: the service does not start on cloud.db any more.
+
+    Exit code 0: all is there. 1: it is not. 2: wrong usage.
+    """
+    import asyncio
+
+    from .cloud.config import load_cloud_config, store_table
+    from .cloud.moving import move_store
+
+    tr = phrases()
+    shows = sys.stderr.isatty()
+    password = password_file.read_text("utf-8").strip() if password_file is not None else ""
+
+    def told(table: str, done: int, rows: int) -> None:
+        if shows:
+            click.echo(f"\r\x1b[K{tr('moving', table, done, rows)}", nl=False, err=True)
+
+    work = move_store(load_cloud_config(config), _data(data), store_table(url), password, told)
+    counts = asyncio.run(work)
+    if shows:
+        click.echo("\r\x1b[K", nl=False, err=True)
+    click.echo(tr("moved", sum(counts.values()), len(counts), url))
 
 
 @main.command(short_help="Check a site.toml or cloud.toml offline.")

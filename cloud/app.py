@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from ..errors import ConfigError
 from ..serving.listen import Limits, serving
+from ..serving.metrics import LoopLag, add_metrics
 from ..serving.notify import Notifier, watchdog_period_s
 from ..serving.secrets import Secrets
 from ..serving.web import add_pages, answer_refusals, make_app
@@ -31,11 +32,15 @@ from .chart_pages import ChartPages
 from .charts import STEPS as CHART_STEPS
 from .charts import Charts
 from .config import CloudConfig
-from .engine import SqliteDatabase
+from .engine import SqliteDatabase, UnavailableError
 from .engine_postgres import PostgresDatabase
 from .ingest import Contacts, Ingest
+from .metrics import CloudMetrics, readers_of
+from .metrics_store import MetricsStore
+from .moved import moved_to
 from .orders import PATH as ORDERS_PATH
 from .orders import Orders
+from .outages import answer_outages, through_outages
 from .pages import Pages
 from .snapshots import PATH as SNAPSHOT_PATH
 from .snapshots import STEPS as SNAPSHOT_STEPS
@@ -72,7 +77,9 @@ async def run_cloud(config: CloudConfig, data: Path, *, ready: Callable[[int], N
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(sys.setswitchinterval, sys.getswitchinterval())
         sys.setswitchinterval(_SWITCH_S)
-        database = await stack.enter_async_context(_database(config, data))
+        if config.store is None and (url := moved_to(data)):
+            raise ConfigError("cloud.toml", [f'store.url: cloud.db was moved: write [store] url = "{url}"'])
+        database = await stack.enter_async_context(database_of(config, data))
         store = Store(database)
         secrets = Secrets(data / config.cloud.secrets)
         stack.callback(secrets.close)
@@ -81,6 +88,7 @@ async def run_cloud(config: CloudConfig, data: Path, *, ready: Callable[[int], N
         witnessed = WitnessStore(database)
         pages = Pages(config, store, contacts, witnessed, public_key_text(witness_key))
         app = make_app(config.people, secrets, cookie=COOKIE)
+        app.middlewares.append(answer_outages)
         seal_key = await asyncio.to_thread(load_or_create_seal_key, data / "seal.key")
         bundles = Bundles(store, _keys_of(config), witness_key, seal_key, spool=data, changed=pages.changed)
         await stack.enter_async_context(_own_socket(bundles, data / SOCKET))
@@ -103,16 +111,23 @@ async def run_cloud(config: CloudConfig, data: Path, *, ready: Callable[[int], N
         ingest.add_post(app, SNAPSHOT_PATH, snapshots.post)
         pages.snapshots = snapshots
         pages.add_routes(app)
+        lag, sums = LoopLag(), MetricsStore(database)
+        metrics = CloudMetrics(config, sums, contacts, data, ingest.refusals)
+        add_metrics(app, lambda: readers_of(config), [metrics.fill, lag.fill])
         add_pages(app, _DIST, "headquarters.html")
         port = await _listen(app, config, stack)
         notifier = Notifier()
         async with asyncio.TaskGroup() as group:
             group.create_task(pages.announce(), name="cloud announce")
             group.create_task(store.until_broken(), name="cloud store")
-            group.create_task(contacts.follow(pages.changed), name="cloud contacts")
-            group.create_task(orders.run(), name="cloud orders")
-            group.create_task(charts.run(ingest.busy), name="cloud charts")
+            for work, what in (
+                (lambda: contacts.follow(pages.changed), "contacts"),
+                (orders.run, "orders"),
+                (lambda: charts.run(ingest.busy), "charts"),
+            ):
+                group.create_task(through_outages(work, what), name=f"cloud {what}")
             group.create_task(blobs.run(), name="cloud blobs")
+            group.create_task(lag.run(), name="cloud lag")
             group.create_task(_feed_watchdog(store, notifier), name="cloud watchdog")
             log.info("the cloud answers on %s port %d", config.cloud.host, port)
             log.info("checkpoints are countersigned with %s", public_key_text(witness_key))
@@ -121,7 +136,8 @@ async def run_cloud(config: CloudConfig, data: Path, *, ready: Callable[[int], N
     raise AssertionError("the service's tasks never return")
 
 
-def _database(config: CloudConfig, data: Path) -> SqliteDatabase | PostgresDatabase:
+def database_of(config: CloudConfig, data: Path) -> SqliteDatabase | PostgresDatabase:
+    """What cloud.toml names, not open yet."""
     steps = [*STEPS, *WITNESS_STEPS, *BASELINE_STEPS, *CHART_STEPS, *SNAPSHOT_STEPS, *BLOB_STEPS]
     if config.store is None:
         return SqliteDatabase(data / "cloud.db", steps)
@@ -174,6 +190,7 @@ async def _listen(app: web.Application, config: CloudConfig, stack: contextlib.A
 async def _feed_watchdog(store: Store, notifier: Notifier) -> None:
     """Ping systemd at half of its patience, each time after the database has answered."""
     while True:
-        await store.gateways()
+        with contextlib.suppress(UnavailableError):  # a server that is away is no reason to start this process anew
+            await store.contacts()
         notifier.tell("WATCHDOG=1")
         await asyncio.sleep(watchdog_period_s())

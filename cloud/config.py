@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import tomllib
 from collections.abc import Mapping
 from functools import cached_property
@@ -51,6 +52,8 @@ class CloudTable(_Table):
         secrets: PINs and sessions, relative to the data folder.
         baseline: baseline.toml, relative to cloud.toml: what every site must have at least; empty: nothing.
         late_s, silent_s: a gateway that was not heard of for so long is shown as late, as silent.
+        metrics_networks: who may read `/metrics` beside this machine.
+        metrics_token_file: relative to cloud.toml; its token opens `/metrics` from anywhere.
         connections: open at the same time; a gateway keeps two or three, a page one.
     """
 
@@ -65,6 +68,18 @@ class CloudTable(_Table):
     silent_s: Annotated[float, Field(ge=20, le=604800)] = 300.0
     baseline: str = ""
     connections: Annotated[int, Field(ge=50, le=50_000)] = 2_000
+    metrics_networks: list[str] = Field(default_factory=list)
+    metrics_token_file: str = ""
+
+    @field_validator("metrics_networks")
+    @classmethod
+    def _are_networks(cls, value: list[str]) -> list[str]:
+        for network in value:
+            try:
+                ipaddress.ip_network(network)
+            except ValueError:
+                raise ValueError(f"must be networks such as 192.168.1.0/24, {network!r} is none") from None
+        return value
 
     @field_validator("public_url")
     @classmethod
@@ -181,6 +196,7 @@ class CloudConfig(_Table):
     baseline: Path | None = Field(default=None, exclude=True)
     store: StoreTable | None = None
     store_password: str = Field(default="", exclude=True, repr=False)
+    metrics_token: str = Field(default="", exclude=True, repr=False)
 
     def find(self, gateway: str) -> GatewayTable | None:
         """The gateway of this id."""
@@ -200,6 +216,14 @@ class _File(_Table):
     store: StoreTable | None = None
 
 
+def store_table(url: str) -> StoreTable:
+    """A [store] with this address. Raises ConfigError."""
+    try:
+        return StoreTable(url=url)
+    except ValidationError as error:
+        raise ConfigError("--to", [_problem(dict(detail)) for detail in error.errors()]) from error
+
+
 def load_cloud_config(path: Path) -> CloudConfig:
     """Read cloud.toml and the people.csv that it names; touches nothing else.
 
@@ -216,7 +240,9 @@ def load_cloud_config(path: Path) -> CloudConfig:
     problems += _repeats(raw)
     people = _people(path, raw, problems)
     problems += _baseline_problems(path, file)
-    password = _password(path, file, problems)
+    store, cloud = (file.store, file.cloud) if file is not None else (None, None)
+    password = _secret(path, "store.password_file", store.password_file if store else "", problems)
+    token = _secret(path, "cloud.metrics_token_file", cloud.metrics_token_file if cloud else "", problems)
     if problems or file is None:
         raise ConfigError(str(path), problems)
     baseline = path.parent / file.cloud.baseline if file.cloud.baseline else None
@@ -229,18 +255,18 @@ def load_cloud_config(path: Path) -> CloudConfig:
         baseline=baseline,
         store=file.store,
         store_password=password,
+        metrics_token=token,
     )
 
 
-def _password(path: Path, file: _File | None, problems: list[str]) -> str:
-    name = file.store.password_file if file is not None and file.store is not None else ""
+def _secret(path: Path, key: str, name: str, problems: list[str]) -> str:
     if not name:
         return ""
     try:
         return (path.parent / name).read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         what = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
-        problems.append(f"store.password_file: {name}: cannot be read: {what}")
+        problems.append(f"{key}: {name}: cannot be read: {what}")
         return ""
 
 

@@ -16,14 +16,14 @@ import hashlib
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 from ..errors import PermanentError
-from .engine import Job, Row, Step, UnavailableError, select_locked
 from .lanes import ConflictError, Lanes
 from .standby import Position, Standby, safe_position
+from .transactions import Job, Row, Step, UnavailableError, select_locked
 from .waves import Kind, Outcome, SpoiltError, Waves
 
 if TYPE_CHECKING:
@@ -143,6 +143,11 @@ class PostgresDatabase:
         await asyncio.get_running_loop().create_future()
         raise AssertionError("unreachable")
 
+    async def make_days(self, days: Sequence[int]) -> None:
+        """Parts for days in the past, counted from 1970. Raises UnavailableError."""
+        async with self._connection() as connection:
+            await _make_days(connection, self._partitioned, days)
+
     # --- connections ---------------------------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
@@ -157,8 +162,6 @@ class PostgresDatabase:
                     connection.terminate()  # to cancel politely, the server would have to answer
                     raise
         except _errors() as error:
-            if _is_deposed(error):
-                await self._pool.expire_connections()  # the next ones look for the primary
             raise _unavailable(self.url, error) from error
 
     async def _connect(self) -> asyncpg.Pool:
@@ -171,11 +174,11 @@ class PostgresDatabase:
             pool = await asyncpg.create_pool(
                 self.url,
                 password=self._password or None,
-                min_size=1,
+                min_size=0,
                 max_size=self._size,
                 timeout=_TIMEOUT_S,
                 command_timeout=_TIMEOUT_S,
-                target_session_attrs="primary",
+                target_session_attrs="primary",  # a primary that becomes a standby ends its connections
                 reset=_nothing,  # what is set here is set for a transaction alone
                 server_settings={"application_name": "sitewarden", "synchronous_commit": "on"},
             )
@@ -192,7 +195,7 @@ class PostgresDatabase:
     async def _prepare(self, connection: Any) -> None:
         """Schema, the parts of the coming days, and whether there are standbys to wait for."""
         await _apply(connection, self._steps)
-        await _make_days(connection, self._partitioned)
+        await _make_days(connection, self._partitioned, _coming_days())
         names = await connection.fetchval("SHOW synchronous_standby_names")
         self.replicated = self.replicated or bool(names.strip())
         if self.replicated and not await connection.fetchval(_MAY_LOOK):
@@ -206,7 +209,7 @@ class PostgresDatabase:
             await asyncio.sleep(_DAY_S / 4)
             try:
                 async with self._connection() as connection:
-                    await _make_days(connection, self._partitioned)
+                    await _make_days(connection, self._partitioned, _coming_days())
             except UnavailableError as error:  # there are enough for a week
                 log.warning("the parts of the coming days were not made: %s", error)
 
@@ -334,11 +337,16 @@ async def _apply(connection: Any, steps: Sequence[Step]) -> None:
             )
 
 
-async def _make_days(connection: Any, tables: Sequence[str]) -> None:
-    """A missing part costs nothing but order: what belongs to no part goes into the rest."""
+def _coming_days() -> range:
     today = int(time.time() // _DAY_S)
+    return range(today, today + _DAYS_AHEAD)
+
+
+async def _make_days(connection: Any, tables: Sequence[str], days: Iterable[int]) -> None:
+    """A missing part costs nothing but order: what belongs to no part goes into the rest."""
+    days = tuple(days)
     for table in tables:
-        for day in range(today, today + _DAYS_AHEAD):
+        for day in days:
             name = f"{table}_{datetime.fromtimestamp(day * _DAY_S, UTC):%Y%m%d}"
             begin_ms, end_ms = int(day * _DAY_S * 1000), int((day + 1) * _DAY_S * 1000)
             try:
@@ -365,7 +373,7 @@ def _errors() -> tuple[type[BaseException], ...]:
     return (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 
 
-def _postgres_error() -> type[BaseException]:
+def _postgres_error() -> type[Exception]:
     import asyncpg
 
     return asyncpg.PostgresError
@@ -383,11 +391,6 @@ def _state(error: BaseException) -> str:
 
 def _is_double(error: BaseException) -> bool:
     return _state(error) == "23505"
-
-
-def _is_deposed(error: BaseException) -> bool:
-    """The server is no primary any more, or ends."""
-    return _state(error) == "25006" or _state(error).startswith("57P")
 
 
 def _is_the_jobs(error: BaseException) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import ipaddress
 import logging
@@ -11,7 +12,8 @@ import math
 import random
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,6 +22,7 @@ from aiohttp import web
 from ..errors import RefusedError
 from ..sync.columns import DamagedError, decompress
 from ..sync.columns_count import content_size, count_readings
+from ..sync.several import MAX_BYTES as MAX_SEVERAL_BYTES
 from ..sync.streams import JOURNAL, STREAMS
 from ..sync.wire import (
     MAX_BODY_BYTES,
@@ -33,8 +36,11 @@ from ..sync.wire import (
     verify,
 )
 from .config import CloudConfig, GatewayTable
+from .contacts import Contacts as Contacts
 from .engine import UnavailableError
-from .store import OutOfStepError, Parcel, Store
+from .outages import AWAY_S
+from .several import Several
+from .store import OutOfStepError, Parcel, Store, Taken
 from .turns import Turns
 
 log = logging.getLogger(__name__)
@@ -58,9 +64,6 @@ _STATUS = {
 }
 _EPOCH = re.compile(r"[0-9a-f]{8,64}")
 _NUMBER = re.compile(r"[1-9][0-9]{0,14}")
-_AWAY_S = 2
-_PERSIST_CONTACT_MS = 60_000
-_LOOK_S = 5.0
 _INLINE_BYTES = 16 * 1024
 _LARGE_BYTES = 128 * 1024
 
@@ -70,56 +73,15 @@ Pieced = Callable[[web.Request, GatewayTable, bytes], Awaitable[web.Response]]
 Posted = Callable[[GatewayTable, bytes], Awaitable[web.StreamResponse]]
 
 
-class Contacts:
-    """When each gateway was last heard of: exact in memory, a little old in the database, from where other processes
-    have it.
-
-    Args:
-        known: from the database, UTC milliseconds.
-        persist_ms: how old it may be there.
-    """
-
-    def __init__(self, store: Store, known: Mapping[str, int], persist_ms: float = _PERSIST_CONTACT_MS) -> None:
-        self._store, self._persist_ms = store, persist_ms
-        self._latest = dict(known)
-        self._written = dict(known)
-
-    def latest_ms(self, gateway: str) -> int | None:
-        """UTC milliseconds of the last signed request; None when there was none."""
-        return self._latest.get(gateway)
-
-    async def note(self, gateway: str, now_ms: int) -> None:
-        """A signed request came in."""
-        self._latest[gateway] = now_ms
-        if abs(now_ms - self._written.get(gateway, 0)) >= self._persist_ms:
-            self._written[gateway] = now_ms
-            await self._store.contacted(gateway, now_ms)
-
-    async def follow(self, changed: Callable[[str], None]) -> None:
-        """What other processes on the same database took, for the pages of this one. Runs for ever, or returns at once
-        where there are none.
-        """
-        seen = -1
-        while self._store.database.shared:
-            await asyncio.sleep(_LOOK_S)
-            try:
-                contacts, progress = await self._store.contacts(), await self._store.progress()
-            except UnavailableError as error:
-                log.debug("what other processes took is not known: %s", error)
-                continue
-            for gateway, contact_ms in contacts.items():
-                self._latest[gateway] = max(contact_ms, self._latest.get(gateway, 0))
-            if progress != seen:
-                seen = progress
-                changed("")
-
-
 class Ingest:
     """Handlers of the sync protocol.
 
     Args:
         changed: called with the gateway's id whenever pages have something new to show.
         clock: UTC seconds; signatures are judged by it.
+
+    Attributes:
+        refusals: how many requests were refused, by reason.
     """
 
     def __init__(
@@ -134,6 +96,7 @@ class Ingest:
         self._config, self._store, self._contacts = config, store, contacts
         self._changed, self._clock = changed, clock
         self._refused: dict[tuple[str, str], str] = {}
+        self.refusals: Counter[str] = Counter()
         self._turns = turns or Turns()
         self._large = asyncio.Lock()
 
@@ -145,6 +108,7 @@ class Ingest:
         """Under /v1; the pages' API has its own."""
         app.router.add_get("/v1/gateways/{gateway}/sync", self._answering(self._where))
         path = "/v1/gateways/{gateway}/streams/{stream}/epochs/{epoch}/batches/{n}"
+        app.router.add_put(path + r"-{last:[0-9]{1,15}}", self._answering(self._put_several))
         app.router.add_put(path, self._answering(self._put))
 
     def add_post(self, app: web.Application, path: str, handler: Posted) -> None:
@@ -176,10 +140,11 @@ class Ingest:
             digest = request.headers.get("Content-Digest", "")
             upload = (request.headers.get("Upload-Offset", ""), request.headers.get("Upload-Length", ""))
             gateway = self._authenticated(request, digest=digest, chain="", upload=upload)
-            piece = await _read_body(request, MAX_CHUNK_BYTES)
-            check_digest(digest, piece)
-            await self._contacts.note(gateway.id, self._now_ms())
-            return await handler(request, gateway, piece)
+            async with self._turns.room(gateway.id, min(request.content_length or MAX_CHUNK_BYTES, MAX_CHUNK_BYTES)):
+                piece = await _read_body(request, MAX_CHUNK_BYTES)
+                check_digest(digest, piece)
+                await self._contacts.note(gateway.id, self._now_ms())
+                return await handler(request, gateway, piece)
 
         app.router.add_patch(path, self._answering(patch))
 
@@ -202,19 +167,49 @@ class Ingest:
                     parcel_of(body, received_ms) if inline else await asyncio.to_thread(parcel_of, body, received_ms)
                 )
                 taken = await self._store.take(parcel)
+        return await self._taken(request, gateway, [taken], received_ms)
+
+    async def _put_several(self, request: web.Request) -> web.Response:
+        digest, chain = request.headers.get("Content-Digest", ""), request.headers.get("SW-Chain", "")
+        gateway = self._authenticated(request, digest=digest, chain=chain)
+        _address(request, gateway.id, chain)
+        several = Several.named(request.match_info)
+        async with (
+            self._body(request, gateway.id, digest, MAX_SEVERAL_BYTES) as body,
+            self._turns.turn(gateway.id, urgent=False),
+        ):
+            received_ms = self._now_ms()
+            bodies = several.open(body, chain)
+
+            def parcels() -> list[Parcel]:
+                key = gateway.id, several.stream, several.epoch
+                return [open_parcel(*key, n, own, one, received_ms) for n, own, one in bodies]
+
+            async with self._large:  # one after the other: unpacked, each may be a hundred times as large
+                opened = await asyncio.to_thread(parcels)
+            taken = await self._store.take_several(opened)
+        return await self._taken(request, gateway, taken, received_ms)
+
+    async def _taken(
+        self, request: web.Request, gateway: GatewayTable, taken: Sequence[Taken], received_ms: int
+    ) -> web.Response:
         await self._contacts.note(gateway.id, received_ms)
-        if taken.problem:
-            log.warning("%s: %s went to quarantine: %s", gateway.id, request.path, taken.problem)
+        problems = [one.problem for one in taken if one.problem]
+        for problem in problems:
+            what = "%s: %s went to quarantine: %s"
+            log.warning(what, gateway.id, request.path, problem, extra={"gateway": gateway.id})
         self._changed(gateway.id)
         credit, retry_ms = self._turns.credit(gateway.id, MAX_BODY_BYTES)
-        answer = taken.cursor.to_json() | {"time_ms": received_ms, "credit_bytes": credit, "retry_ms": retry_ms}
-        return web.json_response(answer | ({"quarantined": True} if taken.problem else {}))
+        answer = taken[-1].cursor.to_json() | {"time_ms": received_ms, "credit_bytes": credit, "retry_ms": retry_ms}
+        return web.json_response(answer | ({"quarantined": True} if problems else {}))
 
     @contextlib.asynccontextmanager
-    async def _body(self, request: web.Request, gateway: str, digest: str) -> AsyncIterator[bytes]:
+    async def _body(
+        self, request: web.Request, gateway: str, digest: str, most: int | None = None
+    ) -> AsyncIterator[bytes]:
         """What was sent, checked; there is room for it for the length of the block."""
         async with self._turns.room(gateway, _size(request)):
-            body = await _read_body(request)
+            body = await _read_body(request, most)
             check_digest(digest, body)
             yield body
 
@@ -271,7 +266,7 @@ class Ingest:
             except UnavailableError as error:
                 self._log_refusal(request, RefusedError("unavailable", error.message, hint=error.hint))
                 message = "the database is away for a moment"
-                retry_s = _AWAY_S * (1 + random.random())  # noqa: S311 - spreads load
+                retry_s = AWAY_S * (1 + random.random())  # noqa: S311 - spreads load
                 return self._refused_with(RefusedError("unavailable", message, hint="send it again", retry_s=retry_s))
             except RefusedError as refused:
                 self._log_refusal(request, refused)
@@ -294,6 +289,8 @@ class Ingest:
 
     def _log_refusal(self, request: web.Request, refused: RefusedError | None) -> None:
         name, stream = request.match_info["gateway"], request.match_info.get("stream", "sync")
+        if refused is not None:
+            self.refusals[refused.reason] += 1
         if self._config.find(name) is None or (stream != "sync" and stream not in STREAMS):
             log.debug("%s was refused", request.path[:120])  # anyone can make up names: never remembered
             return
@@ -303,12 +300,14 @@ class Ingest:
         reason = refused.reason if refused else ""
         if self._refused.get((name, stream), "") != reason:
             self._refused[name, stream] = reason
-            log.warning("gateway %s, %s: %s", name, stream, f"refused: {refused}" if refused else "accepted again")
+            what, more = f"refused: {refused}" if refused else "accepted again", {"gateway": name, "stream": stream}
+            log.warning("gateway %s, %s: %s", name, stream, what, extra=more)
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)
 
 
+@functools.lru_cache(maxsize=64)
 def _is_own_name(host: str, configured: str) -> bool:
     """Whether a Host field names the configured host or a loopback address."""
     try:

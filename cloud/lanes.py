@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
-from .engine import Job, UnavailableError
+from .transactions import Job, UnavailableError
 from .waves import Outcome, SpoiltError
 
 T = TypeVar("T")

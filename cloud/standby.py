@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from .engine import UnavailableError
+from .transactions import UnavailableError
 
 log = logging.getLogger(__name__)
 

@@ -138,6 +138,21 @@ class Store:
         taken = await self.database.write(lambda tx: take(tx, parcel, before), key=parcel.gateway)
         return replace(taken, cursor=(await self._settled(parcel.gateway, parcel.stream, [taken.cursor]))[0])
 
+    async def take_several(self, parcels: Sequence[Parcel]) -> list[Taken]:
+        """`take` for each in turn, in one transaction, as far as they fit; what fits is kept whatever comes after it.
+
+        Args:
+            parcels: consecutive ones of one stream.
+
+        Raises:
+            As `take`, when the first one does not fit; nothing was changed then.
+        """
+        key = parcels[0].key
+        before = self._safe.get(key, 0) if self.database.replicated else None
+        taken = await self.database.write(lambda tx: _take_several(tx, parcels, before), key=key[0])
+        last = replace(taken[-1], cursor=(await self._settled(key[0], key[1], [taken[-1].cursor]))[0])
+        return [*taken[:-1], last]
+
     async def _settled(self, gateway: str, stream: str, cursors: Sequence[Cursor]) -> list[Cursor]:
         """Cursors that were read or written just now, with what is durable of them by now."""
         if not await self.database.settled():
@@ -263,6 +278,18 @@ async def take(tx: Tx, parcel: Parcel, safe: int | None = None) -> Taken:
     cursor = Cursor(epoch=parcel.epoch, ack=parcel.n, durable=durable, chain=parcel.chain)
     await _keep_batch(tx, parcel, cursor, seq, head, is_first=row is None, kept=not problem)
     return Taken(cursor=cursor, new=True, problem=problem)
+
+
+async def _take_several(tx: Tx, parcels: Sequence[Parcel], safe: int | None) -> list[Taken]:
+    taken: list[Taken] = []
+    for parcel in parcels:
+        try:
+            taken.append(await take(tx, parcel, safe))
+        except OutOfStepError:
+            if not taken:
+                raise
+            break
+    return taken
 
 
 _FORK = "the gateway's data was restored or cloned: it needs a new epoch"

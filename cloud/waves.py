@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from .engine import Job, Row, select_locked
+from .transactions import Job, Row, select_locked
 
 Outcome = tuple[Any, Exception | None]
 """What a job returned, or what it raised; a job that raised changed nothing."""

@@ -55,12 +55,22 @@ HELP_ZH: Mapping[str, str] = {
     "Folder of the stores [default: $STATE_DIRECTORY].": "存储文件夹 [默认：$STATE_DIRECTORY]",
     "Run the cloud service until SIGTERM or Ctrl-C.": "运行云端服务，直到 SIGTERM 或 Ctrl-C",
     "cloud.toml of this service.": "本服务的 cloud.toml",
+    "Move cloud.db to PostgreSQL.": "把 cloud.db 迁移到 PostgreSQL",
+    "Copy all of cloud.db to PostgreSQL, while the service is stopped, and compare every row.": (
+        "在服务停止时把 cloud.db 的全部内容复制到 PostgreSQL，并逐行核对。\n\n"
+        "中断后再次运行即从中断处继续。cloud.db 不会改动。完成后 cloud.toml 的 [store] 必须写同一地址："
+        "服务不再用 cloud.db 启动。\n\n"
+        "退出码 0：全部就绪；1：没有完成；2：用法错误。"
+    ),
+    "postgresql://user@host:port/database, empty.": "postgresql://用户@主机:端口/数据库，须为空库",
+    "File with the password of that user.": "该用户密码所在的文件",
     "Apply a changed site.toml without a restart.": "不重启，应用改动后的 site.toml",
     "Let the running gateway apply its changed site.toml and people.csv: what stays the same goes on untouched.": (
         "让运行中的网关应用改动后的 site.toml 和 people.csv：未改动的部分不受影响。\n\n"
         "文件有错时什么都不改，并列出每个问题。\n\n"
         "退出码 0：已应用，或没有变化；1：文件被拒绝，或找不到网关；2：用法错误；130：Ctrl-C。"
     ),
+    "Form of the log on standard error.": "标准错误上日志的格式",
     "Folder of the running gateway, or of the demo [default: looked for].": (
         "运行中的网关或演示的文件夹 [默认：自动查找]"
     ),

@@ -7,6 +7,11 @@ from .evidence_words import EVIDENCE
 from .language import Say, Words, spoken, translator
 
 WORDS: Words = {
+    "moving": ("{0}：{1} / {2} 行", "{0}: {1} of {2} rows"),
+    "moved": (
+        '{0} 行（{1} 个表）已复制并核对。现在请在 cloud.toml 写入 [store] url = "{2}"，再启动服务',
+        '{0} rows of {1} tables are copied and compared. Write [store] url = "{2}" into cloud.toml; start the service',
+    ),
     "lang": ("zh", "en"),
     "colon": ("：", ": "),
     "comma": ("，", ", "),

@@ -54,6 +54,8 @@ class AlertsTable(TomlTable):
     realarm_s: dict[PriorityKey, Seconds] | None = None
     group_wait_s: dict[PriorityKey, Annotated[float, Field(ge=0, le=600)]] | None = None
     robot_rate_per_min: PerMin | None = None
+    proxy: TextOrEmpty = ""
+    proxy_login_file: TextOrEmpty = ""
 
 
 # --- channels, one model for each kind ---

@@ -18,6 +18,7 @@ from .fitted import fit_device
 from .limit_checks import find_limit_problems, find_proof_problems, known_points
 from .models import BusTable, DeviceTable
 from .mqtt_checks import find_broker_problems, find_device_problems
+from .proxies import find_cap_problems, find_metrics_problems, find_proxy_problems
 from .reach import find_unreachable
 from .references import check_reference
 from .wording import show, show_number, show_url, suggest
@@ -69,6 +70,7 @@ def _site(document: Document) -> Iterator[str]:
     for web in (part.entry for part in document.parts["web"]):
         if web.host is not None:
             yield from check_host("web.host", web.host)
+        yield from find_metrics_problems(web, document.path.parent)
     for part in document.parts["mqtt"]:
         yield from find_broker_problems(document, "mqtt", part)
     for part in document.parts["broker"]:
@@ -81,6 +83,10 @@ def _site(document: Document) -> Iterator[str]:
         if cloud.url == "" and cloud.public_key == "":
             yield "cloud: names neither url nor public_key: a site without a link needs headquarters' public_key"
         yield from check_file(document.path.parent, "cloud.ca_file", cloud.ca_file or "")
+        yield from find_proxy_problems("cloud", cloud, document.path.parent)
+        yield from find_cap_problems(cloud)
+    for alerts in (part.entry for part in document.parts["alerts"]):
+        yield from find_proxy_problems("alerts", alerts, document.path.parent)
 
 
 def _cloud_key(text: str) -> Iterator[str]:

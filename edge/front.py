@@ -18,17 +18,19 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from ..serving.listen import Limits, serving
 from ..serving.live import Hub
+from ..serving.metrics import LoopLag, add_metrics
 from ..serving.secrets import Secrets
 from ..serving.web import add_pages, make_app
 from ..sync.blob_stream import BlobStream
 from ..sync.blobs import Blobs
 from ..sync.checkpoints import Checkpoints
+from ..sync.cloud_client import UplinkOptions
 from ..sync.config_pull import ConfigPull
 from ..sync.history import History
 from ..sync.journal import Draft, Journal, Record
 from ..sync.keys import key_id, load_or_create_key, parse_public_key
 from ..sync.snapshot import Snapshots
-from ..sync.uplink import UplinkOptions, run_uplink
+from ..sync.uplink import run_uplink
 from ..sync.witnessing import Witnessing
 from ..words import Instant, now
 from .alarms.machine import State
@@ -40,9 +42,11 @@ from .alerts.replies import Desk, Replies
 from .baseline_files import Shelf
 from .baseline_keeping import BaselineKeeper
 from .bundling import Bundling
+from .caps import cap_of
 from .cases import CASES
 from .control import SOCKET, Control
 from .loops import again
+from .metrics import EdgeMetrics, readers_of
 from .pages.api import Pages
 from .pages.blob_api import BlobApi
 from .pages.conformity_api import add_conformity
@@ -119,6 +123,9 @@ async def front(back: Back) -> AsyncIterator[None]:
         BlobApi(blobs).add_to(app)
         keeper = _baseline_keeper(back)
         add_conformity(app, keeper.report)
+        lag = LoopLag()
+        metrics = EdgeMetrics(running, back.history, back.data)
+        add_metrics(app, lambda: readers_of(current.site), [metrics.fill, lag.fill])
         add_pages(app, DIST, "control-room.html")
         await stack.enter_async_context(serving(app, limits=Limits(per_address=_PER_ADDRESS), sock=back.listening))
         control = Control(
@@ -134,6 +141,7 @@ async def front(back: Back) -> AsyncIterator[None]:
         Watching(running, back.data).start()
         loops.start("outbox", outbox.run, lambda: health.outbox.beat_s)
         loops.start("pages", pages.live)
+        loops.start("lag", lag.run)
         loops.start("proof", again("proof", proof.run), lambda: proof.beat_s)
 
         checkpoints = Checkpoints(journal, key, health.evidence, at_once=_is_sign_off)
@@ -246,4 +254,10 @@ def _is_sign_off(record: Record) -> bool:
 def _uplink_options(site: Site) -> UplinkOptions:
     assert site.cloud is not None
     ca_file = str(site.path.parent / site.cloud.ca_file) if site.cloud.ca_file else None
-    return UplinkOptions(url=site.cloud.url, gateway=site.gateway.id, ca_file=ca_file)
+    return UplinkOptions(
+        url=site.cloud.url,
+        gateway=site.gateway.id,
+        ca_file=ca_file,
+        proxy=site.cloud_proxy,
+        cap=cap_of(site.cloud, site.site.timezone),
+    )

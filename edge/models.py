@@ -10,6 +10,7 @@ from .alert_models import (
     AbsenceTable,
     AlertsTable,
     ChannelTable,
+    Clock,
     DutyTable,
     LadderTable,
     QuietTable,
@@ -50,6 +51,8 @@ class WebTable(_Table):
 
     host: Text = "127.0.0.1"
     port: Port = 8080
+    metrics_networks: list[Text] = Field(default_factory=list)
+    metrics_token_file: TextOrEmpty = ""
 
 
 class MqttTable(_Table):
@@ -90,12 +93,17 @@ class CloudTable(_Table):
     """[cloud]: the aggregator. Without this table the gateway works alone.
 
     An empty `url` is a site without a link: its bundles travel by USB stick. `public_key` is headquarters' own: answers
-    on a stick must be signed by it.
+    on a stick must be signed by it. `max_kbit_s` holds from `max_from` to `max_to`, always where these are empty.
     """
 
     url: TextOrEmpty = ""
     ca_file: TextOrEmpty = ""
     public_key: TextOrEmpty = ""
+    proxy: TextOrEmpty = ""
+    proxy_login_file: TextOrEmpty = ""
+    max_kbit_s: Annotated[int, Field(ge=16, le=1_000_000)] | None = None
+    max_from: Clock | None = None
+    max_to: Clock | None = None
 
 
 class AreaTable(_Table):

@@ -96,7 +96,7 @@ def diff(old: Site, new: Site) -> Changes:
         changed=tuple(name for name in after if name in both - rewired and after[name] != before[name]),
         broker=old.mqtt != new.mqtt or old.mqtt_password != new.mqtt_password,
         links_stopped=tuple(n for n, plan in links.items() if n not in links_now or links_now[n].spec != plan.spec),
-        cloud=old.cloud != new.cloud,
+        cloud=old.cloud != new.cloud or old.cloud_proxy != new.cloud_proxy,
         renamed=(old.site.name, old.site.name_en) != (new.site.name, new.site.name_en),
         revision=old.revision != new.revision,
         devices=_count(_devices(old), _devices(kept)),
@@ -244,6 +244,10 @@ def _hidden(old: Site, new: Site) -> Iterator[str]:
     """What the tables do not show: files that they name, and profiles."""
     if old.mqtt_password != new.mqtt_password and old.mqtt == new.mqtt:
         yield "mqtt.password_file: holds another password"
+    if old.cloud_proxy != new.cloud_proxy and old.cloud == new.cloud:
+        yield "cloud.proxy_login_file: holds another user or password"
+    if old.metrics_token != new.metrics_token and old.web == new.web:
+        yield "web.metrics_token_file: holds another token"
     brokers = {table.id: table for table in old.tables.get("broker", ())}
     links, links_now = links_of(old), links_of(new)
     for table in new.tables.get("broker", ()):

@@ -38,6 +38,8 @@ class Site:
         tables: every table of the file by its name, defaults filled in; a `[table]` that is not there has no entry.
             They are what `tables.plain` made of the models.
         mqtt_password: what `password_file` holds.
+        cloud_proxy: address of the proxy to headquarters, with user and password.
+        metrics_token: what `metrics_token_file` holds.
         warnings: what works but will hurt.
         revision: of site.toml and the baseline.
         standard: what headquarters' baseline asks of the site; None without one.
@@ -69,6 +71,8 @@ class Site:
     warnings: tuple[str, ...]
     revision: str
     mqtt_password: str = field(default="", repr=False)
+    cloud_proxy: str = field(default="", repr=False)
+    metrics_token: str = field(default="", repr=False)
     proof: ProofTable | None = None
     standard: Standard | None = None
 

@@ -13,7 +13,7 @@ from .alarm_rules import fill_tables, find_gases, list_rules
 from .alarms.defaults import stale_after_s
 from .alarms.rules import Kind
 from .alert_building import build_ladders, build_roster, choose_again, choose_ladders, choose_waits
-from .alerts.channel_tables import complete, read_secret
+from .alerts.channel_tables import OVER_HTTP, complete, read_secret
 from .baseline_merge import ladders_under
 from .baseline_reading import standard_of
 from .checks import find_problems, find_warnings
@@ -23,8 +23,9 @@ from .lines import place
 from .metas import OutputMeta, PointMeta
 from .models import REPEATED, SINGLE, AlarmTable, AlertsTable, AreaTable
 from .mqtt_site import mqtt_devices, mqtt_links
+from .proxies import proxy_address
 from .site import Site
-from .tables import plain
+from .tables import changed, plain
 
 
 def build_site(
@@ -65,7 +66,7 @@ def build_site(
             again=choose_again(alerts),
         )
     )
-    buses, mqtt = tuple(_buses(document, data)), document.single["mqtt"]
+    buses, mqtt, web = tuple(_buses(document, data)), document.single["mqtt"], document.single["web"]
     outputs = tuple(_outputs(buses, areas))
     ladder_of, system_ladder = choose_ladders(alerts)
     ladders, standard, reference = build_ladders(document), None, document.reference
@@ -105,6 +106,8 @@ def build_site(
         ),
         revision=document.revision,
         mqtt_password=read_secret(path.parent / mqtt.password_file) if mqtt and mqtt.password_file else "",
+        cloud_proxy=proxy_address(document.single["cloud"], path.parent),
+        metrics_token=read_secret(path.parent / web.metrics_token_file) if web.metrics_token_file else "",
     )
 
 
@@ -133,9 +136,11 @@ def _outputs(buses: Sequence[BusSpec], areas: Mapping[str, AreaTable]) -> Iterat
 def _channels(document: Document, outputs: Sequence[OutputMeta]) -> Iterator[Any]:
     """With everything that lies in files of their own."""
     states = {output.id: output.states for output in outputs}
-    alerts, timezone = document.single["alerts"], document.single["site"].timezone
+    alerts, timezone, folder = document.single["alerts"], document.single["site"].timezone, document.path.parent
+    proxy = proxy_address(alerts, folder)
     for table in map(plain, document.entries("channel")):
-        yield complete(table, document.path.parent, states, timezone=timezone, per_min=alerts.robot_rate_per_min)
+        full = complete(table, folder, states, timezone=timezone, per_min=alerts.robot_rate_per_min)
+        yield changed(full, {"proxy": proxy}) if table.kind in OVER_HTTP else full
 
 
 def _points(document: Document) -> Iterator[tuple[str, tuple[str, Point]]]:

@@ -27,6 +27,11 @@ _CHANNEL_FACTS = ("operator", "registration", "signal_dbm", "signal_bars", "left
 _STARTED_S = time.monotonic()
 
 
+def uptime_s() -> float:
+    """Since this process started, in seconds."""
+    return time.monotonic() - _STARTED_S
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
     """Every part's live counters; each is written by its part alone. Buses and links come and go with the site."""
@@ -50,16 +55,8 @@ def status_json(site: Site, journal: Journal, health: Health, channels: Mapping[
         "gateway": site.gateway.id,
         "time": utc_text(instant.utc_ms),
         "clock": instant.clock.value,
-        "uptime_s": round(time.monotonic() - _STARTED_S),
-        "link": {
-            "state": uplink.state if site.is_linked else "off",
-            "since": uplink.since,
-            "backlog_records": uplink.backlog_records,
-            "backlog_segments": uplink.backlog_segments,
-            "blobs": uplink.blobs.to_json(),
-            "last_ok": uplink.last_ok,
-            "error": uplink.last_error,
-        },
+        "uptime_s": round(uptime_s()),
+        "link": uplink.to_json() | ({} if site.is_linked else {"state": "off"}),
         "broker": {
             "state": broker.state if site.mqtt is not None else "off",
             "since": utc_text(broker.since.utc_ms),

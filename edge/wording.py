@@ -31,7 +31,15 @@ LIMITS = ("lolo", "lo", "hi", "hihi")
 _SECRET_WORDS = frozenset(
     {"password", "passwd", "passphrase", "pwd", "token", "secret", "pin", "pins", "key", "apikey", "credentials"}
 )
-_SECRET_FILES = ("password_file", "url_file", "key_file", "secret_file", "pin_file")
+_SECRET_FILES = (
+    "password_file",
+    "url_file",
+    "key_file",
+    "secret_file",
+    "pin_file",
+    "proxy_login_file",
+    "metrics_token_file",
+)
 _PATTERNS = {
     model_base.NAME: "must be lower-case letters, digits and _, beginning with a letter",
     model_base.VISIBLE: "must be text that can be seen, on one line",

@@ -248,7 +248,7 @@ class Line:
             await self.link.open()
         except ReplyError as fault:
             if not self.failed_opens:
-                logger.warning("%s; trying again for ever", fault)
+                logger.warning("%s; trying again for ever", fault, extra={"bus": self.spec.id, "reason": fault.why})
             self.health.last_error = str(fault)
             self.back_off()
             raise

@@ -225,7 +225,7 @@ class MqttLink:
         self.health.reconnects += int(self._connected_before)
         self._connected_before = True
         if self._lost:
-            logger.info("%s: connected again", self._name)
+            logger.info("%s: connected again", self._name, extra={"broker": self.health.id})
         self._lost = False
 
     def _note_loss(self, error: Exception) -> None:
@@ -233,13 +233,13 @@ class MqttLink:
         if self._lost:
             return
         self._lost = True
-        logger.warning("%s; trying again for ever", self.health.last_error)
+        logger.warning("%s; trying again for ever", self.health.last_error, extra={"broker": self.health.id})
         for one in self._subscriptions.listed.values():
             self._handover.blame(one, "no_connection")
 
     def _note_refusal(self, name: str) -> None:
         self.health.last_error = f"{self._name}: the broker refuses topic {name!r}; check its ACL"
-        logger.warning("%s", self.health.last_error)
+        logger.warning("%s", self.health.last_error, extra={"broker": self.health.id})
         for one in self._subscriptions.listed.values():
             if name in one.filters:
                 self._handover.blame(one, "subscription_refused")

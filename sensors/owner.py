@@ -229,7 +229,7 @@ class Owner:
 
     def broken(self, peer: Peer, error: Exception) -> ReplyError:
         """A defect of ours or of a library: note it and open the port again."""
-        logger.error("bus %s: driver error", self.spec.id, exc_info=error)
+        logger.error("bus %s: driver error", self.spec.id, exc_info=error, extra={"bus": self.spec.id})
         self.line.drop()
         self.line.unsettle(peer, mono_s() + self.spec.late_s)
         return ReplyError("driver_error", f"bus {self.spec.id}: {type(error).__name__}: {error}", asked=True)
@@ -495,6 +495,6 @@ def _bad(unit: _Unit, why: str, at: Instant) -> list[Reading]:
 
 def _log_change(unit: _Unit, fault: ReplyError | None) -> None:
     if fault is not None and not unit.health.why:
-        logger.warning("%s: lost: %s", unit.spec.device, fault)
+        logger.warning("%s: lost: %s", unit.spec.device, fault, extra={"device": unit.spec.device, "reason": fault.why})
     elif fault is None and unit.health.why:
-        logger.info("%s: answers again after %s", unit.spec.device, unit.health.why)
+        logger.info("%s: answers again after %s", unit.spec.device, unit.health.why, extra={"device": unit.spec.device})

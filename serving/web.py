@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hmac
 import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from aiohttp import web
 
 from ..errors import RefusedError
 from ..words import is_text
+from .logs import REQUEST
 from .people import Person
 from .secrets import Secrets, Session
 
@@ -23,6 +26,7 @@ COOKIE: web.AppKey[str] = web.AppKey("cookie", str)
 PERSON: web.RequestKey[Person] = web.RequestKey("person", Person)
 
 _log = logging.getLogger(__name__)
+_REQUEST_ID = re.compile(r"[0-9A-Za-z._-]{8,64}")
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _STATUS = {
     "signed_out": 401,
@@ -72,7 +76,7 @@ def make_app(
         cookie: name of the session cookie; differs between servers of one host, whose cookies share the jar.
         body_limit: largest request body, bytes.
     """
-    app = web.Application(middlewares=[answer_refusals], client_max_size=body_limit)
+    app = web.Application(middlewares=[name_request, answer_refusals], client_max_size=body_limit)
     app.on_response_prepare.append(_add_headers)
     app[PEOPLE] = people
     app[SECRETS] = secrets
@@ -204,10 +208,20 @@ def _check_origin(request: web.Request) -> None:
 
 async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
     """On every answer: also on streams, redirects and errors. A handler may have been stricter."""
+    if named := REQUEST.get():
+        response.headers["X-Request-ID"] = named
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)
     if request.path.startswith("/api/"):
         response.headers.setdefault("Cache-Control", "no-store")
+
+
+@web.middleware
+async def name_request(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Middleware: what is logged for a request has its id, and so has the answer. A caller may bring its own."""
+    given = request.headers.get("X-Request-ID", "")
+    REQUEST.set(given if _REQUEST_ID.fullmatch(given) else token_hex(8))
+    return await handler(request)
 
 
 @web.middleware

@@ -23,11 +23,12 @@ from . import blob_table
 from .blob_files import DamagedBlobError
 from .blob_table import Waiting
 from .blobs import Blobs
+from .cloud_client import UplinkOptions
 from .columns import DamagedError
 from .link_state import UplinkHealth
+from .retrying import LinkError
 from .sqlite import StoreError
 from .turns import Pace, Rank, Turns
-from .uplink import LinkError, UplinkOptions
 from .wire import (
     BLOB_DURABLE,
     BLOB_NONE,

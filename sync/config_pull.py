@@ -14,8 +14,8 @@ from ..errors import PermanentError
 from .journal import canonical
 from .link_state import UplinkHealth
 from .orders import Order
+from .retrying import LinkError
 from .sqlite import StoreError
-from .uplink import LinkError
 from .wire import config_path
 
 _log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class ConfigPull:
                 except StoreError:
                     raise
                 except LinkError as error:
-                    failed = failed if error.reason == "unreachable" else failed + 1
+                    failed = failed if error.near else failed + 1
                     await asyncio.sleep(max(_PAUSES_S[min(failed, len(_PAUSES_S) - 1)], error.retry_s))
                 except PermanentError as error:
                     _log.warning("an order of headquarters was not taken: %s", error)

@@ -6,9 +6,12 @@ is a sealed segment.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from ..errors import PermanentError
@@ -16,6 +19,7 @@ from ..words import mono_s
 from .columns import compress
 from .history import History
 from .journal import Journal, genesis_chain
+from .several import MAX_BATCHES
 from .streams import HISTORY, JOURNAL, batch_chain, stream_genesis
 from .wire import JournalPayload
 
@@ -23,6 +27,9 @@ MAX_RECORDS = 500
 MAX_RECORD_BYTES = 256 * 1024
 """A journal batch ends after the record that reaches this many bytes."""
 SETTLE_EVERY_S = 600
+_PACKED = 0.3
+"""What zstd leaves of records, until it is known; then what it left of the newest batch counts as much as before."""
+_SAMPLE = 100
 
 _SCHEMA = """CREATE TABLE IF NOT EXISTS batch (stream TEXT NOT NULL, n INTEGER NOT NULL, first INTEGER NOT NULL,
              last INTEGER NOT NULL, chain BLOB NOT NULL, PRIMARY KEY (stream, n)) WITHOUT ROWID"""
@@ -30,11 +37,25 @@ _SCHEMA = """CREATE TABLE IF NOT EXISTS batch (stream TEXT NOT NULL, n INTEGER N
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """One numbered piece of a stream, ready to send."""
+    """One numbered piece of a stream, ready to send. `count`: records or readings in it."""
 
     n: int
     chain: bytes
     body: bytes
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lag:
+    """What the cloud does not have yet.
+
+    Attributes:
+        bytes: about, as it will travel.
+        oldest_ms: UTC milliseconds of the oldest record or reading by the clock of its time; None when nothing waits.
+    """
+
+    bytes: int = 0
+    oldest_ms: int | None = None
 
 
 class Outbox(Protocol):
@@ -54,6 +75,17 @@ class Outbox(Protocol):
 
         Raises PermanentError when it was deleted or its predecessor is not known.
         """
+        ...
+
+    async def batches(self, n: int, most_bytes: int) -> list[Batch]:
+        """Batches from `n` on that together have about `most_bytes`; at least one when there is one.
+
+        Raises as `batch` does.
+        """
+        ...
+
+    async def lag(self) -> Lag:
+        """What waits; reads a little of it."""
         ...
 
     async def agrees(self, n: int, chain: bytes) -> bool:
@@ -81,6 +113,8 @@ class JournalOutbox:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._acked_record = 0
+        self._most_bytes = MAX_RECORD_BYTES
+        self._packed = _PACKED
 
     @property
     def epoch(self) -> str:
@@ -99,7 +133,23 @@ class JournalOutbox:
             return None
         first, last, chain = bounds
         payload = await self._payload(first, last)
-        return Batch(n=n, chain=chain, body=compress(payload))
+        body = compress(payload)
+        self._packed = (self._packed + len(body) / len(payload)) / 2
+        return Batch(n=n, chain=chain, body=body, count=last - first + 1)
+
+    async def batches(self, n: int, most_bytes: int) -> list[Batch]:
+        """One at most: a batch that is chosen now is chosen so that it fits."""
+        self._most_bytes = min(int(most_bytes / self._packed), MAX_RECORD_BYTES)
+        found = await self.batch(n)
+        return [] if found is None else [found]
+
+    async def lag(self) -> Lag:
+        waiting = self.waiting()
+        rows = await self._journal.raw(self._acked_record, min(waiting, _SAMPLE)) if waiting > 0 else []
+        if not rows:
+            return Lag()
+        size = sum(len(data) for _, data, _ in rows) / len(rows) * waiting * self._packed
+        return Lag(bytes=round(size), oldest_ms=_time_of(rows[0][1]))
 
     async def agrees(self, n: int, chain: bytes) -> bool:
         return await self._chain_at(n) == chain
@@ -132,7 +182,7 @@ class JournalOutbox:
         if chain is None:
             raise PermanentError(f"journal batch {n - 1} was never made here", hint="was the gateway's data restored?")
         first = before[1] + 1 if before else 1
-        count = _fitting(await self._journal.raw(first - 1, MAX_RECORDS))
+        count = _fitting(await self._journal.raw(first - 1, MAX_RECORDS), self._most_bytes)
         if count == 0:
             return None
         last = first + count - 1
@@ -155,12 +205,19 @@ class JournalOutbox:
         return JournalPayload(epoch=self.epoch, first=first, before=before, records=records, after=rows[-1][2]).pack()
 
 
-def _fitting(rows: Sequence[tuple[int, bytes, bytes]]) -> int:
-    """How many of the records go into one batch; at least one when there is one."""
+def _time_of(data: bytes) -> int | None:
+    """UTC milliseconds of a record; None when it does not say: `verify` complains of that, not a status page."""
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        return round(datetime.fromisoformat(json.loads(data)["at"]["utc"]).timestamp() * 1000)
+    return None
+
+
+def _fitting(rows: Sequence[tuple[int, bytes, bytes]], most_bytes: int) -> int:
+    """How many of the records go into one batch: it ends with the one that reaches `most_bytes`."""
     size = 0
     for count, (_, data, _) in enumerate(rows, 1):
         size += len(data)
-        if size >= MAX_RECORD_BYTES:
+        if size >= most_bytes:
             return count
     return len(rows)
 
@@ -174,6 +231,7 @@ class HistoryOutbox:
         self._history = history
         self._next_settling_s = 0.0
         self._ack = 0
+        self._mean = 0
 
     @property
     def epoch(self) -> str:
@@ -185,11 +243,38 @@ class HistoryOutbox:
     async def batch(self, n: int) -> Batch | None:
         if n > self._history.sealed_head():
             return None
-        found = await self._history.sealed_after(n - 1, 1)
+        return (await self._kept(n, 1))[0]
+
+    async def batches(self, n: int, most_bytes: int) -> list[Batch]:
+        """Neighbours that fit together, as far as they are known to; how many that will be, the last ones tell."""
+        if n > self._history.sealed_head():
+            return []
+        likely = most_bytes // self._mean if self._mean else 1
+        found = await self._kept(n, max(1, min(likely, MAX_BATCHES)))
+        taken, size = [], 0
+        for batch in found:
+            size += len(batch.body)
+            if taken and size > most_bytes:
+                break
+            taken.append(batch)
+        self._mean = max(1, sum(len(batch.body) for batch in found) // len(found))
+        return taken
+
+    async def lag(self) -> Lag:
+        waiting = self.waiting()
+        found = await self._history.sealed_after(self._ack, 2) if waiting else []
+        if not found:
+            return Lag()
+        size = sum(len(segment.body) for segment in found) / len(found) * waiting
+        return Lag(bytes=round(size), oldest_ms=found[0].t0_ms)
+
+    async def _kept(self, n: int, count: int) -> list[Batch]:
+        found = await self._history.sealed_after(n - 1, count)
         if not found or found[0].n != n:
             hint = "it was deleted after the cloud had called it durable; the cloud lost it"
             raise PermanentError(f"history segment {n} is not kept any more", hint=hint)
-        return Batch(n=n, chain=found[0].chain, body=found[0].body)
+        found = [segment for at, segment in enumerate(found) if segment.n == n + at]
+        return [Batch(n=one.n, chain=one.chain, body=one.body, count=one.count) for one in found]
 
     async def agrees(self, n: int, chain: bytes) -> bool:
         """A segment that is deleted cannot be compared; the cloud still checks that the next one follows it."""

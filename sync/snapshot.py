@@ -16,8 +16,8 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, NoReturn, Protocol
 
 from .journal import Journal, Record, canonical
+from .retrying import LinkError
 from .sqlite import StoreError
-from .uplink import LinkError
 from .wire import snapshot_path
 
 _log = logging.getLogger(__name__)

@@ -207,7 +207,7 @@ def _run_in_savepoint(connection: sqlite3.Connection, job: Job) -> tuple[Any, Ba
     try:
         value = job(connection)
     except Exception as error:
-        if _is_the_stores(error):
+        if is_the_stores(error):
             raise  # disk full, I/O error, damaged file: the whole group fails
         connection.execute("ROLLBACK TO job")
         connection.execute("RELEASE job")
@@ -216,7 +216,8 @@ def _run_in_savepoint(connection: sqlite3.Connection, job: Job) -> tuple[Any, Ba
     return value, None
 
 
-def _is_the_stores(error: Exception) -> bool:
+def is_the_stores(error: Exception) -> bool:
+    """Whether the file failed, and not the job that used it."""
     code = getattr(error, "sqlite_errorcode", None)  # None: not from SQLite itself
     return code is not None and code & 0xFF not in _JOBS_OWN
 

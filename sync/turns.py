@@ -8,8 +8,6 @@ import contextlib
 import enum
 from typing import Protocol
 
-from .wire import CHUNK_BYTES
-
 MOST_WAIT_S = 60.0
 """Bulk that has to wait for other bulk sends one request in this time all the same: nothing stands still for ever."""
 
@@ -25,28 +23,6 @@ class Pace(Protocol):
     async def turn(self, size: int) -> None:
         """Before `size` bytes of bulk are sent: until the journal has nothing on its way."""
         ...
-
-
-class Quiet:
-    """A `Pace` that knows whether the journal has something on its way."""
-
-    bulk_bytes = CHUNK_BYTES
-
-    def __init__(self) -> None:
-        self._quiet = asyncio.Event()
-        self._quiet.set()
-
-    def first(self) -> None:
-        """The journal sends: from now on bulk waits."""
-        self._quiet.clear()
-
-    def rest(self) -> None:
-        """The journal has nothing to send, or cannot."""
-        self._quiet.set()
-
-    async def turn(self, size: int) -> None:  # noqa: ARG002 - of a `Pace`
-        """Until the journal rests."""
-        await self._quiet.wait()
 
 
 class Rank(enum.IntEnum):

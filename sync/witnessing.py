@@ -16,7 +16,7 @@ from .checkpoints import Checkpoints, Signed, keep_cosignature, unwitnessed
 from .keys import parse_public_key
 from .link_state import UplinkHealth
 from .notes import Note, NoteError, parse_signature, verify_cosignature, witness_name
-from .uplink import LinkError
+from .retrying import LinkError
 from .wire import checkpoint_path
 
 _log = logging.getLogger(__name__)

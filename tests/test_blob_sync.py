@@ -28,12 +28,14 @@ from sitewarden.sync.blob_refs import Case, CaseRule, state_table
 from sitewarden.sync.blob_stream import BlobStream
 from sitewarden.sync.blob_table import Known
 from sitewarden.sync.blobs import Blobs
+from sitewarden.sync.cloud_client import CloudClient, UplinkOptions
 from sitewarden.sync.history import History
 from sitewarden.sync.journal import Draft, Journal, Record
 from sitewarden.sync.keys import public_key_text
 from sitewarden.sync.link_state import UplinkHealth
+from sitewarden.sync.pace import Pace
 from sitewarden.sync.turns import Rank, Turns
-from sitewarden.sync.uplink import UplinkOptions, _Client, run_uplink
+from sitewarden.sync.uplink import run_uplink
 from sitewarden.sync.wire import CHUNK_BYTES
 from sitewarden.tests.peers.seaweed import Seaweed
 from sitewarden.words import Quality, Reading, now
@@ -302,15 +304,15 @@ async def test_open_cases_go_before_history_and_history_before_closed_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[str] = []
-    asked = _Client._ask
+    asked = CloudClient._ask
 
-    async def noting(client: Any, session: Any, method: str, path: str, *rest: Any, **more: Any) -> Any:
-        answer = await asked(client, session, method, path, *rest, **more)
-        if method == "PATCH" or "/history/" in path:
-            order.append("history" if "/history/" in path else path.rpartition("/")[2])
+    async def noting(client: Any, session: Any, request: Any) -> Any:
+        answer = await asked(client, session, request)
+        if request.method == "PATCH" or "/history/" in request.path:
+            order.append("history" if "/history/" in request.path else request.path.rpartition("/")[2])
         return answer
 
-    monkeypatch.setattr(_Client, "_ask", noting)
+    monkeypatch.setattr(CloudClient, "_ask", noting)
     async with edge(tmp_path / "edge") as site, History(tmp_path / "edge/history.db", "gw1") as history:
         site.history = history
         closed = await site.put(picture(CHUNK_BYTES, 1), case="h1")
@@ -332,7 +334,7 @@ async def test_open_cases_go_before_history_and_history_before_closed_ones(
 async def test_a_new_open_case_overtakes_what_is_half_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
     go_on = asyncio.Event()
-    patch = _Client.patch
+    patch = CloudClient.patch
 
     async def noting(client: Any, session: Any, path: str, offset: int, length: int, piece: bytes) -> Any:
         order.append(path.rpartition("/")[2])
@@ -340,7 +342,8 @@ async def test_a_new_open_case_overtakes_what_is_half_sent(tmp_path: Path, monke
             await go_on.wait()
         return await patch(client, session, path, offset, length, piece)
 
-    monkeypatch.setattr(_Client, "patch", noting)
+    monkeypatch.setattr(CloudClient, "patch", noting)
+    monkeypatch.setattr(Pace, "bulk_bytes", CHUNK_BYTES)
     async with cloud(tmp_path / "cloud") as port, edge(tmp_path / "edge") as site, site.linked(port):
         video = await site.put(picture(8 * CHUNK_BYTES, 1))
         await until(lambda: len(order) == 2)
@@ -354,7 +357,11 @@ async def test_a_new_open_case_overtakes_what_is_half_sent(tmp_path: Path, monke
 async def test_blobs_wait_while_the_journal_sends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     busy = asyncio.Event()
     seen: list[str] = []
-    put, patch = _Client.put, _Client.patch
+    where, put, patch = CloudClient.where, CloudClient.put, CloudClient.patch
+
+    async def slow_where(client: Any, *given: Any) -> Any:
+        await asyncio.sleep(0.3)  # bulk would have the time to go first
+        return await where(client, *given)
 
     async def slow_put(client: Any, *given: Any) -> Any:
         seen.append("journal")
@@ -365,8 +372,9 @@ async def test_blobs_wait_while_the_journal_sends(tmp_path: Path, monkeypatch: p
         seen.append("blob")
         return await patch(client, *given)
 
-    monkeypatch.setattr(_Client, "put", slow_put)
-    monkeypatch.setattr(_Client, "patch", noting)
+    monkeypatch.setattr(CloudClient, "where", slow_where)
+    monkeypatch.setattr(CloudClient, "put", slow_put)
+    monkeypatch.setattr(CloudClient, "patch", noting)
     async with cloud(tmp_path / "cloud") as port, edge(tmp_path / "edge") as site:
         sha = await site.put(picture(1000), case="h1")
         async with site.linked(port):

@@ -42,11 +42,12 @@ from sitewarden.errors import RefusedError
 from sitewarden.sensors.buses import BusHealth, BusKind, BusSpec
 from sitewarden.sensors.modbus import Bus
 from sitewarden.sensors.profiles import load_catalogue
+from sitewarden.sync.cloud_client import UplinkOptions
 from sitewarden.sync.history import History
 from sitewarden.sync.journal import Draft, Journal, Record, rebuild
 from sitewarden.sync.keys import public_key_text
 from sitewarden.sync.link_state import UplinkHealth
-from sitewarden.sync.uplink import UplinkOptions, run_uplink
+from sitewarden.sync.uplink import run_uplink
 from sitewarden.tests.peers.fake_modem import FakeModem
 from sitewarden.tests.peers.modbus_lamp import ModbusLamp
 from sitewarden.words import Instant, Quality, Reading, now

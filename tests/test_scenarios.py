@@ -21,7 +21,7 @@ from sitewarden.edge.alerts import outbox as outbox_module
 from sitewarden.edge.ladders import alive as alive_module
 from sitewarden.serving import secrets as secrets_module
 from sitewarden.serving.notify import Notifier
-from sitewarden.sync.uplink import UplinkOptions
+from sitewarden.sync.cloud_client import UplinkOptions
 from sitewarden.tests.peers.alert_doubles import in_virtual_time
 from sitewarden.tests.peers.robot_servers import TOKEN, Group, RobotServers
 from sitewarden.tests.peers.virtual_time import START_S, within

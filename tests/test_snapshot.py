@@ -20,9 +20,9 @@ from sitewarden.cloud.store import STEPS as STORE_STEPS
 from sitewarden.cloud.store import Store
 from sitewarden.errors import RefusedError
 from sitewarden.sync.journal import Draft, Journal
+from sitewarden.sync.retrying import LinkError
 from sitewarden.sync.snapshot import MOST_ALARMS
 from sitewarden.sync.snapshot import Snapshots as Sender
-from sitewarden.sync.uplink import LinkError
 from sitewarden.words import now
 
 EPOCH = "ab" * 8

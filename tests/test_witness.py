@@ -28,13 +28,14 @@ from sitewarden.cloud.witness_store import MOST_FORKS, WitnessStore
 from sitewarden.serving.people import Person
 from sitewarden.sync import wire
 from sitewarden.sync.checkpoints import Checkpoints
+from sitewarden.sync.cloud_client import CloudClient, UplinkOptions
 from sitewarden.sync.evidence import Report, examine
 from sitewarden.sync.evidence_state import EvidenceHealth
 from sitewarden.sync.journal import Draft, Journal
 from sitewarden.sync.keys import load_or_create_key, parse_public_key, public_key_text
 from sitewarden.sync.link_state import UplinkHealth
 from sitewarden.sync.notes import Checkpoint, cosign, parse_note, sign_note, witness_name
-from sitewarden.sync.uplink import UplinkOptions, run_uplink
+from sitewarden.sync.uplink import run_uplink
 from sitewarden.sync.witnessing import Witnessing
 from sitewarden.tests.peers.forger import Fields, forge
 from sitewarden.words import Instant, now, utc_text
@@ -217,10 +218,7 @@ async def test_during_a_backlog_what_headquarters_has_by_now_is_witnessed(tmp_pa
 
 
 def _client(options: UplinkOptions) -> Any:
-    from sitewarden.sync import uplink
-
-    health = UplinkHealth(state="up")
-    return uplink._Client(options, KEY, health)
+    return CloudClient(options, KEY, UplinkHealth(state="up"))
 
 
 async def test_a_long_journal_is_taken_in_parts(tmp_path: Path, eventually, monkeypatch: pytest.MonkeyPatch):

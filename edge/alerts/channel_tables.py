@@ -32,6 +32,8 @@ SECRETS: Mapping[str, str] = {
 }
 """Keys that name a file, and what it holds."""
 _ROBOTS = frozenset({"wecom", "dingtalk", "feishu", "lark"})
+OVER_HTTP = _ROBOTS | {"webhook"}
+"""Kinds that go through the proxy of `[alerts]`."""
 _LARK = "https://open.larksuite.com"
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _POWER_OFF_S = 10.0
@@ -149,6 +151,7 @@ def _webhook(table: Any, _: ChannelDeps | None) -> WebhookChannel:
             success_value=table.success_value,
             timeout_s=table.timeout_s,
             ca_file=table.ca_file,
+            proxy=getattr(table, "proxy", ""),
         )
     )
 
@@ -157,6 +160,7 @@ def _robot(table: Any, **more: Any) -> dict[str, Any]:
     """What all robots have in common; what the site leaves open is the robot's own."""
     given = {"base_url": table.base_url, "per_min": table.per_min}
     common = {"key": table.key, "timeout_s": table.timeout_s, "ca_file": table.ca_file}
+    common["proxy"] = getattr(table, "proxy", "")  # of [alerts]: `site_building` puts it in
     return {**common, **more, **{key: value for key, value in given.items() if value}}
 
 

@@ -104,7 +104,7 @@ class Channels:
         except Exception as error:  # one channel must not cost the others, nor the daemon
             _log.exception("channel %s: a defect", name)
             why = f"{type(error).__name__}: {error}"
-        _log.error("channel %s cannot be opened: %s", name, why[:_WHY_LIMIT])
+        _log.error("channel %s cannot be opened: %s", name, why[:_WHY_LIMIT], extra={"channel": name})
         return Unopened(why[:_WHY_LIMIT])
 
     async def _close(self, name: str, channel: Channel) -> None:

@@ -32,6 +32,7 @@ class WebhookSettings:
         success_field, success_value: the whole number of the answer that tells success.
         timeout_s: for one request.
         ca_file: certificates to trust instead of the system's, PEM.
+        proxy: `http://[user:password@]host:port` to go through, "" for none.
     """
 
     url: str = field(repr=False)
@@ -39,6 +40,7 @@ class WebhookSettings:
     success_value: int = 0
     timeout_s: float = 10.0
     ca_file: str = ""
+    proxy: str = field(default="", repr=False)
 
 
 class WebhookChannel:
@@ -54,7 +56,9 @@ class WebhookChannel:
         from .robots.http import Poster  # an HTTP client: not before it is used
 
         settings = self._settings
-        self._poster = await Poster(timeout_s=settings.timeout_s, ca_file=settings.ca_file).__aenter__()
+        self._poster = await Poster(
+            timeout_s=settings.timeout_s, ca_file=settings.ca_file, proxy=settings.proxy
+        ).__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -17,9 +17,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sitewarden.sync.blob_refs import state_table
 from sitewarden.sync.blob_stream import BlobStream
 from sitewarden.sync.blobs import Blobs
+from sitewarden.sync.cloud_client import UplinkOptions
 from sitewarden.sync.journal import Draft, Journal
 from sitewarden.sync.link_state import UplinkHealth
-from sitewarden.sync.uplink import UplinkOptions, run_uplink
+from sitewarden.sync.uplink import run_uplink
 from sitewarden.words import now
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))

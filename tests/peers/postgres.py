@@ -51,6 +51,15 @@ class PostgresServer:
         """Make the cluster; nobody is asked for a password on loopback."""
         self._run("initdb", "-D", self.data, "-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
 
+    def copy_of(self, primary: PostgresServer, name: str) -> None:
+        """Become a standby of a running server, which knows it by `name`."""
+        where = f"host=127.0.0.1 port={primary.port} user={USER} application_name={name}"
+        self._run("pg_basebackup", "-D", self.data, "-R", "-X", "stream", "-c", "fast", "--no-sync", "-d", where)
+
+    def promote(self) -> None:
+        """From standby to primary; returns when it is one."""
+        self._run("pg_ctl", "promote", "-w", "-t", "60", "-D", self.data)
+
     def start(self, *options: str) -> None:
         """Start and wait until it answers."""
         settings = ["-c", f"port={self.port}", "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]
@@ -70,8 +79,10 @@ class PostgresServer:
         if self.process is None:
             return
         if how is signal.SIGKILL:
-            with contextlib.suppress(subprocess.SubprocessError):
-                subprocess.run(["pkill", "-9", "-P", str(self.process.pid)], check=False)
+            children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+            for child in children:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(child), signal.SIGKILL)
         self.process.send_signal(how)
         self.process.wait(60)
         self.process = None

@@ -59,12 +59,13 @@ class Poster:
     Args:
         timeout_s: for all of one request: name, connection, answer.
         ca_file: certificates to trust instead of the system's, PEM.
+        proxy: `http://[user:password@]host:port` to go through, "" for none.
     """
 
-    def __init__(self, *, timeout_s: float, ca_file: str) -> None:
+    def __init__(self, *, timeout_s: float, ca_file: str, proxy: str = "") -> None:
         self._timeout = aiohttp.ClientTimeout(total=None, connect=timeout_s * _CONNECT_PART)
         self._timeout_s = timeout_s
-        self._ca_file = ca_file
+        self._ca_file, self._proxy = ca_file, proxy or None
         self._trusted: ssl.SSLContext | bool = True
         self._session: aiohttp.ClientSession | None = None
 
@@ -90,7 +91,7 @@ class Poster:
                 trusted = await self._trust()
                 exact = URL(url, encoded=url.isascii())
                 async with self._session.post(
-                    exact, data=data, allow_redirects=False, ssl=trusted, timeout=self._timeout
+                    exact, data=data, allow_redirects=False, ssl=trusted, timeout=self._timeout, proxy=self._proxy
                 ) as answer:
                     return _read(answer.status, answer.headers, await _whole(answer.content))
         except aiohttp.ConnectionTimeoutError:
@@ -231,6 +232,12 @@ def _explain(error: Exception, ca_file: str) -> Verdict:
         case aiohttp.ClientConnectorError():
             system = error.os_error.strerror if error.os_error.errno else ""
             return _offline("连接不上：检查本机网络", "cannot connect: check the network", _system(system or ""))
+        case aiohttp.ClientHttpProxyError(status=407):
+            return refuse_status(407)
+        case aiohttp.ClientHttpProxyError():
+            return _offline("代理不放行", "the proxy does not let it through", f"HTTP {error.status}")
+        case aiohttp.ClientProxyConnectionError():
+            return _offline("连接不上代理：检查 [alerts] proxy", "cannot connect to the proxy: check [alerts] proxy")
         case aiohttp.ClientResponseError():
             return _offline("应答不是 HTTP：检查地址", "the answer is not HTTP: check the address")
         case aiohttp.NonHttpUrlClientError() | ValueError():

@@ -37,6 +37,7 @@ class RobotSettings:
         per_min: messages in a minute; what the chat system allows, less what other senders of this robot use.
         timeout_s: for one request.
         ca_file: certificates to trust instead of the system's, PEM.
+        proxy: `http://[user:password@]host:port` to go through, "" for none.
     """
 
     key: str = field(repr=False)
@@ -44,6 +45,7 @@ class RobotSettings:
     per_min: int = LIMIT
     timeout_s: float = 10.0
     ca_file: str = ""
+    proxy: str = field(default="", repr=False)
 
 
 class Robot(ABC):
@@ -63,7 +65,7 @@ class Robot(ABC):
     def __init__(self, settings: RobotSettings, *, secret: str = "", clock: Callable[[], Instant] = now) -> None:
         self.health = ChannelHealth()
         self._timeout_s = settings.timeout_s
-        self._ca_file = settings.ca_file
+        self._ca_file, self._proxy = settings.ca_file, settings.proxy
         self._clock = clock
         self._url, token = self._address(settings)
         self._secrets = (settings.key.strip(), self._url, token, secret)
@@ -79,7 +81,7 @@ class Robot(ABC):
     async def __aenter__(self) -> Self:
         from .http import Poster  # an HTTP client: not before it is used
 
-        self._poster = await Poster(timeout_s=self._timeout_s, ca_file=self._ca_file).__aenter__()
+        self._poster = await Poster(timeout_s=self._timeout_s, ca_file=self._ca_file, proxy=self._proxy).__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
