@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 from typing import Any
@@ -81,11 +82,11 @@ def test_what_is_changed_anywhere_is_judged_as_by_unpacking(payload: bytes, data
         holder, index = data.draw(st.sampled_from(places))
         what = data.draw(st.sampled_from(["replace", "drop", "double"]))
         if what == "replace":
-            holder[index] = data.draw(ODD)
+            holder[index] = copy.deepcopy(data.draw(ODD))
         elif what == "drop":
             del holder[index]
         else:
-            holder.insert(index, holder[index])
+            holder.insert(index, copy.deepcopy(holder[index]))
         if not isinstance(content, list) or not _places(content):
             break
     long, short = both(_packed(content))
