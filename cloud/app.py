@@ -32,6 +32,7 @@ from .chart_pages import ChartPages
 from .charts import STEPS as CHART_STEPS
 from .charts import Charts
 from .config import CloudConfig
+from .contract import add_contract
 from .engine import SqliteDatabase, UnavailableError
 from .engine_postgres import PostgresDatabase
 from .ingest import Contacts, Ingest
@@ -114,6 +115,7 @@ async def run_cloud(config: CloudConfig, data: Path, *, ready: Callable[[int], N
         lag, sums = LoopLag(), MetricsStore(database)
         metrics = CloudMetrics(config, sums, contacts, data, ingest.refusals)
         add_metrics(app, lambda: readers_of(config), [metrics.fill, lag.fill])
+        add_contract(app)
         add_pages(app, _DIST, "headquarters.html")
         port = await _listen(app, config, stack)
         notifier = Notifier()

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-from ..sync.columns import Block, DamagedError, decompress, pack_msgpack, unpack, unpack_msgpack
+from ..sync.columns import Block, Column, DamagedError, decompress, pack_msgpack, unpack, unpack_msgpack
 from ..words import Quality
 from .engine import Database, Step, Tx
 
@@ -60,7 +60,10 @@ class Tally:
             return
         self.count += 1
         self.total += value
-        self.low, self.high = min(self.low, value), max(self.high, value)
+        if value < self.low:
+            self.low = value
+        if value > self.high:
+            self.high = value
 
     def join(self, other: Tally) -> None:
         self.count += other.count
@@ -96,15 +99,31 @@ class Fold:
         """Add the readings of a segment."""
         for block in blocks:
             for column in block.columns:
-                for utc_ms, value, quality in zip(column.utc_ms, column.values, column.qualities, strict=True):
-                    self._add(column.point, utc_ms, value, quality)
+                if column.utc_ms:
+                    self._add(column)
+                    self._span(column.point, min(column.utc_ms), max(column.utc_ms))
 
-    def _add(self, point: str, utc_ms: int, value: float | None, quality: Quality) -> None:
-        for unit_ms, row_ms in ((MINUTE_MS, HOUR_MS), (HOUR_MS, DAY_MS)):
-            row = self.rows.setdefault((point, unit_ms, utc_ms - utc_ms % row_ms), {})
-            row.setdefault(utc_ms % row_ms // unit_ms, Tally()).add(value, quality)
-        first, last = self.spans.get(point, (utc_ms, utc_ms))
-        self.spans[point] = (min(first, utc_ms), max(last, utc_ms))
+    def add_hours(self) -> None:
+        """Of all minutes that were taken; once, at the end."""
+        for (point, _, row_ms), minutes in list(self.rows.items()):
+            hour = row_ms % DAY_MS // HOUR_MS
+            tally = self.rows.setdefault((point, HOUR_MS, row_ms - row_ms % DAY_MS), {}).setdefault(hour, Tally())
+            for minute in minutes.values():
+                tally.join(minute)
+
+    def _add(self, column: Column) -> None:
+        """A look-up for each minute, not for each reading: this is most of the work."""
+        tally, minute = Tally(), -1
+        for utc_ms, value, quality in zip(column.utc_ms, column.values, column.qualities, strict=True):
+            if utc_ms // MINUTE_MS != minute:
+                minute = utc_ms // MINUTE_MS
+                row = self.rows.setdefault((column.point, MINUTE_MS, utc_ms - utc_ms % HOUR_MS), {})
+                tally = row.setdefault(utc_ms % HOUR_MS // MINUTE_MS, Tally())
+            tally.add(value, quality)
+
+    def _span(self, point: str, first_ms: int, last_ms: int) -> None:
+        first, last = self.spans.get(point, (first_ms, last_ms))
+        self.spans[point] = (min(first, first_ms), max(last, last_ms))
 
 
 class Charts:
@@ -121,19 +140,20 @@ class Charts:
         """
         while True:
             begun_s = time.monotonic()
-            more = await self.step()
+            more = await self.step(busy)
             rest_s = (time.monotonic() - begun_s) * (10 if busy() else 1)
             await asyncio.sleep(rest_s if more else _IDLE_S)
 
-    async def step(self) -> bool:
-        """Work out up to some segments of the gateway that is furthest behind; whether there was something."""
+    async def step(self, busy: Callable[[], bool] = lambda: False) -> bool:
+        """Work out up to some segments of the gateway that is furthest behind, one while gateways wait; whether there
+        was something."""
         found = await self._database.read(_furthest_behind)
         if found is None:
             return False
         gateway, epoch, n = found
         bodies = await self._database.read(lambda tx: _segments(tx, gateway, epoch, n))
-        fold = await asyncio.to_thread(_folded, gateway, bodies)
-        last = bodies[-1][0] if bodies else n + 1
+        fold, done = await asyncio.to_thread(_folded, gateway, bodies, busy)
+        last = bodies[done - 1][0] if bodies else n + 1
         await self._database.write(lambda tx: _store(tx, gateway, epoch, n, last, fold), key=gateway)
         return True
 
@@ -211,16 +231,21 @@ async def _span(tx: Tx, gateway: str, point: str, first_ms: int, last_ms: int) -
 # --- pure --------------------------------------------------------------------------------------------------------
 
 
-def _folded(gateway: str, bodies: Sequence[tuple[int, bytes | None]]) -> Fold:
-    fold = Fold()
+def _folded(gateway: str, bodies: Sequence[tuple[int, bytes | None]], busy: Callable[[], bool]) -> tuple[Fold, int]:
+    """What the segments hold, and how many of them were taken: it ends early, but not before the first, when busy."""
+    fold, done = Fold(), 0
     for n, body in bodies:
+        if done and busy():
+            break
+        done += 1
         if body is None:
             continue  # set aside, or dropped by the gateway
         try:
             fold.take(unpack(decompress(body)))
         except DamagedError as error:  # it was whole when it was taken
             log.warning("%s: segment %d is damaged here: %s", gateway, n, error)
-    return fold
+    fold.add_hours()
+    return fold, done
 
 
 def _joined(kept: dict[int, Tally], fresh: Mapping[int, Tally]) -> dict[int, Tally]:

@@ -236,7 +236,10 @@ async def answer_refusals(request: web.Request, handler: Handler) -> web.StreamR
         if not request.path.startswith(("/api/", "/v1/")) or answer.status < 400:
             raise
         reason = {404: "not_found", 405: "wrong_method", 413: "too_large"}.get(answer.status, "bad_request")
-        return _error(answer.status, reason, answer.reason, "")
+        response = _error(answer.status, reason, answer.reason, "")
+        if "Allow" in answer.headers:  # RFC 9110 §15.5.6: what is allowed instead
+            response.headers["Allow"] = answer.headers["Allow"]
+        return response
 
 
 def _error(status: int, reason: str, message: str, hint: str, retry_s: float = 0.0) -> web.Response:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import struct
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, count, pairwise
@@ -38,7 +39,7 @@ _POWERS = tuple(10**scale for scale in range(MAX_SCALE + 1))
 _QUALITIES = tuple(Quality)
 _QUALITY_CODE = {quality: code for code, quality in enumerate(_QUALITIES)}
 _CLOCKS = tuple(ClockState)
-_compressor = zstandard.ZstdCompressor(level=3, write_checksum=True, write_content_size=True)
+_own = threading.local()
 
 Sample = tuple[int, float | None, Quality]
 """UTC milliseconds, value or None, quality."""
@@ -80,7 +81,7 @@ class Block:
 
 def compress(payload: bytes) -> bytes:
     """One zstd frame with its content size and a checksum in it."""
-    return _compressor.compress(payload)
+    return _compressor().compress(payload)
 
 
 def decompress(body: bytes, limit: int = MAX_PACKED_BYTES) -> bytes:
@@ -95,9 +96,25 @@ def decompress(body: bytes, limit: int = MAX_PACKED_BYTES) -> bytes:
             raise DamagedError("the zstd frame does not say how large its content is")
         if size > limit:
             raise DamagedError(f"the content would be {size} bytes, at most {limit} are allowed")
-        return zstandard.ZstdDecompressor().decompress(body, max_output_size=limit, allow_extra_data=False)
+        return _decompressor().decompress(body, max_output_size=limit, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise DamagedError(f"not a valid zstd frame: {error}") from error
+
+
+def _compressor() -> zstandard.ZstdCompressor:
+    """One for each thread: zstandard lets go of the interpreter's lock, and two that use one disturb each other."""
+    found = getattr(_own, "compressor", None)
+    if found is None:
+        found = _own.compressor = zstandard.ZstdCompressor(level=3, write_checksum=True, write_content_size=True)
+    return found
+
+
+def _decompressor() -> zstandard.ZstdDecompressor:
+    """One for each thread; to make it takes as long as to unpack a segment."""
+    found = getattr(_own, "decompressor", None)
+    if found is None:
+        found = _own.decompressor = zstandard.ZstdDecompressor()
+    return found
 
 
 def pack_msgpack(value: Any) -> bytes:

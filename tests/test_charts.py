@@ -13,7 +13,7 @@ from sitewarden.cloud.engine import SqliteDatabase
 from sitewarden.cloud.ingest import open_parcel
 from sitewarden.cloud.store import STEPS as STORE_STEPS
 from sitewarden.cloud.store import Store
-from sitewarden.sync.columns import compress, pack
+from sitewarden.sync.columns import compress, pack, unpack
 from sitewarden.sync.streams import batch_chain, stream_genesis
 from sitewarden.words import ClockState, Instant, Quality, Reading
 
@@ -123,5 +123,18 @@ async def test_a_batch_in_quarantine_does_not_hold_the_charts_up(database: Sqlit
 def test_a_year_is_a_few_hundred_rows():
     fold = Fold()
     for hour in range(0, 24 * 365, 6):
-        fold._add("a.b.c", BEGIN_MS + hour * HOUR_MS, 1.0, Quality.GOOD)
+        fold.take(unpack(pack([reading("a.b.c", BEGIN_MS + hour * HOUR_MS, 1.0)])))
+    fold.add_hours()
     assert len([row for row in fold.rows if row[1] == HOUR_MS]) == 365
+
+
+async def test_while_gateways_wait_a_step_takes_one_segment(database: SqliteDatabase):
+    gateway, charts = Gateway(Store(database)), Charts(database)
+    for n in range(10):
+        await gateway.send([reading("a.b.c", BEGIN_MS + n * 1000, float(n))])
+    await charts.step(lambda: True)
+    (bucket,) = await charts.buckets("gw1", "a.b.c", BEGIN_MS, BEGIN_MS + DAY_MS, 1)
+    assert bucket.count == 1
+    await charts.step()
+    (bucket,) = await charts.buckets("gw1", "a.b.c", BEGIN_MS, BEGIN_MS + DAY_MS, 1)
+    assert bucket.count == 10

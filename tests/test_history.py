@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 import sqlite3
 import struct
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -171,6 +173,17 @@ def test_a_flipped_bit_never_gives_other_values(data: st.DataObject) -> None:
         assert decompress(bytes(body)) == before  # an unused bit of the frame's header
     except DamagedError:
         pass
+
+
+def test_threads_pack_at_the_same_time() -> None:
+    """The writer of the history and the uplink do."""
+    payloads = [random.Random(n).randbytes(200_000) for n in range(4)]
+
+    def work(payload: bytes) -> bool:
+        return all(decompress(compress(payload)) == payload for _ in range(50))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, payloads))
 
 
 def test_a_decompression_bomb_is_refused_before_it_is_unpacked() -> None:
