@@ -175,7 +175,7 @@ async def _export(
                 return written
             written.append((path, manifest))
             for packed in manifest.batches:
-                since[packed.stream] = packed.n
+                since[f"{packed.stream}/{packed.epoch}"] = packed.n
             if len(manifest.batches) < MOST_BATCHES:
                 return written
 

@@ -21,6 +21,7 @@ from .console.text import nearest
 from .console.words import phrases
 from .errors import ConfigError, PermanentError, SitewardenError
 from .evidence_commands import journal, verify
+from .history_command import history
 from .probe.commands import probe
 from .proof_command import proof
 from .serving.logs import LogFormat, log_as
@@ -130,6 +131,31 @@ def move(config: Path, data: Path | None, url: str, password_file: Path | None) 
     if shows:
         click.echo("\r\x1b[K", nl=False, err=True)
     click.echo(tr("moved", sum(counts.values()), len(counts), url))
+
+
+@cloud.command("backup", cls=Command, short_help="Copy the data folder of headquarters.")
+@click.argument("target", type=FOLDER)
+@click.option("--config", type=FILE, required=True, help="cloud.toml of this service.")
+@click.option("--data", type=FOLDER, default=None, help="Folder of the stores [default: $STATE_DIRECTORY].")
+@click.option("--same-disk", is_flag=True, help="Call it durable although it lies on the same disk.")
+@LANG
+def backup(target: Path, config: Path, data: Path | None, same_disk: bool) -> None:
+    """Copy database, keys and evidence of headquarters into TARGET, while the service runs, and tell it.
+
+    TARGET always holds one whole copy: the new one takes the place of the one before when it is complete. With
+    durable = "backup" in cloud.toml gateways delete only what such a copy holds, seven days later.
+
+    Exit code 0: it is complete. 1: it is not, or nothing became durable by it. 2: wrong usage.
+    """
+    import asyncio
+
+    from .cloud.backing_up import back_up
+    from .cloud.config import load_cloud_config
+
+    tr = phrases()
+    work = back_up(load_cloud_config(config), _data(data), target, same_disk=same_disk)
+    copied, raised = asyncio.run(work)
+    click.echo(tr("backed_up", target, copied.bytes, copied.blobs, raised))
 
 
 @main.command(short_help="Check a site.toml or cloud.toml offline.")
@@ -326,6 +352,7 @@ def receiver(host: str, port: int) -> None:
 
 
 main.add_command(bundle)
+main.add_command(history)
 main.add_command(probe)
 main.add_command(replay)
 

@@ -145,7 +145,7 @@ def _problem(problem: Problem, report: Report, tr: Say) -> str:
         return tr(f"deed_{change.deed.value}", change.seq, change.count, change.seq - 1)
     if problem.code == "trace":
         return tr("trace", report.verdict.records, report.verdict.problem)
-    if problem.code in ("rewritten", "truncated"):
+    if problem.code in ("rewritten", "truncated", "forgotten"):
         first, second, witnessed_s = problem.about
         by = tr("by_gateway") if witnessed_s is None else tr("by_witness", utc_text(witnessed_s * 1000))
         return tr(problem.code, first, second, by)
@@ -155,6 +155,7 @@ def _problem(problem: Problem, report: Report, tr: Say) -> str:
 def _remarks(report: Report, tr: Say) -> Iterator[str]:
     """What is proven, what is not, and what the gateway itself says."""
     records = report.verdict.records
+    yield from _epochs(report, tr)
     if report.witnessed_s is not None:
         at = utc_text(report.witnessed_s * 1000)
         yield tr("witnessed", report.checkpoints, report.witnessed, at, max(0, records - report.witnessed))
@@ -169,6 +170,16 @@ def _remarks(report: Report, tr: Say) -> Iterator[str]:
         yield tr("backdated", late.seq, late.at, late.witnessed, late.witnessed_at)
     if len(report.backdated) > _MOST_SHOWN:
         yield tr("and_more", len(report.backdated) - _MOST_SHOWN)
+
+
+def _epochs(report: Report, tr: Say) -> Iterator[str]:
+    """Which records are of which epoch, when there are several."""
+    if len(report.epochs) < 2:
+        return
+    yield tr("epochs", len(report.epochs))
+    ends = [*(first - 1 for _, first in report.epochs[1:]), report.verdict.records]
+    for (epoch, first), end in zip(report.epochs, ends, strict=True):
+        yield f"  {epoch}  {first}–{end}"
 
 
 def _declared(report: Report, tr: Say) -> Iterator[str]:

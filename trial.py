@@ -87,7 +87,7 @@ def replay(data: Path | None, config: Path | None, table: Path | None, as_json: 
     folder = data_folder(data, os.environ, tr)
     site = load_site(config or site_file(folder, tr))
     order = order_of(folder, site, given, tr)
-    with _progress() as progress:
+    with progress_bar() as progress:
         trial = run_trial(order, site, progress)
     if table is not None:
         table.write_text(csv_text(trial), "utf-8-sig")
@@ -99,7 +99,7 @@ def replay(data: Path | None, config: Path | None, table: Path | None, as_json: 
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
+def progress_bar() -> Iterator[Callable[[int, int], None]]:
     """A bar on a terminal, nothing elsewhere."""
     from .probe.options import phrases as words
     from .probe.scan import Bar
@@ -146,9 +146,9 @@ def order_of(data: Path, site: Site, given: Mapping[str, Any], tr: Say) -> Order
         raise click.UsageError(tr("last_and_from"))
     return Order(
         data=data,
-        from_ms=_time("--from", given["begin"], zone, tr),
-        to_ms=_time("--to", given["end"], zone, tr),
-        last_ms=_length(given["last"], tr),
+        from_ms=time_of("--from", given["begin"], zone, tr),
+        to_ms=time_of("--to", given["end"], zone, tr),
+        last_ms=length_of(given["last"], tr),
         points=given["point"],
         changes=given["changes"],
         against=given["against"],
@@ -156,7 +156,7 @@ def order_of(data: Path, site: Site, given: Mapping[str, Any], tr: Say) -> Order
     )
 
 
-def _time(option: str, text: str, zone: ZoneInfo, tr: Say) -> int | None:
+def time_of(option: str, text: str, zone: ZoneInfo, tr: Say) -> int | None:
     """UTC milliseconds; a time without an offset is the site's."""
     if not text:
         return None
@@ -167,7 +167,8 @@ def _time(option: str, text: str, zone: ZoneInfo, tr: Say) -> int | None:
     return round((moment if moment.tzinfo else moment.replace(tzinfo=zone)).timestamp() * 1000)
 
 
-def _length(text: str, tr: Say) -> int | None:
+def length_of(text: str, tr: Say) -> int | None:
+    """Milliseconds; None without a text. Raises UsageError."""
     if not text:
         return None
     found = _LENGTH.fullmatch(text.strip())

@@ -146,6 +146,13 @@ def mono_s() -> float:
 
 
 _state = ClockState.UNSYNCED
+_shift_ms = 0
+
+
+def set_clock_shift(shift_ms: int) -> None:
+    """Say how far the machine's clock is behind what is believed; the daemon's clock watch calls this."""
+    global _shift_ms  # noqa: PLW0603
+    _shift_ms = shift_ms
 
 
 def set_clock_state(state: ClockState) -> None:
@@ -156,4 +163,5 @@ def set_clock_state(state: ClockState) -> None:
 
 def now() -> Instant:
     """This moment on both clocks."""
-    return Instant(utc_ms=time.time_ns() // 1_000_000, mono_s=time.clock_gettime(_CLOCK), boot=_BOOT, clock=_state)
+    utc_ms = time.time_ns() // 1_000_000 + _shift_ms
+    return Instant(utc_ms=utc_ms, mono_s=time.clock_gettime(_CLOCK), boot=_BOOT, clock=_state)

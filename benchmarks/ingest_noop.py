@@ -23,14 +23,14 @@ async def answer(request: web.Request) -> web.Response:
     return web.json_response(ANSWER)
 
 
-async def main(port: int) -> None:
+async def main(port: int, host: str) -> None:
     app = web.Application(client_max_size=1 << 24)
     app.router.add_route("*", "/{path:.*}", answer)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
+    await web.TCPSite(runner, host, port).start()
     print("ready", flush=True)
     await asyncio.Event().wait()
 
 
-asyncio.run(main(int(sys.argv[1])))
+asyncio.run(main(int(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "127.0.0.1"))

@@ -2,8 +2,9 @@
 
     modbus_server.py PORTS UNITS [DEAD_UNIT]
 
-Prints `ready PORT PORT …` and runs until it is killed. `DEAD_UNIT` (of every port) never answers. Each line `stats` on
-standard input is answered by `stats {json}` about the time since the line before:
+Prints `ready PORT PORT …` and runs until it is killed. `DEAD_UNIT` (of every port) never answers. Each line `hold UNIT
+REGISTER WORD` on standard input fixes a register, and is answered with the same words and `null`. Each line `stats` is
+answered by `stats {json}` about the time since the line before:
 
 - `registers`: answered, of all units; `by_unit`: of each unit
 - `p50_s`, `p99_s`, `most_s`: time between two polls of the same living unit (a poll begins with register 0)
@@ -31,6 +32,7 @@ class Wire:
     def __init__(self, dead: int) -> None:
         self.dead = dead
         self.first_s: float | None = None
+        self.held: dict[tuple[int, int], int] = {}
         self.last_s: dict[tuple[int, int], float] = {}
         self.forget()
 
@@ -46,6 +48,16 @@ class Wire:
             self.last_s[port, unit] = now_s
             if before_s is not None:
                 self.gaps_s.append(now_s - before_s)
+
+    def told(self, line: str) -> None:
+        """A line of standard input."""
+        word, *numbers = line.split()
+        if word == "hold":
+            unit, register, held = map(int, numbers)
+            self.held[unit, register] = held
+            print(line, "null", flush=True)
+        else:
+            print("stats", json.dumps(self.stats()), flush=True)
 
     def stats(self) -> dict[str, object]:
         gaps_s = sorted(self.gaps_s) or [0.0]
@@ -86,6 +98,8 @@ class Connection(asyncio.Protocol):
             return
         self._requests += 1
         words = [(address + i + 100 + self._requests) % 1000 for i in range(count)]
+        for at in range(count) if self._wire.held else ():
+            words[at] = self._wire.held.get((unit, address + at), words[at])
         self._wire.registers[f"{self._port}/{unit}"] += count
         head = _REPLY.pack(number, 0, 3 + 2 * count, unit, function, 2 * count)
         self._transport.write(head + struct.pack(f">{count}H", *words))
@@ -100,7 +114,7 @@ async def main(ports: int, units: int, dead: int) -> None:
         for port in range(ports)
     ]
 
-    listen(lambda _: print("stats", json.dumps(wire.stats()), flush=True))
+    listen(wire.told)
     print("ready", *(server.sockets[0].getsockname()[1] for server in servers), flush=True)
     await asyncio.Event().wait()
 

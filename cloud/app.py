@@ -19,8 +19,11 @@ from ..serving.metrics import LoopLag, add_metrics
 from ..serving.notify import Notifier, watchdog_period_s
 from ..serving.secrets import Secrets
 from ..serving.web import add_pages, answer_refusals, make_app
+from ..sync.identity import Identity, read_identity
 from ..sync.keys import load_or_create_key, public_key_text
 from ..sync.seal import load_or_create_seal_key
+from .backups import MOST_TOLD_BYTES, Backups
+from .backups import PATH as BACKUP_PATH
 from .baseline_store import STEPS as BASELINE_STEPS
 from .baseline_store import BaselineStore
 from .blob_pages import BlobPages
@@ -35,6 +38,7 @@ from .config import CloudConfig
 from .contract import add_contract
 from .engine import SqliteDatabase, UnavailableError
 from .engine_postgres import PostgresDatabase
+from .epoch_store import EpochStore
 from .ingest import Contacts, Ingest
 from .metrics import CloudMetrics, readers_of
 from .metrics_store import MetricsStore
@@ -81,7 +85,7 @@ async def run_cloud(config: CloudConfig, data: Path, *, ready: Callable[[int], N
         if config.store is None and (url := moved_to(data)):
             raise ConfigError("cloud.toml", [f'store.url: cloud.db was moved: write [store] url = "{url}"'])
         database = await stack.enter_async_context(database_of(config, data))
-        store = Store(database)
+        store, epochs = Store(database), EpochStore(database)
         secrets = Secrets(data / config.cloud.secrets)
         stack.callback(secrets.close)
         contacts = Contacts(store, await store.contacts(), min(60_000, config.cloud.late_s * 1000 / 3))
@@ -92,8 +96,11 @@ async def run_cloud(config: CloudConfig, data: Path, *, ready: Callable[[int], N
         app.middlewares.append(answer_outages)
         seal_key = await asyncio.to_thread(load_or_create_seal_key, data / "seal.key")
         bundles = Bundles(store, _keys_of(config), witness_key, seal_key, spool=data, changed=pages.changed)
-        await stack.enter_async_context(_own_socket(bundles, data / SOCKET))
+        backups = Backups(database, counts=config.store is None and config.cloud.durable == "backup")
+        await backups.open()
+        await stack.enter_async_context(_own_socket(bundles, backups, data / SOCKET))
         ingest = Ingest(config, store, contacts, pages.changed)
+        ingest.incarnation = await epochs.incarnation(await asyncio.to_thread(_identity, config, data))
         ingest.add_routes(app)
         ingest.add_post(app, WITNESS_PATH, Witness(witnessed, witness_key, pages.changed).post)
         charts, baselines = Charts(database), BaselineStore(database)
@@ -105,15 +112,16 @@ async def run_cloud(config: CloudConfig, data: Path, *, ready: Callable[[int], N
         orders.add_pages(app)
         blob_store = await stack.enter_async_context(make_store(config.blobs, config.folder, data))
         blob_records = BlobRecords(database)
-        blobs = Blobs(config, blob_records, blob_store)
+        is_durable = backups.covers if not config.blobs.url.startswith("s3://") else lambda _: True
+        blobs = Blobs(config, blob_records, blob_store, is_durable=is_durable)
         blobs.add_routes(app, ingest)
         BlobPages(config, blob_records, blob_store, blobs).add_routes(app)
         snapshots = Snapshots(database, pages.changed)
         ingest.add_post(app, SNAPSHOT_PATH, snapshots.post)
-        pages.snapshots = snapshots
+        pages.snapshots, pages.epochs = snapshots, epochs
         pages.add_routes(app)
         lag, sums = LoopLag(), MetricsStore(database)
-        metrics = CloudMetrics(config, sums, contacts, data, ingest.refusals)
+        metrics = CloudMetrics(config, sums, contacts, data, ingest.refusals, backups)
         add_metrics(app, lambda: readers_of(config), [metrics.fill, lag.fill])
         add_contract(app)
         add_pages(app, _DIST, "headquarters.html")
@@ -142,7 +150,7 @@ def database_of(config: CloudConfig, data: Path) -> SqliteDatabase | PostgresDat
     """What cloud.toml names, not open yet."""
     steps = [*STEPS, *WITNESS_STEPS, *BASELINE_STEPS, *CHART_STEPS, *SNAPSHOT_STEPS, *BLOB_STEPS]
     if config.store is None:
-        return SqliteDatabase(data / "cloud.db", steps)
+        return SqliteDatabase(data / "cloud.db", steps, replicated=config.cloud.durable == "backup")
     return PostgresDatabase(
         config.store.url,
         steps,
@@ -150,6 +158,11 @@ def database_of(config: CloudConfig, data: Path) -> SqliteDatabase | PostgresDat
         partitioned=PARTITIONED,
         standby=config.store.durable == "standby",
     )
+
+
+def _identity(config: CloudConfig, data: Path) -> Identity | None:
+    """Where cloud.db lies; a database server says nothing of that."""
+    return read_identity(data / "cloud.db", "cloud") if config.store is None else None
 
 
 def _keys_of(config: CloudConfig) -> KeysOf:
@@ -161,10 +174,11 @@ def _keys_of(config: CloudConfig) -> KeysOf:
 
 
 @contextlib.asynccontextmanager
-async def _own_socket(bundles: Bundles, path: Path) -> AsyncIterator[None]:
-    """For commands on this machine; whoever may open the data folder may bring bundles."""
-    app = web.Application(middlewares=[answer_refusals])
+async def _own_socket(bundles: Bundles, backups: Backups, path: Path) -> AsyncIterator[None]:
+    """For commands on this machine; whoever may open the data folder may bring bundles, and tell of backups."""
+    app = web.Application(middlewares=[answer_refusals], client_max_size=MOST_TOLD_BYTES)
     app.router.add_post("/v1/bundles", bundles.handle)
+    app.router.add_post(BACKUP_PATH, backups.handle)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:

@@ -10,7 +10,7 @@ from ..errors import RefusedError
 from ..serving.web import signed_in
 from ..words import utc_text
 from .baseline_store import BaselineStore
-from .charts import MOST_PIXELS, Bucket, Charts
+from .charts import MOST_PIXELS, Bucket, Charts, width_of
 from .config import CloudConfig
 
 _DIGITS = 6
@@ -50,7 +50,8 @@ class ChartPages:
         if not 0 < to_ms - from_ms <= _LONGEST_MS or not 1 <= pixels <= MOST_PIXELS:
             raise RefusedError("bad_request", f"from must be before to, and pixels 1..{MOST_PIXELS}")
         buckets = await self._charts.buckets(gateway, point, from_ms, to_ms, pixels)
-        return web.json_response({"from": from_ms, "to": to_ms, "buckets": [_row(bucket) for bucket in buckets]})
+        width_ms, rows = width_of(to_ms - from_ms, pixels), [_row(bucket) for bucket in buckets]
+        return web.json_response({"from": from_ms, "to": to_ms, "width_ms": width_ms, "buckets": rows})
 
     def _gateway(self, request: web.Request) -> str:
         gateway = self._config.find(request.match_info["gateway"])

@@ -170,8 +170,14 @@ class Charts:
             " AND at_ms > ? AND at_ms < ? ORDER BY at_ms"
         )
         rows = await self._database.read(lambda tx: tx.all(sql, gateway, point, unit_ms, from_ms - row_ms, to_ms))
-        width_ms = max(unit_ms, math.ceil((to_ms - from_ms) / max(1, min(pixels, MOST_PIXELS)) / unit_ms) * unit_ms)
+        width_ms = width_of(to_ms - from_ms, pixels)
         return await asyncio.to_thread(_bucketed, rows, unit_ms, from_ms, to_ms, width_ms)
+
+
+def width_of(span_ms: int, pixels: int) -> int:
+    """Milliseconds of a bucket: whole minutes, or hours for a long span."""
+    unit_ms = MINUTE_MS if span_ms <= FINE_SPAN_MS else HOUR_MS
+    return max(unit_ms, math.ceil(span_ms / max(1, min(pixels, MOST_PIXELS)) / unit_ms) * unit_ms)
 
 
 # --- inside the transaction --------------------------------------------------------------------------------------

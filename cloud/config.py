@@ -33,7 +33,7 @@ _RIGHT = {
     "model_type": "must be a table",
     "list_type": "must be a list of tables: write [[gateway]]",
     "finite_number": "must be a finite number",
-    "literal_error": "must be committed or standby",
+    "literal_error": "must be one of those that docs/configuration.md lists",
 }
 _SHORTEST_BUCKET = 3
 _UNSHOWN = ("missing", "extra_forbidden", "model_type", "list_type")
@@ -55,6 +55,8 @@ class CloudTable(_Table):
         metrics_networks: who may read `/metrics` beside this machine.
         metrics_token_file: relative to cloud.toml; its token opens `/metrics` from anywhere.
         connections: open at the same time; a gateway keeps two or three, a page one.
+        durable: what gateways may delete of what is kept in cloud.db. `committed`: what is on the disk with full sync;
+            with that disk it is lost. `backup`: what a completed `sitewarden cloud backup` has.
     """
 
     name: Label
@@ -68,6 +70,7 @@ class CloudTable(_Table):
     silent_s: Annotated[float, Field(ge=20, le=604800)] = 300.0
     baseline: str = ""
     connections: Annotated[int, Field(ge=50, le=50_000)] = 2_000
+    durable: Literal["backup", "committed"] = "committed"
     metrics_networks: list[str] = Field(default_factory=list)
     metrics_token_file: str = ""
 

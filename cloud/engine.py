@@ -3,30 +3,47 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NoReturn, Self, TypeVar
 
+from ..errors import PermanentError
 from ..sync.sqlite import Schema, StoreError, Writer, connect_for_reading, is_the_stores
 from .lanes import Lanes
 from .transactions import Database, Job, Row, Step, Tx, UnavailableError, select_locked
 from .waves import Outcome, SpoiltError
 
-__all__ = ["Database", "Job", "Row", "SqliteDatabase", "Step", "Tx", "UnavailableError", "select_locked", "through"]
+__all__ = [
+    "CopyError",
+    "Database",
+    "Job",
+    "Row",
+    "SqliteDatabase",
+    "Step",
+    "Tx",
+    "UnavailableError",
+    "copy_database",
+    "select_locked",
+    "through",
+]
 
 T = TypeVar("T")
 
 
 class SqliteDatabase:
-    """A `Database` in one file: one writing thread, one reading thread."""
+    """A `Database` in one file: one writing thread, one reading thread.
+
+    Args:
+        replicated: only a backup makes durable; whoever makes one says so in the rows (`cloud.backups`).
+    """
 
     shared = False
-    replicated = False
 
-    def __init__(self, path: Path, steps: Sequence[Step]) -> None:
-        self.path = path
+    def __init__(self, path: Path, steps: Sequence[Step], *, replicated: bool = False) -> None:
+        self.path, self.replicated = path, replicated
         schema = Schema("cloud", [_step(step) for step in steps])
         self._writer = Writer(path, schema.apply)
         self._lanes = Lanes(self._together, 1)
@@ -61,7 +78,7 @@ class SqliteDatabase:
         return await asyncio.get_running_loop().run_in_executor(self._readers, _read, reading, job)
 
     async def settled(self) -> bool:
-        return True
+        return not self.replicated
 
     async def _together(self, jobs: Sequence[tuple[str, Job[Any]]], guarded: bool) -> list[Outcome]:
         """See `lanes.Together`. To the writer's thread a group is one job: each crossing costs as much as a batch."""
@@ -147,3 +164,32 @@ def _step(step: Step) -> Callable[[sqlite3.Connection], None]:
 
     run.__name__ = step.name
     return run
+
+
+class CopyError(PermanentError):
+    """A database could not be copied."""
+
+
+def copy_database(source: Path, target: Path, ask: str = "") -> list[Row]:
+    """Copy one state of a database, also while it is written; in one go: a writer would make it begin anew. Blocks.
+
+    Args:
+        ask: a query to the copy; its rows are returned.
+
+    Raises:
+        CopyError: it could not be read or written, or the copy is damaged.
+    """
+    try:
+        with (
+            contextlib.closing(connect_for_reading(source)) as reading,
+            contextlib.closing(sqlite3.connect(target, isolation_level=None)) as copy,
+        ):
+            reading.backup(copy)
+            copy.execute("PRAGMA journal_mode=DELETE").fetchone()
+            (verdict,) = copy.execute("PRAGMA quick_check(1)").fetchone()
+            rows = copy.execute(ask).fetchall() if ask else []
+    except sqlite3.Error as error:
+        raise CopyError(f"{source}: {error}", hint="check free space and the health of the disk") from error
+    if verdict != "ok":
+        raise CopyError(f"{source}: {verdict}", hint="the file is damaged")
+    return rows

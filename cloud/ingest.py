@@ -22,6 +22,7 @@ from aiohttp import web
 from ..errors import RefusedError
 from ..sync.columns import DamagedError, decompress
 from ..sync.columns_count import content_size, count_readings
+from ..sync.gaps import Gap, check_place, unpack_gap
 from ..sync.several import MAX_BYTES as MAX_SEVERAL_BYTES
 from ..sync.streams import JOURNAL, STREAMS
 from ..sync.wire import (
@@ -32,6 +33,7 @@ from ..sync.wire import (
     Message,
     SyncReply,
     bytes_from_text,
+    bytes_text,
     check_digest,
     verify,
 )
@@ -95,6 +97,7 @@ class Ingest:
     ) -> None:
         self._config, self._store, self._contacts = config, store, contacts
         self._changed, self._clock = changed, clock
+        self.incarnation = ""
         self._refused: dict[tuple[str, str], str] = {}
         self.refusals: Counter[str] = Counter()
         self._turns = turns or Turns()
@@ -110,6 +113,7 @@ class Ingest:
         path = "/v1/gateways/{gateway}/streams/{stream}/epochs/{epoch}/batches/{n}"
         app.router.add_put(path + r"-{last:[0-9]{1,15}}", self._answering(self._put_several))
         app.router.add_put(path, self._answering(self._put))
+        app.router.add_get(f"{path}/chain", self._answering(self._chain))
 
     def add_post(self, app: web.Application, path: str, handler: Posted) -> None:
         """A further door: `handler(gateway, body)` answers requests that a gateway has signed as it signs batches."""
@@ -152,8 +156,24 @@ class Ingest:
         gateway = self._authenticated(request, digest="", chain="")
         await self._contacts.note(gateway.id, self._now_ms())
         self._changed(gateway.id)
-        reply = SyncReply(time_ms=self._now_ms(), streams=await self._store.cursors(gateway.id))
+        cursors = await self._store.cursors(gateway.id)
+        several = len(cursors.get(JOURNAL, ())) > 1
+        reply = SyncReply(
+            time_ms=self._now_ms(),
+            streams=cursors,
+            incarnation=self.incarnation,
+            machines=await self._store.machines(gateway.id) if several else 1,
+        )
         return web.json_response(reply.to_json())
+
+    async def _chain(self, request: web.Request) -> web.Response:
+        """Where two histories parted is found by asking for chain values."""
+        gateway = self._authenticated(request, digest="", chain="")
+        stream, epoch, number = (request.match_info[name] for name in ("stream", "epoch", "n"))
+        if stream not in STREAMS or not _EPOCH.fullmatch(epoch) or not _NUMBER.fullmatch(number):
+            raise RefusedError("bad_request", "there is no such batch in this protocol")
+        chain = await self._store.chain_at(gateway.id, stream, epoch, int(number))
+        return web.json_response({"n": int(number), "chain": bytes_text(chain) if chain else None})
 
     async def _put(self, request: web.Request) -> web.Response:
         digest, chain = request.headers.get("Content-Digest", ""), request.headers.get("SW-Chain", "")
@@ -348,6 +368,7 @@ def open_parcel(gateway: str, stream: str, epoch: str, n: int, chain: bytes, bod
     digest: bytes | None = None
     records: tuple[Any, ...] = ()
     before, count, problem = b"", 0, ""
+    gap: Gap | None = None
     try:
         payload = decompress(body, MAX_PAYLOAD_BYTES)
         digest = hashlib.sha256(payload).digest()
@@ -355,10 +376,12 @@ def open_parcel(gateway: str, stream: str, epoch: str, n: int, chain: bytes, bod
             packed = JournalPayload.unpack(payload)
             before, records = packed.before, tuple(packed.verified(epoch))
             count = len(records)
+        elif (gap := unpack_gap(payload)) is not None:
+            check_place(gap, n, chain)
         else:
             count = count_readings(payload)
     except DamagedError as error:
-        problem = str(error)
+        problem, gap = str(error), None
     return Parcel(
         gateway=gateway,
         stream=stream,
@@ -372,6 +395,7 @@ def open_parcel(gateway: str, stream: str, epoch: str, n: int, chain: bytes, bod
         before=before,
         records=records,
         count=count,
+        gap=gap,
     )
 
 

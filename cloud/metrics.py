@@ -13,6 +13,7 @@ from typing import Any
 from .. import __version__
 from ..serving.metrics import Readers, Sheet, space_of
 from ..words import mono_s
+from .backups import Backups
 from .config import CloudConfig
 from .ingest import Contacts
 from .metrics_store import MetricsStore
@@ -31,6 +32,7 @@ class CloudMetrics:
     Args:
         data: folder of the stores.
         refusals: reason to how many requests of gateways were refused for it.
+        backups: of cloud.db.
         clock: UTC seconds.
     """
 
@@ -41,10 +43,12 @@ class CloudMetrics:
         contacts: Contacts,
         data: Path,
         refusals: Mapping[str, int],
+        backups: Backups | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._config, self._store, self._contacts, self._data = config, store, contacts, data
         self._refusals, self._clock, self._started_s = refusals, clock, mono_s()
+        self._backups = backups
 
     async def fill(self, sheet: Sheet) -> None:
         sheet.gauge("sitewarden_info", "Always 1: the version.", 1, version=__version__)
@@ -52,6 +56,9 @@ class CloudMetrics:
         sheet.gauge("sitewarden_gateways", "Gateways that may send.", len(self._config.gateway))
         for reason, count in list(self._refusals.items()):
             sheet.counter("sitewarden_refused_total", "Requests of gateways that were refused.", count, reason=reason)
+        newest_ms = self._backups.newest_ms if self._backups is not None else None
+        age_s = None if newest_ms is None else max(0.0, self._clock() - newest_ms / 1000)
+        sheet.gauge("sitewarden_backup_age_seconds", "Since the newest complete backup was begun.", age_s)
         self._silence(sheet)
         self._streams(sheet, await self._store.streams())
         quarantined = await self._store.quarantined()

@@ -18,6 +18,7 @@ from ..sync.streams import HISTORY, JOURNAL
 from ..sync.wire import Cursor
 from ..words import utc_text
 from .config import CloudConfig, CloudTable, GatewayTable
+from .epoch_store import EpochStore
 from .ingest import Contacts
 from .snapshots import Snapshot, Snapshots
 from .store import Store
@@ -43,6 +44,7 @@ class Pages:
         self._config, self._store, self._contacts = config, store, contacts
         self._witness, self._witness_key = witness, witness_key
         self.snapshots: Snapshots | None = None
+        self.epochs: EpochStore | None = None
         self._hub = Hub()
         self._dirty = asyncio.Event()
 
@@ -73,9 +75,15 @@ class Pages:
     async def sites(self) -> list[dict[str, Any]]:
         """Every gateway of cloud.toml, in its order."""
         known = await self._store.gateways()
-        now = await self.snapshots.newest() if self.snapshots is not None else {}
-        found = [await self._site(gateway, known.get(gateway.id, {})) for gateway in self._config.gateway]
-        return [self._as_of_now(site, now.get(site["gateway"])) for site in found]
+        now = await self.snapshots.live() if self.snapshots is not None else {}
+        return [
+            self._as_of_now(
+                await self._site(gateway, known.get(gateway.id, {})),
+                await self._store.alarms_by_epoch(gateway.id),
+                now.get(gateway.id, []),
+            )
+            for gateway in self._config.gateway
+        ]
 
     async def _sites(self, _: web.Request) -> web.Response:
         cloud = self._config.cloud
@@ -128,19 +136,26 @@ class Pages:
             "history": _position(cursors[HISTORY]),
             "quarantined": known.get("quarantined", 0),
             "witness": witness_json(await self._witness.shown(gateway.id)) if self._witness else None,
-            "open_alarms": [self._with_names(alarm) for alarm in await self._store.alarms(gateway.id)],
+            **(await self.epochs.shown(gateway.id) if self.epochs else {"epochs": [], "gaps": []}),
         }
 
-    def _as_of_now(self, site: dict[str, Any], snapshot: Snapshot | None) -> dict[str, Any]:
-        """With what the gateway says of itself, where that is newer than the records that have come."""
-        site["snapshot"] = None
-        if snapshot is None:
-            return site
-        behind = snapshot.seq - site["journal"]["records"] if snapshot.epoch == site["journal"]["epoch"] else None
-        about = {"as_of": utc_text(snapshot.at_ms), "open": snapshot.open, "health": snapshot.health}
-        site["snapshot"] = {**about, "seq": snapshot.seq, "records_behind": behind}
-        if behind is None or behind > 0:
-            site["open_alarms"] = [self._with_names(alarm) for alarm in snapshot.alarms]
+    def _as_of_now(
+        self, site: dict[str, Any], by_epoch: dict[str, list[dict[str, Any]]], words: list[Snapshot]
+    ) -> dict[str, Any]:
+        """With what the gateway says of itself, where that is newer than the records that have come.
+
+        Two machines with one key are two epochs that are alive: the alarms of both are shown, each with its epoch.
+        """
+        records = {epoch["epoch"]: epoch["records"] for epoch in site["epochs"]}
+        records.setdefault(site["journal"]["epoch"], site["journal"]["records"])
+        site["snapshot"] = _word_json(words[0], records) if words else None
+        by_epoch = _now_open(by_epoch, words, records)
+        site["cloned"] = len(by_epoch) > 1
+        site["open_alarms"] = [
+            {**alarm, "epoch": epoch} if site["cloned"] and isinstance(alarm, dict) else alarm
+            for epoch, alarms in by_epoch.items()
+            for alarm in map(self._with_names, alarms)
+        ]
         return site
 
     def _with_names(self, alarm: Any) -> Any:
@@ -153,6 +168,27 @@ class Pages:
 
     def _state(self, gateway: str) -> str:
         return contact_state(_age_s(self._contacts.latest_ms(gateway)), self._config.cloud)
+
+
+def _word_json(word: Snapshot, records: dict[str, int]) -> dict[str, Any]:
+    behind = word.seq - records[word.epoch] if word.epoch in records else None
+    about = {"as_of": utc_text(word.at_ms), "open": word.open, "health": word.health}
+    return {**about, "seq": word.seq, "records_behind": behind}
+
+
+def _now_open(
+    by_epoch: dict[str, list[dict[str, Any]]], words: list[Snapshot], records: dict[str, int]
+) -> dict[str, list[dict[str, Any]]]:
+    """Open alarms by epoch, of every machine that is alive; each from its own last word when that is newer.
+
+    Args:
+        by_epoch: from records. words: from snapshots. records: number of the newest record here, by epoch.
+    """
+    said = {word.epoch: word.alarms for word in words if word.seq > records.get(word.epoch, -1)}
+    epochs = [word.epoch for word in words]
+    if len(by_epoch) > 1 or not words:
+        epochs = [*by_epoch, *(epoch for epoch in epochs if epoch not in by_epoch)]
+    return {epoch: said.get(epoch, by_epoch.get(epoch, [])) for epoch in epochs}
 
 
 def contact_state(age_s: float | None, limits: CloudTable) -> str:

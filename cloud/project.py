@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..sync.columns import DamagedError
+from ..sync.epoch_table import RESTORED
 from ..sync.journal import Record
+from .lineages import Begun
 
 CLOSED = "NORM"
 STATES = frozenset({"UNACK", "ACKED", "RTNUN", "LATU", "LATA", CLOSED})
@@ -34,20 +36,30 @@ class GatewayNow:
     version: str
 
 
-Change = AlarmNow | GatewayNow
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochNow:
+    """A new epoch of the journal, and what was open when it began."""
+
+    begun: Begun
+    alarms: tuple[AlarmNow, ...]
+
+
+Change = AlarmNow | GatewayNow | EpochNow
 
 
 def change_of(record: Record) -> Change | None:
     """What `record` changes in the present; None for a record that is only history.
 
     Every `alarm.*` record carries the whole alarm after its transition, so the newest one is enough. A `gateway.*`
-    record with a `site` says what the site is called.
+    record with a `site` says what the site is called. The first record of an epoch says what was open.
 
     Raises:
         DamagedError: the record should change something, but its body cannot be used.
     """
     if record.kind.startswith("alarm."):
         return _alarm(record)
+    if record.kind == RESTORED:
+        return _epoch(record)
     if record.kind.startswith("gateway.") and "site" in record.body:
         return _gateway(record)
     return None
@@ -65,14 +77,33 @@ def open_alarms(records: Iterable[Record]) -> dict[str, dict[str, Any]]:
             alarms.pop(change.id, None)
             if change.open:
                 alarms[change.id] = change.alarm
+        elif isinstance(change, EpochNow):
+            alarms = {alarm.id: alarm.alarm for alarm in change.alarms if alarm.open}
     return alarms
 
 
 def _alarm(record: Record) -> AlarmNow:
-    alarm = record.body.get("alarm")
+    return _alarm_now(record, record.body.get("alarm"))
+
+
+def _alarm_now(record: Record, alarm: Any) -> AlarmNow:
     if not isinstance(alarm, dict) or not isinstance(alarm.get("id"), str) or alarm.get("state") not in STATES:
         raise DamagedError(f"record {record.seq} ({record.kind}) holds no alarm with an id and a known state")
     return AlarmNow(id=alarm["id"], alarm=alarm)
+
+
+def _epoch(record: Record) -> EpochNow:
+    try:
+        before, alarms = record.body["predecessor"], record.body.get("open_alarms", [])
+        begun = Begun(
+            predecessor=str(before["epoch"]),
+            last=int(before["seq"]),
+            reason=str(record.body["reason"]),
+            at=str(record.at["utc"]),
+        )
+        return EpochNow(begun=begun, alarms=tuple(_alarm_now(record, alarm) for alarm in alarms))
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedError(f"record {record.seq} ({record.kind}) does not say how its epoch began") from error
 
 
 def _gateway(record: Record) -> GatewayNow:

@@ -1,4 +1,6 @@
-"""The newest snapshot of each gateway: what is open there now, while its records are still on their way."""
+"""The newest snapshot of each gateway, and of each machine that speaks under its key: what is open there now, while its
+records are still on their way.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +14,17 @@ from typing import Any
 from aiohttp import web
 
 from ..errors import RefusedError
+from ..sync.columns import DamagedError, decompress
 from .config import GatewayTable
-from .engine import Database, Step, Tx
+from .engine import Database, Row, Step, Tx
+from .lineages import live
 from .project import STATES
 
 PATH = "/v1/gateways/{gateway}/snapshot"
 MOST_BYTES = 1 << 20
 _EPOCH = re.compile(r"[0-9a-f]{8,64}")
+_PLAIN = b"{"
+"""How JSON begins: gateways of before the compression send it so. A zstd frame begins otherwise."""
 
 STEPS = (
     Step(
@@ -28,7 +34,18 @@ STEPS = (
                at_ms INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY (gateway)) WITHOUT ROWID""",
         ),
     ),
+    Step(
+        "m041_snapshot_epochs",
+        (
+            """CREATE TABLE snapshot_epoch (gateway TEXT NOT NULL, epoch TEXT NOT NULL, seq INTEGER NOT NULL,
+               first_ms INTEGER NOT NULL, at_ms INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY (gateway, epoch))
+               WITHOUT ROWID""",
+            "INSERT INTO snapshot_epoch SELECT gateway, epoch, seq, at_ms, at_ms, body FROM snapshot",
+            "DROP TABLE snapshot",
+        ),
+    ),
 )
+_MOST_EPOCHS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,32 +78,58 @@ class Snapshots:
         """A snapshot of a gateway that has signed the request. Raises RefusedError `bad_request`, `too_large`."""
         if len(body) > MOST_BYTES:
             raise RefusedError("too_large", f"a snapshot may have {MOST_BYTES} bytes")
-        epoch, seq = _judged(body)
+        plain = _opened(body)
+        epoch, seq = _judged(plain)
         at_ms = int(self._clock() * 1000)
-        text = body.decode()
+        text = plain.decode()
         newer = await self._database.write(lambda tx: _keep(tx, gateway.id, epoch, seq, at_ms, text), key=gateway.id)
         if newer:
             self._changed(gateway.id)
         return web.json_response({"time_ms": at_ms, "kept": newer})
 
-    async def newest(self) -> dict[str, Snapshot]:
-        """By gateway."""
-        rows = await self._database.read(lambda tx: tx.all("SELECT gateway, epoch, seq, at_ms, body FROM snapshot"))
-        return {row[0]: _read(*row[1:]) for row in rows}
+    async def live(self) -> dict[str, list[Snapshot]]:
+        """By gateway, of each machine that still speaks under its key, the newest epoch first."""
+        sql = "SELECT gateway, epoch, seq, first_ms, at_ms, body FROM snapshot_epoch"
+        rows = await self._database.read(lambda tx: tx.all(sql))
+        found: dict[str, dict[str, Row]] = {}
+        for row in rows:
+            found.setdefault(row[0], {})[row[1]] = row
+        now_ms = int(self._clock() * 1000)
+        return {
+            gateway: [
+                _read(epoch, rows[epoch][2], *rows[epoch][4:])
+                for epoch in live([(row[1], row[3], row[4]) for row in rows.values()], now_ms)
+            ]
+            for gateway, rows in found.items()
+        }
 
 
 async def _keep(tx: Tx, gateway: str, epoch: str, seq: int, at_ms: int, body: str) -> bool:
     """Unless one of the same epoch knew more records: replayed, or overtaken on its way."""
     await tx.lock(f"snapshot/{gateway}")
-    known = await tx.one("SELECT epoch, seq FROM snapshot WHERE gateway = ?", gateway)
-    if known is not None and known[0] == epoch and known[1] > seq:
+    known = await tx.one("SELECT seq FROM snapshot_epoch WHERE gateway = ? AND epoch = ?", gateway, epoch)
+    if known is not None and known[0] > seq:
         return False
     upsert = (
-        "INSERT INTO snapshot VALUES (?, ?, ?, ?, ?) ON CONFLICT (gateway) DO UPDATE SET"
-        " epoch = excluded.epoch, seq = excluded.seq, at_ms = excluded.at_ms, body = excluded.body"
+        "INSERT INTO snapshot_epoch VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (gateway, epoch) DO UPDATE SET"
+        " seq = excluded.seq, at_ms = excluded.at_ms, body = excluded.body"
     )
-    await tx.run(upsert, gateway, epoch, seq, at_ms, body)
+    await tx.run(upsert, gateway, epoch, seq, at_ms, at_ms, body)
+    if known is None:
+        oldest = "SELECT epoch FROM snapshot_epoch WHERE gateway = ? ORDER BY at_ms DESC LIMIT 100"
+        for (gone,) in (await tx.all(oldest, gateway))[_MOST_EPOCHS:]:
+            await tx.run("DELETE FROM snapshot_epoch WHERE gateway = ? AND epoch = ?", gateway, gone)
     return True
+
+
+def _opened(body: bytes) -> bytes:
+    """The JSON: one zstd frame of at most `MOST_BYTES`."""
+    if body.startswith(_PLAIN):
+        return body
+    try:
+        return decompress(body, MOST_BYTES)
+    except DamagedError as error:
+        raise RefusedError("bad_request", f"not a snapshot: {error}") from error
 
 
 def _judged(body: bytes) -> tuple[str, int]:

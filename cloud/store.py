@@ -13,11 +13,18 @@ from typing import Any, NoReturn
 
 from ..errors import RefusedError
 from ..sync.columns import DamagedError
+from ..sync.epoch_table import RESTORED, is_branch
+from ..sync.gaps import Gap
 from ..sync.journal import Record, canonical, genesis_chain
-from ..sync.streams import HISTORY, JOURNAL, link, stream_genesis
+from ..sync.streams import HISTORY, JOURNAL, UNKNOWN_CHAIN, link, stream_genesis
 from ..sync.wire import Cursor
 from .engine import Database, Step, Tx
-from .project import AlarmNow, GatewayNow, change_of
+from .epoch_store import STEPS as EPOCH_STEPS
+from .epoch_store import heads_of, keep_begun
+from .gap_store import STEPS as GAP_STEPS
+from .gap_store import keep_gap, lies_in_gap
+from .lineages import shown_of
+from .project import AlarmNow, EpochNow, GatewayNow, change_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +37,7 @@ class Parcel:
         problem: why the content cannot be used, "" when it can.
         records: of a journal batch, chained from `before` on.
         count: readings or records in it.
+        gap: what the gateway declares to be missing from batch `n` on; None when this is no gap.
     """
 
     gateway: str
@@ -44,6 +52,12 @@ class Parcel:
     before: bytes = b""
     records: tuple[Record, ...] = ()
     count: int = 0
+    gap: Gap | None = None
+
+    @property
+    def last(self) -> int:
+        """The last batch that it stands for."""
+        return self.gap.last if self.gap is not None else self.n
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -115,6 +129,8 @@ STEPS = (
                version TEXT NOT NULL DEFAULT '')""",
         ),
     ),
+    *GAP_STEPS,
+    *EPOCH_STEPS,
 )
 """Streams, batches, records, what could not be used, and what follows from the records."""
 
@@ -199,16 +215,33 @@ class Store:
         return await self.database.read(read)
 
     async def alarms(self, gateway: str) -> list[dict[str, Any]]:
-        """Open alarms of a gateway's newest epoch, newest first."""
+        """Open alarms of a gateway, newest first; of every machine that sends with its key."""
+        return [alarm for alarms in (await self.alarms_by_epoch(gateway)).values() for alarm in alarms]
 
-        async def read(tx: Tx) -> list[dict[str, Any]]:
-            sql = "SELECT data FROM open_alarm WHERE gateway = ? AND epoch = ? ORDER BY seq DESC"
-            return [json.loads(data) for (data,) in await tx.all(sql, gateway, await _newest_epoch(tx, gateway))]
+    async def alarms_by_epoch(self, gateway: str) -> dict[str, list[dict[str, Any]]]:
+        """The same by epoch, as many as there are machines that send; the newest epoch first."""
+        sql = "SELECT alarm, data FROM open_alarm WHERE gateway = ? AND epoch = ? ORDER BY seq DESC"
+
+        async def read(tx: Tx) -> dict[str, list[dict[str, Any]]]:
+            found: dict[str, dict[str, Any]] = {}
+            for head in await heads_of(tx, gateway):
+                alarms = found.setdefault(head.epoch, {})
+                for epoch in shown_of(head.epoch):
+                    for alarm, data in await tx.all(sql, gateway, epoch):
+                        alarms.setdefault(alarm, json.loads(data))
+            return {epoch: list(alarms.values()) for epoch, alarms in found.items()}
 
         return await self.database.read(read)
 
+    async def machines(self, gateway: str) -> int:
+        """How many send with the key of a gateway; more than one: it was cloned."""
+        return len(await self.database.read(lambda tx: heads_of(tx, gateway)))
+
     async def events(self, gateway: str, limit: int, before: int | None) -> list[Record]:
-        """Up to `limit` alarm records of the newest epoch with numbers below `before`, newest first."""
+        """About `limit` alarm records with numbers below `before`, newest first; of every epoch, whose numbers go on.
+
+        Two histories may have the same numbers: records that share one are never apart.
+        """
         below = before if before is not None else 2**62
 
         async def read(tx: Tx) -> list[Record]:
@@ -216,10 +249,20 @@ class Store:
                 "SELECT data, chain FROM record WHERE gateway = ? AND epoch = ? AND seq < ? AND kind LIKE 'alarm.%'"
                 " ORDER BY seq DESC LIMIT ?"
             )
-            rows = await tx.all(sql, gateway, await _newest_epoch(tx, gateway), below, limit)
-            return [Record.from_bytes(data, chain) for data, chain in rows]
+            epochs = await tx.all("SELECT epoch FROM ack WHERE gateway = ? AND stream = ?", gateway, JOURNAL)
+            rows = [row for (epoch,) in epochs for row in await tx.all(sql, gateway, epoch, below, limit)]
+            found = {record.chain: record for record in (Record.from_bytes(row[0], bytes(row[1])) for row in rows)}
+            records = sorted(found.values(), key=lambda record: (record.seq, record.epoch), reverse=True)
+            last = records[limit - 1].seq if len(records) >= limit else 0
+            return [record for record in records if record.seq >= last]
 
         return await self.database.read(read)
+
+    async def chain_at(self, gateway: str, stream: str, epoch: str, n: int) -> bytes | None:
+        """Chain value of a batch; None when there is none of this number."""
+        sql = "SELECT chain FROM batch WHERE gateway = ? AND stream = ? AND epoch = ? AND n = ?"
+        row = await self.database.read(lambda tx: tx.one(sql, gateway, stream, epoch, n))
+        return bytes(row[0]) if row else None
 
     async def gateways(self) -> dict[str, dict[str, Any]]:
         """What is known of each gateway: contact_ms, site (or None), version, quarantined."""
@@ -266,7 +309,7 @@ async def take(tx: Tx, parcel: Parcel, safe: int | None = None) -> Taken:
         return Taken(cursor=Cursor(epoch=parcel.epoch, ack=ack, durable=durable, chain=chain), new=False)
     if parcel.n != ack + 1:
         raise OutOfStepError("gap", f"batch {ack + 1} comes first", ack, hint="ask where to go on")
-    if parcel.digest is not None and link(chain, parcel.n, parcel.digest) != parcel.chain:
+    if not _follows(parcel, chain):
         raise OutOfStepError("fork", f"batch {parcel.n} does not follow the batch {ack} that is kept", ack, hint=_FORK)
     problem = parcel.problem or _does_not_follow(parcel, seq, head)
     if problem:
@@ -274,8 +317,10 @@ async def take(tx: Tx, parcel: Parcel, safe: int | None = None) -> Taken:
         head = None
     elif parcel.stream == JOURNAL:
         seq, head = await _keep_records(tx, parcel)
-    durable = parcel.n if safe is None else max(durable, min(safe, ack))
-    cursor = Cursor(epoch=parcel.epoch, ack=parcel.n, durable=durable, chain=parcel.chain)
+    if parcel.gap is not None:
+        await keep_gap(tx, parcel.key, parcel.gap, parcel.received_ms)
+    durable = parcel.last if safe is None else max(durable, min(safe, ack))
+    cursor = Cursor(epoch=parcel.epoch, ack=parcel.last, durable=durable, chain=parcel.chain)
     await _keep_batch(tx, parcel, cursor, seq, head, is_first=row is None, kept=not problem)
     return Taken(cursor=cursor, new=True, problem=problem)
 
@@ -295,9 +340,22 @@ async def _take_several(tx: Tx, parcels: Sequence[Parcel], safe: int | None) -> 
 _FORK = "the gateway's data was restored or cloned: it needs a new epoch"
 
 
+def _follows(parcel: Parcel, chain: bytes) -> bool:
+    """Whether it goes on behind the batch with this chain value, as far as its content can be read."""
+    if parcel.gap is not None:
+        return parcel.gap.before == chain
+    known = parcel.digest is not None and chain != UNKNOWN_CHAIN
+    return not known or link(chain, parcel.n, parcel.digest or b"") == parcel.chain
+
+
 async def _must_be_the_same(tx: Tx, parcel: Parcel, ack: int, newest: bytes) -> None:
+    """A repeat changes nothing, also of what was declared to be missing meanwhile, or is declared only now."""
+    if parcel.gap is not None and parcel.last <= ack:
+        return
     sql = "SELECT chain FROM batch WHERE gateway = ? AND stream = ? AND epoch = ? AND n = ?"
     row = (newest,) if parcel.n == ack else await tx.one(sql, *parcel.key, parcel.n)
+    if row is None and await lies_in_gap(tx, parcel.key, parcel.n):
+        return
     if row is None or row[0] != parcel.chain:
         raise OutOfStepError("fork", f"another batch {parcel.n} is kept", ack, hint=_FORK)
 
@@ -307,9 +365,9 @@ def _does_not_follow(parcel: Parcel, seq: int, head: bytes | None) -> str:
     if parcel.stream != JOURNAL:
         return ""
     first = parcel.records[0].seq
-    if head is None:
+    if head is None or (is_branch(parcel.epoch) and not seq):
         return "" if first > seq else f"record {first} was already there"
-    if first != seq + 1:
+    if first != seq + 1 and (seq or parcel.records[0].kind != RESTORED):
         return f"record {seq + 1} comes next, this batch begins with {first}"
     return "" if parcel.before == head else f"record {first} does not follow the record {seq} that is kept"
 
@@ -338,6 +396,9 @@ async def _project(tx: Tx, parcel: Parcel) -> None:
             alarms[change.id] = (record.seq, change)
         elif isinstance(change, GatewayNow):
             about = change
+        elif isinstance(change, EpochNow):
+            await keep_begun(tx, parcel.gateway, parcel.epoch, change.begun)
+            alarms |= {alarm.id: (record.seq, alarm) for alarm in change.alarms}
     if alarms:
         await _show_alarms(tx, parcel, alarms)
     if about is not None:
@@ -372,8 +433,8 @@ async def _keep_batch(
         update = "UPDATE ack SET ack = ?, durable = ?, chain = ?, seq = ?, head = ? WHERE gateway = ? AND stream = ?"
         row = (cursor.ack, cursor.durable, cursor.chain, seq, head, *parcel.key)
         await tx.many(f"{update} AND epoch = ?", [row])
-    body = parcel.body if kept and parcel.stream != JOURNAL else None
-    row = (*parcel.key, parcel.n, parcel.chain, parcel.received_ms, parcel.count, body)
+    body = parcel.body if kept and parcel.stream != JOURNAL and parcel.gap is None else None
+    row = (*parcel.key, parcel.last, parcel.chain, parcel.received_ms, parcel.count, body)
     await tx.many("INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, ?, ?)", [row])
 
 

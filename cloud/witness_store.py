@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ..sync.epoch_table import RESTORED
 from ..sync.merkle import EMPTY, Range, extend
 from .engine import Database, Row, Step, Tx
 
@@ -46,8 +47,8 @@ class Standing:
 
     Attributes:
         last: the newest one that was countersigned. same: the one of the same size.
-        chain: chain value of record `size` as it is kept here; None when there is no such record.
-        newest: number of the newest record here.
+        chain: chain value of the record that is number `size` of its epoch, as it is kept here; None without one.
+        newest: how many records of the epoch are here, as far as that can be told.
     """
 
     last: Witnessed | None
@@ -69,11 +70,14 @@ class WitnessStore:
             sql = "SELECT MAX(size) FROM witnessed WHERE gateway = ? AND epoch = ?"
             row = await tx.one(sql, gateway, epoch)
             last = await _witnessed(tx, gateway, epoch, row[0]) if row and row[0] is not None else None
-            sql = "SELECT chain FROM record WHERE gateway = ? AND epoch = ? AND seq = ?"
-            found = await tx.one(sql, gateway, epoch, size)
             same = await _witnessed(tx, gateway, epoch, size)
+            base = await _base(tx, gateway, epoch)
+            if base is None:
+                return Standing(last=last, same=same, chain=None, newest=0)
+            sql = "SELECT chain FROM record WHERE gateway = ? AND epoch = ? AND seq = ?"
+            found = await tx.one(sql, gateway, epoch, base + size)
             row = await tx.one("SELECT MAX(seq) FROM record WHERE gateway = ? AND epoch = ?", gateway, epoch)
-            newest = row[0] if row and row[0] is not None else 0
+            newest = row[0] - base if row and row[0] is not None else 0
             return Standing(last=last, same=same, chain=bytes(found[0]) if found else None, newest=newest)
 
         return await self._database.read(read)
@@ -85,12 +89,15 @@ class WitnessStore:
         return Range.from_bytes(row[0], bytes(row[1])) if row else EMPTY
 
     async def grown(self, gateway: str, epoch: str, tree: Range, through: int) -> Range:
-        """`tree` with the records here up to number `through`; it ends before the first that is not here."""
+        """`tree` with the first `through` records of its epoch; it ends before the first that is not here."""
 
         async def read(tx: Tx) -> Range:
+            base = await _base(tx, gateway, epoch)
+            if base is None:
+                return tree
             sql = "SELECT seq, data FROM record WHERE gateway = ? AND epoch = ? AND seq > ? AND seq <= ? ORDER BY seq"
-            rows = await tx.all(sql, gateway, epoch, tree.size, through)
-            return extend(tree, _unbroken(rows, tree.size))
+            rows = await tx.all(sql, gateway, epoch, base + tree.size, base + through)
+            return extend(tree, _unbroken(rows, base + tree.size))
 
         return await self._database.read(read)
 
@@ -150,6 +157,13 @@ class WitnessStore:
             return {"last": _read(row), "forks": [dict(zip(names, each, strict=True)) for each in forks]}
 
         return await self._database.read(read)
+
+
+async def _base(tx: Tx, gateway: str, epoch: str) -> int | None:
+    """Number of the record before an epoch; None when its first record is not here."""
+    sql = "SELECT seq, kind FROM record WHERE gateway = ? AND epoch = ? ORDER BY seq LIMIT 1"
+    row = await tx.one(sql, gateway, epoch)
+    return row[0] - 1 if row is not None and (row[0] == 1 or row[1] == RESTORED) else None
 
 
 async def _witnessed(tx: Tx, gateway: str, epoch: str, size: int) -> Witnessed | None:

@@ -35,6 +35,14 @@ EVIDENCE: Words = {
         "末尾被删：留痕到第 {0} 条为止，但{2}有 {1} 条",
         "the end was removed: the journal ends at {0}, but {2} has {1} records",
     ),
+    "forgotten": (
+        "较早的纪元不完整：它在此文件中到第 {0} 条为止，但{2}有 {1} 条：此文件曾恢复到较早状态，或末尾被删",
+        (
+            "an earlier epoch is not whole: it ends at {0} here, but {2} has its records up to {1}: the file was put"
+            " back to an earlier state, or the end was removed"
+        ),
+    ),
+    "epochs": ("{0} 个纪元，记录编号连续：", "{0} epochs, records are numbered through:"),
     "by_gateway": ("网关签名的检查点", "a checkpoint that the gateway signed"),
     "by_witness": ("总部于 {0} 会签的检查点", "a checkpoint that headquarters countersigned at {0}"),
     "evidence_note": ("{0} 条记录的检查点无法读取：{1}", "the checkpoint of {0} records cannot be read: {1}"),

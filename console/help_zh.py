@@ -55,6 +55,14 @@ HELP_ZH: Mapping[str, str] = {
     "Folder of the stores [default: $STATE_DIRECTORY].": "存储文件夹 [默认：$STATE_DIRECTORY]",
     "Run the cloud service until SIGTERM or Ctrl-C.": "运行云端服务，直到 SIGTERM 或 Ctrl-C",
     "cloud.toml of this service.": "本服务的 cloud.toml",
+    "Copy the data folder of headquarters.": "备份总部的数据文件夹",
+    "Copy database, keys and evidence of headquarters into TARGET, while the service runs, and tell it.": (
+        "在服务运行时把总部的数据库、密钥和证据文件复制到 TARGET，并告知服务。\n\n"
+        'TARGET 中始终有一份完整的备份：新的一份完成后才取代旧的。cloud.toml 中写 durable = "backup" 时，'
+        "网关只删除备份中已有的数据，且再保留七天。\n\n"
+        "退出码 0：完成。1：未完成，或没有数据因此成为持久。2：用法错误。"
+    ),
+    "Call it durable although it lies on the same disk.": "备份虽在同一磁盘上，也视为持久",
     "Move cloud.db to PostgreSQL.": "把 cloud.db 迁移到 PostgreSQL",
     "Copy all of cloud.db to PostgreSQL, while the service is stopped, and compare every row.": (
         "在服务停止时把 cloud.db 的全部内容复制到 PostgreSQL，并逐行核对。\n\n"
@@ -138,6 +146,18 @@ HELP_ZH: Mapping[str, str] = {
     "Compare with what happened, or with the unchanged rules.": "与实际发生的（journal）或与现行规则（rules）对比",
     "Seconds until all acknowledge.": "多少秒后全部确认",
     "Write every occurrence to this file.": "把每一次报警写入该文件",
+    # history
+    "Write recorded readings as CSV or Parquet.": "把历史读数写成 CSV 或 Parquet",
+    ("Write what was measured: every reading, or with --bucket the lowest, mean, highest and last of so long each."): (
+        "写出测量值：每个读数；或用 --bucket 写每段时间的最小、平均、最大和最后值。\n\n"
+        "只读，网关可以继续运行；网关内存里的读数（最多 flush_s）还不在其中。没有时差的时间按现场时区。"
+        "分段值比单个读数保存得久：分钟值数月，小时值十年。\n\n"
+        "退出码 0：已写出；1：没有历史、没有该测点，或没有安装 Parquet；2：用法错误。"
+    ),
+    "This point; may be given again.": "测点；可重复",
+    "Min, mean, max, last of so long each: 1m, 15m, 1h, 1d.": "每段时间的最小、平均、最大、最后值：1m、15m、1h、1d",
+    "Form.": "格式",
+    "Write to this file [default: standard output].": "写入该文件 [默认：标准输出]",
     "Print the gateway's public key; made on first use.": "打印网关公钥；首次使用时生成",
     "Print the public key of this gateway; makes the key pair on first use.": (
         "打印本网关的公钥；首次使用时生成密钥对。"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .bundle_words import BUNDLE
 from .evidence_words import EVIDENCE
+from .history_words import HISTORY
 from .language import Say, Words, spoken, translator
 
 WORDS: Words = {
@@ -32,6 +33,10 @@ WORDS: Words = {
         "文件夹在吗？当前用户有权限吗？现场机器上用：sudo -u sitewarden ...",
         "is the folder there, and may this user use it? On a real machine: sudo -u sitewarden ...",
     ),
+    "backed_up": (
+        "{0}：备份完成：数据库 {1} 字节，新增证据文件 {2} 个；{3} 个流的持久位置前移",
+        "{0}: complete: database of {1} bytes, {2} new pieces of evidence; {3} streams are durable further than before",
+    ),
     "no_data": (
         "缺少 --data：存储文件夹；环境变量 $STATE_DIRECTORY（由 systemd 设置）也没有",
         "--data is missing: the folder of the stores; $STATE_DIRECTORY, which systemd sets, is not set either",
@@ -49,6 +54,7 @@ WORDS: Words = {
     "not_good": ("{0}：不正确：{1}（之前的 {2}正确）", "{0}: NOT GOOD: {1} ({2} before it good)"),
     **BUNDLE,
     **EVIDENCE,
+    **HISTORY,
     # pin set
     "no_secrets": ("{0}：没有这个文件夹", "{0}: there is no such folder"),
     "no_secrets_hint": (

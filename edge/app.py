@@ -35,6 +35,7 @@ from .alerts.channels import ChannelDeps, Channels
 from .alerts.ears import Ears
 from .alerts.outbox import OutboxHealth
 from .dashboards import DashboardHealth
+from .disk_keeping import reserve_of
 from .ladders import alive as alive_table
 from .ladders import reports
 from .ladders import table as ladder_table
@@ -51,16 +52,14 @@ from .reloading import Reloader
 from .running import Current, Running, site_names
 from .site import Site
 from .site_reader import SiteReader
-from .state_tables import TABLES
 from .status import Health, status_json
+from .stores import open_history, open_journal
 from .supervision import STEP_S, ClockWatch, Notifier, feed_watchdog
 from .values import Values
 from .wires import Wires
 
 _log = logging.getLogger(__name__)
 _CLOCK_EVERY_S = 5.0
-# Readings in a segment: columns of a few values neither pack well nor fast, so a site with many points has longer ones.
-_SEAL, _SEAL_EACH, _SEAL_MOST = 2_000, 40, 10_000
 
 
 async def run_edge(
@@ -94,14 +93,19 @@ async def run_edge(
         stack.enter_context(only_one(data))
         listening = stack.enter_context(_listening(site))
         watch = ClockWatch()
-        journal = await stack.enter_async_context(Journal(data / "journal.db", site.gateway.id, TABLES))
+        reserve = reserve_of(data, site.disk)
+        journal = await stack.enter_async_context(open_journal(data, site.gateway.id, reserve.release))
         damaged: list[Path] = []
-        history = await stack.enter_async_context(_open_history(site, data, damaged))
+        history = await stack.enter_async_context(
+            open_history(data, site.gateway.id, site, damaged.append, reserve.release)
+        )
         values, loops = Values(meta.point.id for meta in site.points), Loops()
         pipeline_health = PipelineHealth()
         current = Current(site, journal.epoch)
         pipeline = await _make_pipeline(site, journal, history, values, pipeline_health, current)
         stack.push_async_exit(_goodbye(pipeline, journal))
+        if history.began:
+            pipeline.record([_note("history.restored", history.began)])
         for path in damaged:
             pipeline.record([_note("history.damaged", {"kept_as": path.name})])
         wires = Wires(loops, pipeline.accept)
@@ -141,7 +145,7 @@ async def run_edge(
         loops.start("tick", pipeline.tick, lambda: pipeline_health.tick_s)
         loops.start("commit", pipeline.commit, lambda: pipeline_health.commit_s)
         loops.start("history", history.run, lambda: history.beat_s)
-        loops.start("clock", lambda: _watch_clock(watch, pipeline))
+        loops.start("clock", lambda: _watch_clock(watch, pipeline, health.uplink))
         running.start()
 
         async def show() -> None:
@@ -150,6 +154,7 @@ async def run_edge(
             back = from_here.Back(
                 data=data,
                 history=history,
+                reserve=reserve,
                 running=running,
                 reloader=reloader,
                 listening=listening,
@@ -203,19 +208,21 @@ async def _stay_alive(wall: Wall, journal: Journal) -> None:
         await asyncio.sleep(alive_table.EVERY_S)
 
 
-async def _watch_clock(watch: ClockWatch, pipeline: Pipeline) -> None:
+async def _watch_clock(watch: ClockWatch, pipeline: Pipeline, uplink: UplinkHealth) -> None:
     """Record each jump of the machine's clock, and of what is believed of it: both need not be at the same time."""
     wall = pipeline.ladders.wall
     before_s = wall.base_utc_ms / 1000 - wall.base.mono_s
     while True:
-        jump_s, instant = watch.step(), now()
+        jump_s, instant = watch.step(uplink.server_time), now()
         believed_ms = wall.believed_ms(instant)
         offset_s = believed_ms / 1000 - instant.mono_s
         moved_s, before_s = offset_s - before_s, offset_s
         by_s = jump_s or (moved_s if abs(moved_s) >= STEP_S else 0.0)
         if by_s:
             _log.warning("the wall clock stepped by %.1f s", by_s)
-            body = {"by_s": round(by_s, 3), "believed_ms": believed_ms}
+            body: dict[str, Any] = {"by_s": round(by_s, 3), "believed_ms": believed_ms}
+            if watch.corrected or watch.shift_ms:
+                body |= {"source": "headquarters", "machine_behind_s": round(watch.shift_ms / 1000, 3)}
             pipeline.record([Draft(kind="clock.stepped", at=instant, actor="gateway", body=body)])
         await asyncio.sleep(_CLOCK_EVERY_S)
 
@@ -287,17 +294,6 @@ def _started(site: Site) -> Draft:
 
 def _note(kind: str, body: dict[str, Any]) -> Draft:
     return Draft(kind=kind, at=now(), actor="gateway", body=body)
-
-
-def _open_history(site: Site, data: Path, damaged: list[Path]) -> History:
-    return History(
-        data / "history.db",
-        site.gateway.id,
-        flush_s=site.gateway.flush_s,
-        keep_days=site.gateway.keep_days,
-        seal_readings=min(max(_SEAL, _SEAL_EACH * len(site.points)), _SEAL_MOST),
-        on_damage=damaged.append,
-    )
 
 
 @contextlib.contextmanager

@@ -23,11 +23,12 @@ from ..serving.web import body
 from ..sync.bundle import ANSWER, BATCHES, MOST_BATCHES, BundleReader, BundleWriter
 from ..sync.bundle_acks import known_acks, newest_answer_ms, note_acks
 from ..sync.columns import DamagedError
+from ..sync.epochs import agree, noting
 from ..sync.history import History
+from ..sync.history_outbox import HistoryOutbox
 from ..sync.journal import Journal
-from ..sync.outbox import HistoryOutbox, JournalOutbox, Outbox
-from ..sync.streams import HISTORY, JOURNAL
-from ..sync.wire import Cursor
+from ..sync.outbox import JournalOutbox, Outbox
+from ..sync.wire import Cursor, SyncReply
 
 MOST_ANSWER_BYTES = 64 * 1024 * 1024
 
@@ -68,7 +69,7 @@ class Bundling:
         trusted: Callable[[], Mapping[str, Ed25519PublicKey]],
     ) -> None:
         self._journal, self._history, self._key, self._trusted = journal, history, key, trusted
-        self._outboxes: tuple[Outbox, ...] = (JournalOutbox(journal), HistoryOutbox(history))
+        self._outboxes: tuple[Outbox, ...] = (JournalOutbox(journal), HistoryOutbox(history, noting(journal)))
         self._turn = asyncio.Lock()
 
     def add_to(self, app: web.Application) -> None:
@@ -78,24 +79,28 @@ class Bundling:
         app.router.add_post("/v1/bundle/answer", self._answer)
 
     async def begin(self, *, everything: bool = False) -> dict[str, int]:
-        """Seal what is in the buffers; by stream the last batch that need not travel.
+        """Seal what is in the buffers; by `stream/epoch` the last batch that need not travel, in the order of travel.
 
         Args:
             everything: from the first one that is kept, not from what headquarters is known to have.
         """
         await self._history.flush(seal=True)
-        gone = await self._history.oldest() - 1
-        if everything:
-            return {JOURNAL: 0, HISTORY: gone}
-        known = await self._journal.query(known_acks)
-        acks = {outbox.stream: known.get((outbox.stream, outbox.epoch), 0) for outbox in self._outboxes}
-        return acks | {HISTORY: max(acks[HISTORY], gone)}  # it went because it was durable there
+        known = {} if everything else await self._journal.query(known_acks)
+        since: dict[str, int] = {}
+        async with self._turn:
+            for outbox in self._outboxes:
+                async for epoch in _each(outbox):
+                    ack = known.get((outbox.stream, epoch))
+                    if ack is None or everything:  # what is gone was durable there
+                        ack = await outbox.kept_from() - 1
+                    since[f"{outbox.stream}/{epoch}"] = ack
+        return since
 
     async def export(self, since: Mapping[str, int], put: Put) -> None:
         """One file with at most `MOST_BATCHES` batches above `since`, in pieces as they come.
 
         Args:
-            since: by stream, the last batch that need not be in it.
+            since: by `stream/epoch`, the last batch that need not be in it; others are left out.
 
         Raises:
             PermanentError: a batch that should be in it is not kept any more.
@@ -115,18 +120,20 @@ class Bundling:
     async def _pour(self, writer: BundleWriter, since: Mapping[str, int], put: Callable[[], Awaitable[None]]) -> None:
         room = MOST_BATCHES
         for outbox in self._outboxes:
-            await outbox.open()
-            n = since.get(outbox.stream, 0) + 1
-            while room and (batch := await outbox.batch(n)) is not None:
-                writer.add_batch(outbox.stream, outbox.epoch, n, batch.chain, batch.body)
-                await put()
-                n, room = n + 1, room - 1
+            async for epoch in _each(outbox):
+                if (done := since.get(f"{outbox.stream}/{epoch}")) is None:
+                    continue
+                n = done + 1
+                while room and (batch := await outbox.batch(n)) is not None:
+                    writer.add_batch(outbox.stream, epoch, n, batch.chain, batch.body)
+                    await put()
+                    n, room = batch.through + 1, room - 1
 
     async def take_answer(self, reader: BundleReader) -> dict[str, Any]:
         """Believe an answer of headquarters: what it has need not be sent, what it calls durable may go.
 
         Raises:
-            RefusedError: `not_an_answer`, `other_gateway`, `wrong_key`, `bad_signature`, `old_answer`, `fork`.
+            RefusedError: `not_an_answer`, `other_gateway`, `wrong_key`, `bad_signature`, `old_answer`.
         """
         manifest = reader.manifest
         if manifest.kind != ANSWER:
@@ -137,21 +144,35 @@ class Bundling:
         reader.verify(self._trusted())
         if manifest.made_ms < (newest := await self._journal.query(newest_answer_ms)):
             raise RefusedError("old_answer", "an answer that was made later was taken already")
-        found: dict[str, Cursor] = {}
-        for outbox in self._outboxes:
-            await outbox.open()
-            cursor = _cursor_of(manifest.cursors.get(outbox.stream, ()), outbox.epoch)
-            if cursor is None:
-                continue
-            if not await outbox.agrees(cursor.ack, cursor.chain):
-                hint = "this gateway's data was restored or cloned: it needs a new epoch"
-                raise RefusedError("fork", f"{outbox.stream}: batch {cursor.ack} is not the one made here", hint=hint)
-            found[outbox.stream] = cursor
+        reply = SyncReply(time_ms=manifest.made_ms, streams=manifest.cursors)
+        known = await self._journal.query(known_acks)
+        found: dict[str, list[Cursor]] = {}
+        async with self._turn:
+            for outbox in self._outboxes:
+                found[outbox.stream] = await self._believe(outbox, reply, known)
         await self._journal.write(lambda connection: note_acks(connection, max(manifest.made_ms, newest), found))
-        for outbox in self._outboxes:
-            if (cursor := found.get(outbox.stream)) is not None:
-                await outbox.acked(cursor.ack, cursor.durable)
-        return {stream: {"ack": cursor.ack, "durable": cursor.durable} for stream, cursor in found.items()}
+        newest_of = {stream: cursors[-1] for stream, cursors in found.items() if cursors}
+        return {stream: {"ack": cursor.ack, "durable": cursor.durable} for stream, cursor in newest_of.items()}
+
+    async def _believe(self, outbox: Outbox, reply: SyncReply, known: Mapping[tuple[str, str], int]) -> list[Cursor]:
+        """What an answer says of each of our epochs; where it knows another history, the next one begins."""
+        stream = outbox.stream
+
+        async def same(epoch: str, n: int) -> bool:
+            """No answer says where histories parted; up to the last one that was believed they were the same."""
+            return n <= known.get((stream, epoch), 0)
+
+        await outbox.open()
+        outbox.stand("")
+        said: list[Cursor] = []
+        while (epoch := outbox.epoch) in reply.known(stream) or outbox.is_apart:
+            cursor = await agree(outbox, reply, self._journal.gateway, same)
+            if cursor.epoch in reply.known(stream):
+                said.append(cursor)
+            await outbox.acked(cursor.ack, cursor.durable)
+            if outbox.epoch == epoch:
+                break
+        return said
 
     async def _begin(self, request: web.Request) -> web.Response:
         since = await self.begin(everything=request.query.get("all") == "1")
@@ -170,9 +191,11 @@ class Bundling:
     async def _first_are_kept(self, since: Mapping[str, int]) -> None:
         """Once the answer has begun it can only break off."""
         try:
-            for outbox in self._outboxes:
-                await outbox.open()
-                await outbox.batch(since.get(outbox.stream, 0) + 1)
+            async with self._turn:
+                for outbox in self._outboxes:
+                    async for epoch in _each(outbox):
+                        if (done := since.get(f"{outbox.stream}/{epoch}")) is not None:
+                            await outbox.batch(done + 1)
         except PermanentError as error:
             raise RefusedError("not_kept", error.message, hint=error.hint) from error
 
@@ -195,8 +218,15 @@ async def _spool(request: web.Request, file: IO[bytes]) -> None:
         file.write(chunk)
 
 
-def _cursor_of(known: tuple[Cursor, ...], epoch: str) -> Cursor | None:
-    return next((cursor for cursor in known if cursor.epoch == epoch), None)
+async def _each(outbox: Outbox) -> AsyncIterator[str]:
+    """Every epoch in turn, with the outbox standing there."""
+    await outbox.open()
+    try:
+        for epoch in outbox.names():
+            outbox.stand(epoch)
+            yield epoch
+    finally:
+        outbox.stand("")
 
 
 @contextlib.asynccontextmanager
@@ -209,11 +239,12 @@ async def stopped_gateway(data: Path, trusted: Callable[[], Mapping[str, Ed25519
     from ..sync.keys import load_or_create_key
     from ..sync.recorded import gateway_of
     from .lock import only_one
+    from .stores import open_history, open_journal
 
     path = data / "journal.db"
     if not path.is_file():
         raise PermanentError(f"{data}: there is no journal.db", hint="name the data folder of a gateway")
     gateway = await asyncio.to_thread(gateway_of, path)
     with only_one(data):
-        async with Journal(path, gateway) as journal, History(data / "history.db", gateway) as history:
+        async with open_journal(data, gateway) as journal, open_history(data, gateway) as history:
             yield Bundling(journal, history, load_or_create_key(data / "gateway.key"), trusted)

@@ -20,7 +20,8 @@ def describe(site: Site) -> Iterator[str]:
     Reads the profiles of the site once more.
     """
     gateway = site.gateway
-    kept = f"readings wait {gateway.flush_s:g} s in memory, trends are kept {gateway.keep_days} days"
+    kept = f"readings wait {gateway.flush_s:g} s in memory, are kept {gateway.keep_days} days"
+    kept += f", their minutes {gateway.minutes_days} days"
     yield f"gateway {gateway.id}: {kept}"
     for channel in site.channels:
         used = "" if channel.id in site.alerts.channels else ", not in use"

@@ -29,12 +29,13 @@ from ..sync.config_pull import ConfigPull
 from ..sync.history import History
 from ..sync.journal import Draft, Journal, Record
 from ..sync.keys import key_id, load_or_create_key, parse_public_key
+from ..sync.reserve import Reserve
 from ..sync.snapshot import Snapshots
+from ..sync.trends import Trends
 from ..sync.uplink import run_uplink
 from ..sync.witnessing import Witnessing
 from ..words import Instant, now
-from .alarms.machine import State
-from .alarms.table import stored_alarms
+from .alarms.table import open_alarms
 from .alerts.outbox import Outbox
 from .alerts.outbox import Parts as OutboxParts
 from .alerts.outbox_queries import alarm_numbered
@@ -45,6 +46,7 @@ from .bundling import Bundling
 from .caps import cap_of
 from .cases import CASES
 from .control import SOCKET, Control
+from .disk_keeping import DiskKeeper
 from .loops import again
 from .metrics import EdgeMetrics, readers_of
 from .pages.api import Pages
@@ -68,6 +70,7 @@ class Back:
 
     data: Path
     history: History
+    reserve: Reserve
     running: Running
     reloader: Reloader
     listening: socket.socket
@@ -103,10 +106,14 @@ async def front(back: Back) -> AsyncIterator[None]:
         stack.push_async_callback(loops.stop, "outbox")  # before its channels go: it would look for other ways
         await running.sounding.start()
         running.proof = proof = make_proof(running)
+        trends = await stack.enter_async_context(_trends(back))
+        stack.push_async_callback(loops.stop, "trends")  # before its file is closed
         parts = Parts(
             site=current.site,
             journal=journal,
             history=back.history,
+            trends=trends,
+            data=back.data,
             acting=running.acting,
             silence=running.sounding.silence,
             values=running.values,
@@ -120,7 +127,8 @@ async def front(back: Back) -> AsyncIterator[None]:
         app = make_app(current.people, secrets, cookie="sitewarden_edge")
         pages.add_to(app)
         blobs = await stack.enter_async_context(_blobs(back))
-        BlobApi(blobs).add_to(app)
+        disk = _disk_keeper(back)
+        BlobApi(blobs, disk.check_room).add_to(app)
         keeper = _baseline_keeper(back)
         add_conformity(app, keeper.report)
         lag = LoopLag()
@@ -139,9 +147,11 @@ async def front(back: Back) -> AsyncIterator[None]:
         )
         await stack.enter_async_context(control.listening(back.data / SOCKET))
         Watching(running, back.data).start()
+        loops.start("disk share", again("disk share", disk.run))
         loops.start("outbox", outbox.run, lambda: health.outbox.beat_s)
         loops.start("pages", pages.live)
         loops.start("lag", lag.run)
+        loops.start("trends", again("trends", trends.run))
         loops.start("proof", again("proof", proof.run), lambda: proof.beat_s)
 
         checkpoints = Checkpoints(journal, key, health.evidence, at_once=_is_sign_off)
@@ -164,6 +174,18 @@ async def front(back: Back) -> AsyncIterator[None]:
         yield
 
 
+def _trends(back: Back) -> Trends:
+    running = back.running
+
+    def tell(aside: Path) -> None:
+        running.pipeline.record(
+            [Draft(kind="history.damaged", at=now(), actor="gateway", body={"kept_as": aside.name})]
+        )
+
+    minutes_days = running.current.site.gateway.minutes_days
+    return Trends(back.data / "trends.db", back.history, minutes_days=minutes_days, on_damage=tell)
+
+
 def _blobs(back: Back) -> Blobs:
     running = back.running
 
@@ -175,8 +197,7 @@ def _blobs(back: Back) -> Blobs:
 
 
 async def _open_alarms(journal: Journal) -> list[dict[str, Any]]:
-    stored = await journal.query(stored_alarms)
-    return [alarm for alarm in stored.values() if alarm["state"] != State.NORM.value]
+    return await journal.query(open_alarms)
 
 
 def _health(running: Running, data: Path) -> dict[str, Any]:
@@ -191,7 +212,20 @@ def _health(running: Running, data: Path) -> dict[str, Any]:
         "silent": sum(unit["state"] != "ok" for bus in status["buses"] for unit in bus["units"]),
         "deliveries": status["deliveries"],
         "disk_free": shutil.disk_usage(data).free,
+        "disk": (status["disk"] or {}).get("level", ""),
     }
+
+
+def _disk_keeper(back: Back) -> DiskKeeper:
+    running = back.running
+
+    async def record(kind: str, body: dict[str, Any]) -> object:
+        draft = Draft(kind=kind, at=now(), actor="gateway", body=body)
+        return await running.pipeline.command(lambda _engine, _at: [draft])
+
+    return DiskKeeper(
+        back.data, back.history, back.reserve, lambda: running.current.site.disk, record, running.health.disk
+    )
 
 
 def _baseline_keeper(back: Back) -> BaselineKeeper:

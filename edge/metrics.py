@@ -17,7 +17,7 @@ from .running import Running
 from .site import Site
 from .status import Health, uptime_s
 
-_STORES = ("journal.db", "history.db", "secrets.db")
+_STORES = ("journal.db", "history.db", "trends.db", "secrets.db")
 
 
 def readers_of(site: Site) -> Readers:
@@ -67,6 +67,7 @@ def uplink(sheet: Sheet, health: Health, site: Site, utc_ms: int) -> None:
     rate = None if link.link_bytes_s is None else link.link_bytes_s * 8
     sheet.gauge("sitewarden_uplink_rate_bits_per_second", "Rate of the link as measured.", rate)
     sheet.counter("sitewarden_uplink_forks_total", "Times that headquarters knew other data than there is.", link.forks)
+    sheet.gauge("sitewarden_uplink_machines", "How many send with this gateway's key.", link.machines)
     for name, stream in link.streams.items():
         oldest_ms = stream.oldest_ms if stream.oldest_ms is not None else utc_ms
         sheet.gauge("sitewarden_outbox_waiting", "Records, segments or blobs to send.", stream.waiting, stream=name)

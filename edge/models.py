@@ -43,7 +43,17 @@ class GatewayTable(_Table):
     id: Name
     flush_s: Annotated[float, Field(ge=1, le=60)] = 10.0
     keep_days: Annotated[int, Field(ge=1, le=3650)] = 30
+    minutes_days: Annotated[int, Field(ge=2, le=3650)] = 92
     blob_max_mb: Annotated[int, Field(ge=1, le=2000)] = 200
+
+
+class DiskTable(_Table):
+    """[disk]: how the disk is shared. What is left out follows from the size of the file system."""
+
+    journal_mb: Annotated[int, Field(ge=16, le=10_000_000)] | None = None
+    history_mb: Annotated[int, Field(ge=4, le=10_000_000)] | None = None
+    blobs_mb: Annotated[int, Field(ge=16, le=10_000_000)] | None = None
+    reserve_mb: Annotated[int, Field(ge=0, le=1024)] = 8
 
 
 class WebTable(_Table):
@@ -363,6 +373,7 @@ SINGLE: dict[str, type[_Table]] = {
     "site": SiteTable,
     "gateway": GatewayTable,
     "web": WebTable,
+    "disk": DiskTable,
     "mqtt": MqttTable,
     "cloud": CloudTable,
     "alerts": AlertsTable,

@@ -19,8 +19,9 @@ from .tables import SINGLE, Table, changed
 
 NEEDS_RESTART: Mapping[str, tuple[str, ...]] = {
     "site": ("id",),
-    "gateway": ("id", "flush_s", "keep_days", "blob_max_mb"),
+    "gateway": ("id", "flush_s", "keep_days", "minutes_days", "blob_max_mb"),
     "web": ("host", "port"),
+    "disk": ("reserve_mb",),
 }
 """Keys that are read once, when the daemon starts: topics, stores and the door hang on them."""
 _SECRET = {("channel", "url")}

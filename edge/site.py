@@ -16,7 +16,17 @@ if TYPE_CHECKING:
     from .conformity import Standard
     from .ladders.plan import Plan
     from .metas import OutputMeta, PointMeta
-    from .models import AlertsTable, AreaTable, CloudTable, GatewayTable, MqttTable, ProofTable, SiteTable, WebTable
+    from .models import (
+        AlertsTable,
+        AreaTable,
+        CloudTable,
+        DiskTable,
+        GatewayTable,
+        MqttTable,
+        ProofTable,
+        SiteTable,
+        WebTable,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +59,7 @@ class Site:
     site: SiteTable
     gateway: GatewayTable
     web: WebTable
+    disk: DiskTable
     mqtt: MqttTable | None
     cloud: CloudTable | None
     alerts: AlertsTable

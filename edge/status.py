@@ -16,6 +16,7 @@ from ..sync.link_state import UplinkHealth
 from ..words import Instant, now, utc_text
 from .alerts.outbox import OutboxHealth
 from .dashboards import DashboardHealth
+from .disk_keeping import DiskHealth
 from .pipeline import PipelineHealth
 from .site import Site
 
@@ -43,6 +44,7 @@ class Health:
     buses: Mapping[str, BusHealth]
     links: Mapping[str, MqttHealth]
     evidence: EvidenceHealth = field(default_factory=EvidenceHealth)
+    disk: DiskHealth = field(default_factory=DiskHealth)
 
 
 def status_json(site: Site, journal: Journal, health: Health, channels: Mapping[str, Channel]) -> dict[str, Any]:
@@ -69,6 +71,7 @@ def status_json(site: Site, journal: Journal, health: Health, channels: Mapping[
         "channels": [_channel_json(table, channels[table.id]) for table in site.channels if table.id in channels],
         "journal": {"seq": journal.head()[0], "epoch": journal.epoch},
         "evidence": health.evidence.to_json(journal.head()[0]),
+        "disk": health.disk.to_json(),
         "config": site.revision,
     }
 

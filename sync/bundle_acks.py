@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from .wire import Cursor
 
@@ -27,10 +27,11 @@ def newest_answer_ms(connection: sqlite3.Connection) -> int:
     return connection.execute("SELECT coalesce(max(made_ms), 0) FROM bundle_ack").fetchone()[0]
 
 
-def note_acks(connection: sqlite3.Connection, made_ms: int, cursors: Mapping[str, Cursor]) -> None:
+def note_acks(connection: sqlite3.Connection, made_ms: int, cursors: Mapping[str, Sequence[Cursor]]) -> None:
     """Remember an answer. Args: cursors: by stream, of the epochs that are ours."""
     connection.execute(_SCHEMA)
-    rows = [(stream, cursor.epoch, cursor.ack, cursor.durable, made_ms) for stream, cursor in cursors.items()]
+    every = ((stream, cursor) for stream, known in cursors.items() for cursor in known)
+    rows = [(stream, cursor.epoch, cursor.ack, cursor.durable, made_ms) for stream, cursor in every]
     connection.executemany("INSERT OR REPLACE INTO bundle_ack VALUES (?, ?, ?, ?, ?)", rows)
 
 

@@ -2,7 +2,8 @@
 
 A checkpoint (`notes.Checkpoint`) holds the number of records, their Merkle root and their chain value. Signed notes lie
 in the journal's file beside the records. The tree's compact range is stored with the newest checkpoint, in the same
-transaction: a start hashes only the records after it, and it costs nothing while records are committed.
+transaction: a start hashes only the records after it, and it costs nothing while records are committed. Each epoch has
+a tree of its own, from the record on that it begins with, which names the end of the one before.
 """
 
 from __future__ import annotations
@@ -50,8 +51,9 @@ SCHEMA = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signed:
-    """A checkpoint as it is stored."""
+    """A checkpoint as it is stored. `epoch`: whose records it counts."""
 
+    epoch: str
     size: int
     chain: bytes
     note: Note
@@ -83,6 +85,7 @@ class Checkpoints:
         self._key, self._at_once = key, at_once
         self._every_s, self._every_records = every_s, every_records
         self._asked = False
+        self._epoch = ""
         self._wake_at = 1
         self.ready = asyncio.Event()
         self._wake = asyncio.Event()
@@ -107,7 +110,9 @@ class Checkpoints:
         await self.journal.write(self._prepare)
         self.ready.set()
         try:
-            await self._sign(await self._restore())
+            while True:
+                self._epoch, first = self.journal.epochs[-1]
+                await self._sign(first - 1, await self._restore(first - 1))
         except StoreError:
             raise
         except PermanentError as error:
@@ -116,17 +121,23 @@ class Checkpoints:
             await asyncio.get_running_loop().create_future()
         raise AssertionError("unreachable")
 
-    async def _sign(self, tree: Range) -> NoReturn:
+    @property
+    def _goes_on(self) -> bool:
+        """Whether the records are of the epoch that is signed."""
+        return self._epoch == self.journal.epochs[-1][0]
+
+    async def _sign(self, base: int, tree: Range) -> None:
+        """Until another epoch begins. Args: base: number of the record before this epoch."""
         signed_s = mono_s() - self._every_s
-        while True:
+        while self._goes_on:
             self._asked = False
             head = self.journal.head()[0]
-            if head > tree.size:
-                tree = await self._sign_through(head, tree)
+            if head > base + tree.size:
+                tree = await self._sign_through(head, base, tree)
                 signed_s = mono_s()
                 for listener in self._listeners:
                     listener()
-            await self._until_due(tree.size, signed_s)
+            await self._until_due(base + tree.size, signed_s)
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         for statement in SCHEMA:
@@ -137,53 +148,55 @@ class Checkpoints:
     def _committed(self, records: list[Record]) -> None:
         if not self._asked and any(map(self._at_once, records)):
             self.request()
-        if records[-1].seq >= self._wake_at:
+        if records[-1].seq >= self._wake_at or not self._goes_on:
             self._wake.set()
 
-    async def _until_due(self, size: int, signed_s: float) -> None:
-        """Returns when there are new records, and enough time or records have passed or somebody asked."""
-        while True:
+    async def _until_due(self, signed: int, signed_s: float) -> None:
+        """Returns when there are records after number `signed`, and enough time or records have passed or somebody
+        asked; or another epoch has begun."""
+        while self._goes_on:
             self._wake.clear()
-            new = self.journal.head()[0] - size
+            new = self.journal.head()[0] - signed
             is_many = new >= self._every_records
             left_s = signed_s + (min(LEAST_S, self._every_s) if is_many else self._every_s) - mono_s()
             if new and (self._asked or left_s <= 0):
                 return
-            self._wake_at = _NEVER if is_many else size + (self._every_records if new else 1)
+            self._wake_at = _NEVER if is_many else signed + (self._every_records if new else 1)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left_s if new else None):  # wait_for can lose a cancellation (gh-86296)
                     await self._wake.wait()
 
-    async def _restore(self) -> Range:
+    async def _restore(self, base: int) -> Range:
         """The tree of the newest checkpoint, after a look whether the journal still is the one that was signed."""
-        journal = self.journal
-        newest, tree = await journal.query(lambda connection: _stored(connection, journal.epoch))
+        journal, epoch = self.journal, self._epoch
+        newest, tree = await journal.query(lambda connection: _stored(connection, epoch))
         if newest is None:
             return EMPTY
         wanted = Checkpoint.parse(newest.text)
         if tree.size != wanted.size or root(tree) != wanted.root:
-            tree, _ = await self._extended(EMPTY, wanted.size)
-        chain = await journal.query(lambda connection: _chain_at(connection, wanted.size))
+            tree, _ = await self._extended(base, EMPTY, wanted.size)
+        chain = await journal.query(lambda connection: _chain_at(connection, base + wanted.size))
         if root(tree) != wanted.root or chain != wanted.chain:
             problem = f"the journal is not the one whose {wanted.size} records this gateway has signed"
             raise PermanentError(problem, hint="run sitewarden verify")
-        self.health.signed = wanted.size
+        self.health.signed = base + wanted.size
         return tree
 
-    async def _extended(self, tree: Range, through: int) -> tuple[Range, bytes]:
-        """The tree of the records up to `through`, and the chain value of the last of them."""
+    async def _extended(self, base: int, tree: Range, size: int) -> tuple[Range, bytes]:
+        """The tree of `size` records behind record `base`, and the chain value of the last of them."""
         chain = b""
-        while tree.size < through:
-            many = min(SLICE, through - tree.size)
-            tree, chain = await self.journal.query(lambda connection, t=tree, n=many: _slice(connection, t, n))
+        while tree.size < size:
+            many = min(SLICE, size - tree.size)
+            tree, chain = await self.journal.query(lambda connection, t=tree, n=many: _slice(connection, base, t, n))
         return tree, chain
 
-    async def _sign_through(self, head: int, tree: Range) -> Range:
-        tree, chain = await self._extended(tree, head)
-        origin = origin_of(self.journal.gateway, self.journal.epoch)
-        checkpoint = Checkpoint(origin=origin, size=head, root=root(tree), chain=chain)
+    async def _sign_through(self, head: int, base: int, tree: Range) -> Range:
+        tree, chain = await self._extended(base, tree, head - base)
+        epoch = self._epoch
+        origin = origin_of(self.journal.gateway, epoch)
+        checkpoint = Checkpoint(origin=origin, size=tree.size, root=root(tree), chain=chain)
         note = sign_note(checkpoint.text(), origin, self._key)
-        await self.journal.write(lambda connection: _save(connection, self.journal.epoch, str(note), tree))
+        await self.journal.write(lambda connection: _save(connection, epoch, str(note), tree))
         self.health.signed = head
         return tree
 
@@ -200,7 +213,7 @@ def unwitnessed(connection: sqlite3.Connection, epoch: str, most: int) -> Signed
         return None
     note = parse_note(row[0])
     checkpoint = Checkpoint.parse(note.text)
-    return Signed(size=checkpoint.size, chain=checkpoint.chain, note=note)
+    return Signed(epoch=epoch, size=checkpoint.size, chain=checkpoint.chain, note=note)
 
 
 def keep_cosignature(connection: sqlite3.Connection, epoch: str, size: int, line: str, key: str) -> bool:
@@ -233,11 +246,11 @@ def _save(connection: sqlite3.Connection, epoch: str, note: str, tree: Range) ->
     connection.execute("INSERT OR REPLACE INTO checkpoint_tree VALUES (?, ?, ?)", row)
 
 
-def _slice(connection: sqlite3.Connection, tree: Range, many: int) -> tuple[Range, bytes]:
+def _slice(connection: sqlite3.Connection, base: int, tree: Range, many: int) -> tuple[Range, bytes]:
     sql = "SELECT data, chain FROM record WHERE seq > ? ORDER BY seq LIMIT ?"
-    rows = connection.execute(sql, (tree.size, many)).fetchall()
+    rows = connection.execute(sql, (base + tree.size, many)).fetchall()
     if len(rows) != many:
-        raise PermanentError(f"records after {tree.size} are missing", hint="run sitewarden verify")
+        raise PermanentError(f"records after {base + tree.size} are missing", hint="run sitewarden verify")
     return extend(tree, (data for data, _ in rows)), rows[-1][1]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ipaddress
 import secrets
@@ -44,6 +45,7 @@ from .wire import (
     Message,
     SyncReply,
     batch_path,
+    bytes_from_text,
     bytes_text,
     content_digest,
     head_answer,
@@ -107,11 +109,13 @@ class CloudClient:
     Attributes:
         pace: how much may be sent now; senders of bulk ask it before each request.
         turns: who of bulk comes first.
+        back: set when the journal comes through again after a fault; whoever waits for the link clears it first.
     """
 
     def __init__(self, options: UplinkOptions, key: Ed25519PrivateKey, health: UplinkHealth) -> None:
         self.options, self.health = options, health
         self.pace, self.turns = Pace(options.cap), Turns()
+        self.back = asyncio.Event()
         self._key = key
         self._base = options.url.rstrip("/")
         self._ssl = trusted(options.ca_file) if self._base.startswith("https:") else None
@@ -126,7 +130,7 @@ class CloudClient:
             limit=1,
             ssl=self._ssl or True,
             keepalive_timeout=2 * self.options.contact_s,
-            socket_factory=open_socket,
+            socket_factory=lambda address: open_socket(address, self.pace.rate.trip_s),
             resolver=self._names,
             use_dns_cache=False,
         )
@@ -140,6 +144,12 @@ class CloudClient:
         """GET sync."""
         answer = await self._ask(session, _Ask(method="GET", path=sync_path(self.options.gateway)))
         return SyncReply.from_json(answer)
+
+    async def chain_at(self, session: aiohttp.ClientSession, stream: str, epoch: str, n: int) -> bytes | None:
+        """GET the chain value of a batch; None when the cloud has no such batch."""
+        path = f"{batch_path(self.options.gateway, stream, epoch, n)}/chain"
+        answer = await self._ask(session, _Ask(method="GET", path=path))
+        return bytes_from_text(answer["chain"]) if answer["chain"] else None
 
     async def put(self, session: aiohttp.ClientSession, stream: str, epoch: str, batches: Sequence[Batch]) -> Cursor:
         """PUT one batch, or several consecutive ones, when it is their turn; the cursor of the stream afterwards."""
@@ -196,7 +206,7 @@ class CloudClient:
                 proxy=self._proxy,
                 trace_request_ctx=clock,
             ) as reply:
-                answer = await self._answer(reply, asked)
+                answer = await self._answer(reply, asked, clock[0])
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             found = trouble(error, self._base)
             raise LinkError(found.reason, found.text, hint=found.hint, near=found.near) from error
@@ -216,10 +226,15 @@ class CloudClient:
             headers["Range"] = f"bytes={asked.fetched[0]}-{sum(asked.fetched) - 1}"
         return headers
 
-    async def _answer(self, reply: aiohttp.ClientResponse, asked: _Ask) -> Any:
+    async def _answer(self, reply: aiohttp.ClientResponse, asked: _Ask, asked_s: float) -> Any:
         if asked.fetched is not None and reply.status == 206:
             return await read_most(reply, asked.fetched[1])
-        return self._judge(reply, await read_json(reply) if asked.method != "HEAD" else head_answer(reply.headers))
+        if asked.method == "HEAD":
+            return self._judge(reply, head_answer(reply.headers))
+        data = await read_json(reply)
+        if isinstance(data, dict) and type(data.get("time_ms")) is int:
+            self.health.told_time(data["time_ms"], asked_s)
+        return self._judge(reply, data)
 
     def _judge(self, reply: aiohttp.ClientResponse, data: Any) -> Any:
         if reply.status == 200:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import struct
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, count, pairwise
 from typing import Any
@@ -297,8 +297,8 @@ def _pack_values(given: list[float | None]) -> tuple[int, list[int] | bytes]:
 # --- unpacking ---------------------------------------------------------------------------------------------------
 
 
-def unpack(payload: bytes, *, point: str | None = None) -> list[Block]:
-    """Inverse of `pack`; with `point`, only that point's columns are worked out.
+def unpack(payload: bytes, *, point: str | None = None, points: Container[str] | None = None) -> list[Block]:
+    """Inverse of `pack`; with `point`, or `points`, only their columns are worked out.
 
     Raises:
         DamagedError: the payload is not what `pack` writes.
@@ -306,9 +306,10 @@ def unpack(payload: bytes, *, point: str | None = None) -> list[Block]:
     data = unpack_msgpack(payload)
     if not isinstance(data, list) or len(data) != 2 or data[0] != VERSION or not isinstance(data[1], list):
         raise DamagedError(f"not a packed run of readings of version {VERSION}")
+    wanted = points if point is None else (point,)
     try:
         _check_size(data[1])
-        return [_unpack_block(block, point) for block in data[1]]
+        return [_unpack_block(block, wanted) for block in data[1]]
     except (ValueError, TypeError, IndexError, OverflowError, struct.error) as error:
         raise DamagedError(f"a block of readings has a wrong shape: {error}") from error
 
@@ -321,12 +322,12 @@ def _check_size(blocks: list[Any]) -> None:
         raise DamagedError(f"{total} readings in one run, at most {MAX_ITEMS} are allowed")
 
 
-def _unpack_block(data: list[Any], point: str | None) -> Block:
+def _unpack_block(data: list[Any], wanted: Container[str] | None) -> Block:
     boot, clock, utc_ms, mono_ms, times, packed = data
     if not isinstance(boot, str) or type(utc_ms) is not int or type(mono_ms) is not int or type(clock) is not int:
         raise DamagedError("a block's boot id or clock has a wrong type")
     axes = [[utc_ms + t for t in accumulate(accumulate(_integers(axis, "a time column")))] for axis in times]
-    columns = tuple(_unpack_column(column, axes) for column in packed if point is None or column[0] == point)
+    columns = tuple(_unpack_column(column, axes) for column in packed if wanted is None or column[0] in wanted)
     return Block(boot=boot, clock=_CLOCKS[clock], utc_ms=utc_ms, mono_ms=mono_ms, columns=columns)
 
 

@@ -1,8 +1,9 @@
 """How the cloud is called: sockets that notice a dead link, names that outlive a dead resolver, errors in plain words.
 
-An error is *near* when nobody outside can have heard of the try: no route, no name, no answer to the first packet. A
-near error is tried again within a second, for ever: it costs nobody anything, and the link's return is seen at once.
-Whatever the other side did answer, were it a reset, is not near: all gateways at once would try again.
+An error is *near* when nobody outside can have heard of the try: no route, no name, no answer to the first packet, nor
+to any other for seconds. A near error is tried again within a second, for ever: it costs nobody anything, and the
+link's return is seen at once. Whatever the other side did answer, were it a reset, is not near: all gateways at once
+would try again.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ CONNECT_S, PATIENT_CONNECT_S = 2.0, 6.0
 MAX_REPLY_BYTES = 256 * 1024
 
 _MAX_RETRY_AFTER_S = 300.0
-_SILENT_MS = 6_000
+_SILENT_S, _MOST_SILENT_S, _SILENT_TRIPS = 2.0, 6.0, 4
 _ALIVE_AFTER_S, _ALIVE_EVERY_S = 10, 2
 _NAME_S, _NAME_KEPT_S = 1.0, 60.0
 _NEAR = frozenset(
@@ -50,18 +51,23 @@ class Trouble:
     near: bool = False
 
 
-def open_socket(address: tuple[Any, ...]) -> socket.socket:
-    """A socket on which data that nobody acknowledges, or a silent peer, ends the connection within some seconds.
+def open_socket(address: tuple[Any, ...], trip_s: float = 0.0) -> socket.socket:
+    """A socket on which data that nobody acknowledges, or a silent peer, ends the connection within two seconds.
 
     Without that a request which was on its way when the link broke would wait for its whole time, and the link's
-    return would be seen by a packet that is repeated ever more rarely.
+    return would be seen by a packet that is repeated ever more rarely: after two seconds only every two seconds. A new
+    connect is a packet a second. Any acknowledged byte counts as an answer, so a slow link is not a silent one.
+
+    Args:
+        trip_s: the link's round trip, as far as it is known; where it is long, so is the patience.
     """
+    silent_ms = round(1000 * min(max(_SILENT_S, _SILENT_TRIPS * trip_s), _MOST_SILENT_S))
     family, kind, protocol = address[:3]
     opened = socket.socket(family, kind, protocol)
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (
-        ("TCP_USER_TIMEOUT", _SILENT_MS),
+        ("TCP_USER_TIMEOUT", silent_ms),
         ("TCP_KEEPIDLE", _ALIVE_AFTER_S),
         ("TCP_KEEPINTVL", _ALIVE_EVERY_S),
     ):
@@ -182,6 +188,8 @@ def trouble(error: Exception, where: str) -> Trouble:
             return _silent(where)
         case TimeoutError():
             return Trouble(reason="timeout", text=f"{where} took too long to answer", hint="the link is slow, or broke")
+        case OSError(errno=errno.ETIMEDOUT):
+            return _silent(where)
         case aiohttp.ClientConnectorError(os_error=cause) | (OSError() as cause):
             return _refused(error, cause, where)
     hint = "the connection broke; it is tried again"
@@ -198,8 +206,6 @@ def _refused(error: Exception, cause: OSError, where: str) -> Trouble:
     if cause.errno in _NEAR:
         hint = "check the network cable, the modem and the gateway's address"
         return Trouble(reason="no_network", text=f"no way to {where}: {_said(cause)}", hint=hint, near=True)
-    if isinstance(error, aiohttp.ClientConnectorError) and cause.errno == errno.ETIMEDOUT:
-        return _silent(where)
     if to_proxy:
         hint = "check [cloud] proxy and that the proxy runs"
         return Trouble(reason="proxy", text=f"cannot reach the proxy: {_said(cause)}", hint=hint)

@@ -2,7 +2,8 @@
 
 The chain alone says that nothing was changed *and left so*: who can write the file can compute it again. A checkpoint
 that headquarters countersigned cannot be made again, so up to the newest one the journal is what it was. What came
-after it is not protected yet, and no cryptography can change that.
+after it is not protected yet, and no cryptography can change that. A checkpoint counts the records of its epoch; here
+all is said in numbers of records, which go on from epoch to epoch.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from ..errors import PermanentError
 from ..words import utc_from_text
 from .checkpoints import GATEWAY, WITNESS
 from .declared import DECLARED
+from .epoch_table import epochs_of
 from .journal import Verdict, genesis_chain, verify_file
 from .keys import parse_public_key
 from .merkle import EMPTY, Range, extend, root
@@ -38,7 +40,8 @@ class Problem:
     """What is not as it was.
 
     Attributes:
-        code: `change`, `trace`, `rewritten`, `truncated`, `note`, `signature`, `foreign`, `unwitnessed`.
+        code: `change`, `trace`, `rewritten`, `truncated`, `forgotten` (of an earlier epoch), `note`, `signature`,
+            `foreign`, `unwitnessed`.
         about: numbers of records, or what is needed to say it.
     """
 
@@ -72,13 +75,15 @@ class Report:
 
     Attributes:
         change: what was done to the first record that does not fit.
-        signed: records under the newest good checkpoint. witnessed: under the newest countersigned one.
+        epochs: (epoch, number of its first record), in order.
+        signed: newest record under a good checkpoint. witnessed: under a countersigned one.
         witnessed_s: when, in seconds since 1970.
         checkpoints: how many fit.
         own_keys: the keys came out of the file: they prove nothing against somebody who could write it.
     """
 
     verdict: Verdict
+    epochs: tuple[tuple[str, int], ...]
     change: Change | None
     problems: tuple[Problem, ...]
     signed: int
@@ -97,10 +102,12 @@ class Report:
 
 @dataclass(slots=True)
 class _Claim:
-    """A checkpoint, and what is found of it."""
+    """A checkpoint, and what is found of it. `seq`: its newest record. `end`: of its epoch, 0 when that goes on."""
 
     note: Note
     checkpoint: Checkpoint
+    seq: int
+    end: int
     witnessed_s: int | None = None
     fits: bool | None = None
 
@@ -110,6 +117,7 @@ class _Walk:
     """Goes with the check of the chain through the records."""
 
     claims: dict[int, list[_Claim]]
+    firsts: Collection[int]
     witnessed: int
     gaps: list[Gap] = field(default_factory=list)
     backdated: list[Backdated] = field(default_factory=list)
@@ -123,6 +131,8 @@ class _Walk:
         if not isinstance(data, bytes):
             return
         self._seq += 1
+        if self._seq in self.firsts:
+            self._tree, self._waiting = EMPTY, []
         self._waiting.append(data)
         if len(self._waiting) >= _GATHER or self._seq in self.claims:
             self._tree, self._waiting = extend(self._tree, self._waiting), []
@@ -166,25 +176,26 @@ def examine(
     stored = _stored(path)
     problems: list[Problem] = []
     keys = _Keys(tuple(gateway_keys) or stored.keys[GATEWAY], tuple(witness_keys) or stored.keys[WITNESS])
-    origin = origin_of(stored.gateway, stored.epoch)
     texts = [*stored.notes, *((None, text) for text in notes)]
-    claims = [claim for size, text in texts if (claim := _claim(size, text, origin, keys, problems)) is not None]
-    walk = _Walk(_by_size(claims), _newest_witnessed(claims))
+    claims = [claim for size, text in texts if (claim := _claim(size, text, stored, keys, problems)) is not None]
+    firsts = {first: epoch for epoch, first in stored.epochs}
+    walk = _Walk(_by_seq(claims), firsts, _newest_witnessed(claims))
     verdict = verify_file(path, progress, walk.see)
-    change = _change(path, verdict)
+    change = _change(path, verdict, firsts)
     if verdict.bad_seq is not None:
         problems.insert(0, Problem(code="change" if change else "trace", about=(verdict.bad_seq, verdict.records)))
     problems += _contradictions(claims, verdict, is_whole=change is None)
     if witness_keys and not walk.witnessed:
         problems.append(Problem(code="unwitnessed"))
     good = [claim for claim in claims if claim.fits]
-    last = max((claim for claim in good if claim.witnessed_s is not None), key=_size, default=None)
+    last = max((claim for claim in good if claim.witnessed_s is not None), key=_seq, default=None)
     return Report(
         verdict=verdict,
+        epochs=stored.epochs,
         change=change,
         problems=tuple(problems),
-        signed=max(map(_size, good), default=0),
-        witnessed=_size(last) if last else 0,
+        signed=max(map(_seq, good), default=0),
+        witnessed=last.seq if last else 0,
         witnessed_s=last.witnessed_s if last else None,
         checkpoints=len(good),
         gaps=tuple(walk.gaps),
@@ -206,9 +217,18 @@ class _Stored:
     """What lies beside the records."""
 
     gateway: str
-    epoch: str
+    epochs: tuple[tuple[str, int], ...]
     notes: list[tuple[int | None, str]]
     keys: dict[str, tuple[Ed25519PublicKey, ...]]
+
+    def place(self, origin: str) -> tuple[int, int] | None:
+        """Number of the record before an epoch, and of its last one, 0 when it goes on; None of another journal."""
+        names = [origin_of(self.gateway, epoch) for epoch, _ in self.epochs]
+        if origin not in names:
+            return None
+        at = names.index(origin)
+        ends = [*(first - 1 for _, first in self.epochs[1:]), 0]
+        return self.epochs[at][1] - 1, ends[at]
 
 
 def _stored(path: Path) -> _Stored:
@@ -219,12 +239,13 @@ def _stored(path: Path) -> _Stored:
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             notes, keys = [], {GATEWAY: (), WITNESS: ()}
             if "checkpoint" in tables:
-                sql = "SELECT size, note, cosignatures FROM checkpoint WHERE epoch = ? ORDER BY size"
-                notes = [(size, f"{note}{more}") for size, note, more in connection.execute(sql, (meta["epoch"],))]
+                sql = "SELECT size, note, cosignatures FROM checkpoint ORDER BY epoch, size"
+                notes = [(size, f"{note}{more}") for size, note, more in connection.execute(sql)]
             if "evidence_key" in tables:
                 rows = connection.execute("SELECT role, key FROM evidence_key").fetchall()
                 keys = {role: tuple(_readable(key for r, key in rows if r == role)) for role in keys}
-            return _Stored(gateway=meta["gateway"], epoch=meta["epoch"], notes=notes, keys=keys)
+            epochs = tuple(epochs_of(connection)) or ((meta["epoch"], 1),)
+            return _Stored(gateway=meta["gateway"], epochs=epochs, notes=notes, keys=keys)
     except (sqlite3.Error, KeyError) as error:
         raise PermanentError(f"{path}: not a journal: {error}", hint="name the journal.db of a gateway") from error
 
@@ -235,7 +256,7 @@ def _readable(keys: Iterable[Any]) -> Iterator[Ed25519PublicKey]:
             yield parse_public_key(str(text))
 
 
-def _claim(size: int | None, text: str, origin: str, keys: _Keys, problems: list[Problem]) -> _Claim | None:
+def _claim(size: int | None, text: str, stored: _Stored, keys: _Keys, problems: list[Problem]) -> _Claim | None:
     """A checkpoint whose signatures are good; else a problem. `size`: what stands beside it."""
     try:
         note = parse_note(text)
@@ -243,14 +264,17 @@ def _claim(size: int | None, text: str, origin: str, keys: _Keys, problems: list
     except NoteError as error:
         problems.append(Problem(code="note", about=(size or "?", str(error))))
         return None
-    if checkpoint.origin != origin:
-        problems.append(Problem(code="foreign", about=(checkpoint.origin, origin)))
+    place = stored.place(checkpoint.origin)
+    if place is None:
+        ours = origin_of(stored.gateway, stored.epochs[-1][0])
+        problems.append(Problem(code="foreign", about=(checkpoint.origin, ours)))
         return None
+    base, end = place
     try:
         if size is not None and size != checkpoint.size:
             raise NoteError(f"it is stored as one of {size} records")
-        verify_note(note, origin, keys.gateway)
-        return _Claim(note, checkpoint, _cosigned(note, keys.witness))
+        verify_note(note, checkpoint.origin, keys.gateway)
+        return _Claim(note, checkpoint, base + checkpoint.size, end, _cosigned(note, keys.witness))
     except NoteError as error:
         problems.append(Problem(code="signature", about=(checkpoint.size, str(error))))
         return None
@@ -266,18 +290,19 @@ def _cosigned(note: Note, witnesses: Iterable[Ed25519PublicKey]) -> int | None:
     return min(times, default=None)
 
 
-def _change(path: Path, verdict: Verdict) -> Change | None:
+def _change(path: Path, verdict: Verdict, firsts: Mapping[int, str]) -> Change | None:
     """What was done to the first record that does not fit; None when there is none, or it is missing at the end."""
     if verdict.bad_seq is None:
         return None
     with contextlib.closing(connect_for_reading(path)) as connection:
         if connection.execute("SELECT count(*) FROM record").fetchone()[0] < verdict.bad_seq:
             return None
-        before = genesis_chain(verdict.gateway, verdict.epoch)
-        if verdict.bad_seq > 1:
+        epoch = firsts.get(verdict.bad_seq, verdict.epoch) if verdict.bad_seq > 1 else verdict.epoch
+        before = genesis_chain(verdict.gateway, epoch)
+        if verdict.bad_seq not in (1, *firsts):
             sql = "SELECT chain FROM record ORDER BY seq LIMIT 1 OFFSET ?"
             before = connection.execute(sql, (verdict.bad_seq - 2,)).fetchone()[0]
-        return what_happened(connection, verdict.bad_seq, before, verdict.epoch)
+        return what_happened(connection, verdict.bad_seq, before, epoch)
 
 
 def _contradictions(claims: Sequence[_Claim], verdict: Verdict, *, is_whole: bool) -> list[Problem]:
@@ -288,29 +313,31 @@ def _contradictions(claims: Sequence[_Claim], verdict: Verdict, *, is_whole: boo
     """
     problems: list[Problem] = []
     good = 0
-    for claim in sorted(claims, key=_size):
+    for claim in sorted(claims, key=_seq):
         if claim.fits:
-            good = _size(claim)
+            good = claim.seq
         elif claim.fits is False:
-            problems.append(Problem(code="rewritten", about=(good + 1, _size(claim), claim.witnessed_s)))
+            problems.append(Problem(code="rewritten", about=(good + 1, claim.seq, claim.witnessed_s)))
             break
-    beyond = [claim for claim in claims if _size(claim) > verdict.records]
+    beyond = [claim for claim in claims if claim.seq > (claim.end or verdict.records)]
     if beyond and is_whole and not problems:
-        most = max(beyond, key=lambda claim: (claim.witnessed_s is not None, _size(claim)))
-        problems.append(Problem(code="truncated", about=(verdict.records, _size(most), most.witnessed_s)))
+        most = max(beyond, key=lambda claim: (claim.witnessed_s is not None, claim.seq))
+        about = (most.end or verdict.records, most.seq, most.witnessed_s)
+        problems.append(Problem(code="forgotten" if most.end else "truncated", about=about))
     return problems
 
 
-def _by_size(claims: Sequence[_Claim]) -> dict[int, list[_Claim]]:
+def _by_seq(claims: Sequence[_Claim]) -> dict[int, list[_Claim]]:
     found: dict[int, list[_Claim]] = {}
     for claim in claims:
-        found.setdefault(_size(claim), []).append(claim)
+        if not claim.end or claim.seq <= claim.end:
+            found.setdefault(claim.seq, []).append(claim)
     return found
 
 
 def _newest_witnessed(claims: Sequence[_Claim]) -> int:
-    return max((_size(claim) for claim in claims if claim.witnessed_s is not None), default=0)
+    return max((claim.seq for claim in claims if claim.witnessed_s is not None), default=0)
 
 
-def _size(claim: _Claim) -> int:
-    return claim.checkpoint.size
+def _seq(claim: _Claim) -> int:
+    return claim.seq

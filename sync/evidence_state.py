@@ -16,8 +16,8 @@ class EvidenceHealth:
     """Changed by the checkpoints' and the witness' tasks alone.
 
     Attributes:
-        signed: number of records under the newest checkpoint.
-        witnessed: number of records under the newest checkpoint that headquarters countersigned.
+        signed: number of the newest record under a checkpoint.
+        witnessed: number of the newest record under a checkpoint that headquarters countersigned.
         witnessed_s: when it did, by its clock, in seconds since 1970; None before the first time.
         problem: why no checkpoint is signed any more, "" while they are.
         refused: what headquarters says to the newest checkpoint, as a word (`fork`, `unreachable`), "" when it agrees.
@@ -29,9 +29,9 @@ class EvidenceHealth:
     problem: str = ""
     refused: str = ""
 
-    def cosigned(self, size: int, time_s: int) -> None:
-        """Headquarters countersigned."""
-        self.witnessed, self.witnessed_s = size, time_s
+    def cosigned(self, seq: int, time_s: int) -> None:
+        """Headquarters countersigned, up to record `seq`."""
+        self.witnessed, self.witnessed_s = seq, time_s
         if self.refused:
             log.warning("headquarters countersigns checkpoints again")
         self.refused = ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import secrets
 import sqlite3
@@ -19,8 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from ..words import Reading, mono_s, utc_text
+from ..words import Reading, mono_s
 from .columns import DamagedError, Sample, compress, decompress, pack, readings, thin, unpack
+from .damage import is_damage, set_aside
+from .history_epochs import Span, begin, m002_epochs, part, read_marks, settle, spans_of
+from .history_room import HistoryRoom, m003_dropped
+from .identity import Identity, identity_of, identity_text, is_elsewhere, moved
+from .resting import Rests
 from .sqlite import Schema, Writer, connect_for_reading
 from .streams import HISTORY, batch_chain, stream_genesis
 
@@ -29,13 +35,10 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 DAY_MS = 86_400_000
-_DAMAGED_CODES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _CHECKED_BYTES = 64 * 1024 * 1024
 """Files up to this size are checked as a whole at start; it takes a second on a slow card."""
 _BEHIND, _BEHIND_LEAST = 2, 10_000
 """Segments, and readings, that may wait while others are written; 10,000 readings take about a megabyte."""
-_WORK_S = 0.001
-"""How long the packing of segments keeps the interpreter, and then leaves it to the event loop and to the journal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,10 +65,10 @@ def m001_segments(db: sqlite3.Connection) -> None:
         db.execute(statement)
 
 
-_SCHEMA = Schema("history", (m001_segments,))
+_SCHEMA = Schema("history", (m001_segments, m002_epochs, m003_dropped))
 
 
-class History:
+class History(HistoryRoom):
     """The only writer of `history.db`. `run` must be awaited in a task while it is open.
 
     Args:
@@ -74,11 +77,15 @@ class History:
         flush_s: how long readings may wait in memory; wear of the SD card against loss at a power cut.
         seal_readings, seal_s: a segment is sealed at this many readings or this age of its first one.
         keep_days: segments that the cloud has are kept this long for trends.
+        settle_days: and this long after it called them durable, in case it is restored to an earlier state.
         on_damage: called on the loop with the renamed file, so that the loss is recorded.
+        where: says where the file lies; elsewhere than when it was last opened, a new epoch begins.
+        relief: asked for room on the device, before anything is dropped for it.
         clock: monotonic seconds.
 
     Attributes:
-        epoch: born with the file.
+        epoch: of new segments.
+        began: `reason`, `epoch`, `before` and `last` segment, when an epoch began as the file was opened; else empty.
         durable: newest segment that the cloud was known to keep when `delete_through` was last called.
         damaged_segments: how often a segment could not be read.
     """
@@ -92,12 +99,20 @@ class History:
         seal_readings: int = 2000,
         seal_s: float = 900,
         keep_days: float = 30,
+        settle_days: float = 7,
+        where: Callable[[Path, str], Identity] | None = None,
         on_damage: Callable[[Path], None] = lambda _: None,
+        relief: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = mono_s,
     ) -> None:
+        super().__init__(relief)
         self.path = path
         self.gateway = gateway
         self.epoch = ""
+        self.began: dict[str, Any] = {}
+        self._base = 0
+        self._settle_ms, self._where = round(settle_days * DAY_MS), where
+        self._identity: Identity = {}
         self.beat_s = clock()
         self.durable = 0
         self.damaged_segments = 0
@@ -184,11 +199,11 @@ class History:
     ) -> tuple[int, bytes]:
         """One transaction: new segments instead of the tail they were, then the new tail row."""
         n, chain = _last(connection, self.gateway, self.epoch)
-        rest = _Rests()
+        rest = Rests()
         for batch in full:
             n += 1
             payload = pack(batch, rest)
-            chain = batch_chain(chain, n, payload)
+            chain = batch_chain(chain, n - self._base, payload)
             _insert_segment(connection, n, batch, chain, compress(payload))
         if full:
             connection.execute("DELETE FROM tail")
@@ -202,14 +217,33 @@ class History:
 
     async def read(self, point: str, t0_ms: int, t1_ms: int) -> list[Sample]:
         """(UTC ms, value or None, quality) of one point from `t0_ms` to `t1_ms`, in order of time, newest included."""
-        recent = [
+        recent, limit = self.unsealed(point, t0_ms, t1_ms), self._sealed[0]
+        sealed = await self._query(lambda connection: self._read_sealed(connection, point, t0_ms, t1_ms, limit))
+        return sorted([*sealed, *recent], key=lambda sample: sample[0])
+
+    def unsealed(self, point: str, t0_ms: int, t1_ms: int) -> list[Sample]:
+        """As `read`, of what is in no segment yet, in the order in which it came."""
+        return [
             (reading.at.utc_ms, reading.value, reading.quality)
             for reading in (*self._tail, *self._flushing, *self._buffer)
             if reading.point == point and t0_ms <= reading.at.utc_ms <= t1_ms
         ]
-        limit = self._sealed[0]
-        sealed = await self._query(lambda connection: self._read_sealed(connection, point, t0_ms, t1_ms, limit))
-        return sorted([*sealed, *recent], key=lambda sample: sample[0])
+
+    async def extent(self, t0_ms: int, t1_ms: int) -> tuple[int, int]:
+        """Segments, and readings in them, from `t0_ms` to `t1_ms`: what a `read` of it has to unpack."""
+        sql = "SELECT count(*), coalesce(sum(count), 0) FROM segment WHERE t1_ms >= ? AND t0_ms <= ?"
+        return await self._query(lambda connection: connection.execute(sql, (t0_ms, t1_ms)).fetchone())
+
+    async def mark_at(self, n: int) -> str:
+        """What segment `n` is known by (`mark_of`); empty when it is not kept."""
+        sql = "SELECT t0_ms, t1_ms, count FROM segment WHERE n = ?"
+        row = await self._query(lambda connection: connection.execute(sql, (n,)).fetchone())
+        return _mark(*row) if row else ""
+
+    async def begins_ms(self) -> int | None:
+        """The oldest reading in a segment; None when there is no segment."""
+        sql = "SELECT min(t0_ms) FROM segment"
+        return (await self._query(lambda connection: connection.execute(sql).fetchone()))[0]
 
     async def trend(self, point: str, t0_ms: int, t1_ms: int, limit: int = 600) -> list[Sample]:
         """`read`, thinned to about `limit` samples that keep highs, lows and gaps."""
@@ -227,7 +261,7 @@ class History:
         """Chain value of segment `n`; None when it is not kept, or not there yet."""
         if n == 0:
             return stream_genesis(self.gateway, HISTORY, self.epoch)
-        if n == self._sealed[0]:
+        if n == self._sealed[0] and n > self._base:
             return self._sealed[1]
         sql = "SELECT chain FROM segment WHERE n = ?"
         row = await self._query(lambda connection: connection.execute(sql, (n,)).fetchone())
@@ -246,15 +280,48 @@ class History:
         """Call `callback` on the loop with the number of the newest segment whenever some were sealed."""
         self._subscribers.append(callback)
 
+    async def spans(self) -> list[Span]:
+        """The epochs in order; the newest has no end."""
+        return await self._query(spans_of)
+
+    async def finish(self, epoch: str, *, done: bool = True) -> None:
+        """The cloud has all of an epoch; or has lost some of it again."""
+        sql = "UPDATE epoch SET done = ? WHERE epoch = ?"
+        await self._write(lambda connection: connection.execute(sql, (done, epoch)).close())
+
+    async def part(self, epoch: str, kept: int) -> str:
+        """What follows segment `kept`, the last of `epoch` that the cloud has, goes under the next epoch; its name."""
+
+        def job(connection: sqlite3.Connection) -> tuple[int, str, bytes]:
+            if epoch == self.epoch:
+                connection.execute("UPDATE epoch SET done = 1, apart = 0 WHERE epoch = ?", (epoch,))
+                self._begin(connection, kept + 1)
+            else:
+                name, chain = part(connection, self.gateway, epoch, kept)
+                if name == self.epoch:
+                    self._keep_chain(connection, kept, chain)
+            n, chain = _last(connection, self.gateway, self.epoch)
+            return n, next(span.epoch for span in spans_of(connection) if span.first > kept), chain
+
+        async with self._turn:
+            n, name, chain = await self._write(job)
+            self._sealed = n, chain
+        return name
+
     async def delete_through(self, n: int) -> int:
-        """Delete segments up to `n` (which the cloud must have) that are older than `keep_days`; returns how many."""
-        before_ms = int(time.time() * 1000 - self._keep_days * DAY_MS)
+        """Delete segments up to `n`, which the cloud calls durable, that are older than `keep_days` and were durable
+        `settle_days` ago; returns how many."""
+        now_ms = int(time.time() * 1000)
+        before_ms = int(now_ms - self._keep_days * DAY_MS)
 
         def job(connection: sqlite3.Connection) -> int:
             connection.execute("INSERT OR REPLACE INTO meta VALUES ('durable', ?)", (n,))
+            row = connection.execute("SELECT value FROM meta WHERE key = 'settled'").fetchone()
+            marks, old = settle(read_marks(row and row[0]), n, now_ms, self._settle_ms)
+            connection.execute("INSERT OR REPLACE INTO meta VALUES ('settled', ?)", (json.dumps(marks),))
             bodies = "DELETE FROM body WHERE n IN (SELECT n FROM segment WHERE n <= ? AND t1_ms < ?)"
-            connection.execute(bodies, (n, before_ms))
-            return connection.execute("DELETE FROM segment WHERE n <= ? AND t1_ms < ?", (n, before_ms)).rowcount
+            connection.execute(bodies, (old, before_ms))
+            return connection.execute("DELETE FROM segment WHERE n <= ? AND t1_ms < ?", (old, before_ms)).rowcount
 
         self.durable = n
         return await self._write(job)
@@ -282,14 +349,14 @@ class History:
         """Run `job` on the writer; when the file turns out to be damaged, once more on a new one."""
         assert self._writer is not None, "the history is not open"
         try:
-            return await _to_the_end(self._writer.submit(job))
+            return await to_the_end(self._writer.submit(job))
         except Exception as error:
-            if not _is_damage(error):
+            if not is_damage(error):
                 raise
         await self._close()
         self._quarantine()
         await self._open()
-        return await _to_the_end(self._writer.submit(job))
+        return await to_the_end(self._writer.submit(job))
 
     async def _query(self, read: Callable[[sqlite3.Connection], T]) -> T:
         reading = self._reading
@@ -298,12 +365,15 @@ class History:
 
     async def _open(self) -> None:
         for last_try in (False, True):
-            writer = Writer(self.path, self._prepare)
+            if self._where is not None:
+                self.path.touch(0o640)
+                self._identity = await asyncio.to_thread(self._where, self.path, self.gateway)
+            writer = Writer(self.path, self._prepare, self._make_room, shrinks=True)
             try:
                 await asyncio.to_thread(writer.open)
                 self._reading = connect_for_reading(self.path)
             except (sqlite3.DatabaseError, DamagedError) as error:
-                if last_try or not _is_damage(error):
+                if last_try or not is_damage(error):
                     raise
                 self._quarantine()
             else:
@@ -318,12 +388,7 @@ class History:
         self._reading = None
 
     def _quarantine(self) -> None:
-        """Set the file aside, with what SQLite keeps beside it, for whoever can still read some of it."""
-        stamp = utc_text(int(time.time() * 1000)).replace(":", "")
-        aside = self.path.with_name(f"{self.path.name}.damaged-{stamp}-{secrets.token_hex(2)}")
-        for suffix in ("-wal", "-shm", ""):
-            with contextlib.suppress(FileNotFoundError):
-                self.path.with_name(self.path.name + suffix).rename(aside.with_name(aside.name + suffix))
+        aside = set_aside(self.path)
         log.error("%s is damaged; kept as %s, a new history begins", self.path, aside.name)
         self._on_damage(aside)
 
@@ -333,29 +398,39 @@ class History:
             if verdict != "ok":
                 raise DamagedError(f"{self.path}: {verdict}")
         _SCHEMA.apply(connection)
+        self._set_limit(connection)
         meta = dict(connection.execute("SELECT key, value FROM meta"))
         self.epoch, self.durable = meta.get("epoch") or secrets.token_hex(8), meta.get("durable", 0)
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("INSERT OR IGNORE INTO meta VALUES ('epoch', ?)", (self.epoch,))
+        first = "INSERT INTO epoch (first, epoch) SELECT 1, ? WHERE NOT EXISTS (SELECT 1 FROM epoch)"
+        connection.execute(first, (self.epoch,))
+        self._base = spans_of(connection)[-1].first - 1
+        self._look_where(connection, identity_of(meta.get("identity")))
         left = [body for (body,) in connection.execute("SELECT body FROM tail ORDER BY id")]
         waiting = [reading for body in left for reading in readings(unpack(decompress(body)))]
         full = [waiting[at : at + self._seal_readings] for at in range(0, len(waiting), self._seal_readings)]
         self._sealed = self._store(connection, full, [])
         connection.execute("COMMIT")
 
+    def _look_where(self, connection: sqlite3.Connection, stored: Identity) -> None:
+        known, reason = {**stored, **self._identity}, moved(stored, self._identity)
+        if reason is not None:
+            before, last = self.epoch, _last(connection, self.gateway, self.epoch)[0]
+            self._begin(connection, last + 1, apart=is_elsewhere(reason))
+            self.began = {"reason": reason.value, "epoch": self.epoch, "before": before, "last": last}
+        connection.execute("INSERT OR REPLACE INTO meta VALUES ('identity', ?)", (identity_text(known),))
 
-class _Rests:
-    """Called now and then by a thread that works for long: lets the others have the interpreter half of the time."""
+    def _begin(self, connection: sqlite3.Connection, first: int, *, apart: bool = False) -> None:
+        epoch = secrets.token_hex(8)
+        chain = begin(connection, self.gateway, epoch, first, apart=apart)
+        self._keep_chain(connection, first - 1, chain)
+        log.warning("%s: epoch %s begins with segment %d", self.path, epoch, first)
+        self.epoch = epoch
 
-    __slots__ = ("_until_s",)
-
-    def __init__(self) -> None:
-        self._until_s = mono_s() + _WORK_S
-
-    def __call__(self) -> None:
-        if mono_s() >= self._until_s:
-            time.sleep(_WORK_S)
-            self._until_s = mono_s() + _WORK_S
+    def _keep_chain(self, connection: sqlite3.Connection, base: int, chain: bytes) -> None:
+        connection.execute("INSERT OR REPLACE INTO meta VALUES ('chain', ?)", (chain,))
+        self._base = base
 
 
 def _last(connection: sqlite3.Connection, gateway: str, epoch: str) -> tuple[int, bytes]:
@@ -371,7 +446,7 @@ def _insert_segment(connection: sqlite3.Connection, n: int, batch: list[Reading]
     connection.execute("INSERT INTO body VALUES (?, ?)", (n, body))
 
 
-async def _to_the_end(future: Future[T]) -> T:
+async def to_the_end(future: Future[T]) -> T:
     """Await a job of the writer even when cancelled meanwhile (it commits all the same), then let the cancel through.
 
     Otherwise the caller would not know that its readings are stored, and store them twice.
@@ -391,10 +466,10 @@ async def _to_the_end(future: Future[T]) -> T:
     return waiting.result()
 
 
-def _is_damage(error: BaseException | None) -> bool:
-    """Whether SQLite, anywhere in the chain of causes, says that the file itself is broken."""
-    while error is not None:
-        if isinstance(error, DamagedError) or getattr(error, "sqlite_errorcode", 0) in _DAMAGED_CODES:
-            return True
-        error = error.__cause__
-    return False
+def mark_of(segment: Segment) -> str:
+    """Tells a segment from those of another file with its number; stays when an epoch begins, unlike its chain."""
+    return _mark(segment.t0_ms, segment.t1_ms, segment.count)
+
+
+def _mark(t0_ms: int, t1_ms: int, count: int) -> str:
+    return f"{t0_ms}-{t1_ms}-{count}"

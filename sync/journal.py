@@ -9,139 +9,44 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import json
 import logging
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..errors import ConfigError, PermanentError
-from ..words import Instant
+from ..errors import ConfigError
+from ..words import now
+from .columns import DamagedError
+from .damage import is_damage
+from .epoch_table import RESTORED, began_with, epochs_of, m003_epochs, predecessor_json
+from .identity import Identity, identity_of, identity_text, moved
+from .journal_rescue import DAMAGED, check, rescue, suspicion_of
+from .record import Draft, Record, canonical, genesis_chain, next_chain
 from .sqlite import Schema, Writer, connect_for_reading
+from .state import StateTable, bring_up_to_date, rebuild, transaction
+from .verifying import Verdict, verify_file, verify_rows
+
+__all__ = [
+    "Draft",
+    "Journal",
+    "Record",
+    "StateTable",
+    "Verdict",
+    "bring_up_to_date",
+    "canonical",
+    "genesis_chain",
+    "next_chain",
+    "rebuild",
+    "verify_file",
+    "verify_rows",
+]
 
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
-
-_GENESIS = b"sitewarden journal v1\0"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Draft:
-    """A record before it has a number.
-
-    Attributes:
-        kind: dotted noun and verb, `alarm.raised`.
-        at: when it was decided.
-        actor: id of the person, or `gateway`.
-        body: JSON-able fields; finite numbers only.
-        blobs: SHA-256 (hex) of the evidence that it names.
-    """
-
-    kind: str
-    at: Instant
-    actor: str
-    body: dict[str, Any]
-    blobs: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """An immutable record. `chain` = SHA-256(previous chain ‖ `to_bytes()`)."""
-
-    seq: int
-    epoch: str
-    kind: str
-    at: dict[str, Any]
-    actor: str
-    body: dict[str, Any]
-    blobs: tuple[str, ...]
-    chain: bytes
-
-    def to_bytes(self) -> bytes:
-        """Canonical JSON of everything but the chain."""
-        return canonical(
-            {
-                "seq": self.seq,
-                "epoch": self.epoch,
-                "kind": self.kind,
-                "at": self.at,
-                "actor": self.actor,
-                "body": self.body,
-                "blobs": list(self.blobs),
-            }
-        )
-
-    @classmethod
-    def from_bytes(cls, data: bytes, chain: bytes) -> Record:
-        """Inverse of `to_bytes`. Raises ValueError or KeyError on anything that is not a record."""
-        fields = json.loads(data)
-        if not isinstance(fields, dict):
-            raise ValueError("a record is a JSON object")
-        return cls(
-            seq=int(fields["seq"]),
-            epoch=str(fields["epoch"]),
-            kind=str(fields["kind"]),
-            at=dict(fields["at"]),
-            actor=str(fields["actor"]),
-            body=dict(fields["body"]),
-            blobs=tuple(fields["blobs"]),
-            chain=chain,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StateTable:
-    """A module's tables, derived from records alone.
-
-    Attributes:
-        name: of the module; its tables start with it.
-        version: raise it when `schema` or `apply` change: the tables are then rebuilt from the journal.
-        schema: creates the tables (CREATE TABLE statements).
-        tables: names of the tables, to drop and to compare.
-        kinds: prefixes of the record kinds that `apply` wants.
-        apply: `(connection, record)`, deterministic, inside the transaction of the record.
-        beside: of `tables`, those that do not follow from records: a comparison leaves them out.
-    """
-
-    name: str
-    version: int
-    schema: str
-    tables: tuple[str, ...]
-    kinds: tuple[str, ...]
-    apply: Callable[[sqlite3.Connection, Record], None]
-    beside: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What `verify_file` found. `bad_seq` is the first record that is missing or does not fit, None when all do."""
-
-    gateway: str
-    epoch: str
-    records: int
-    bad_seq: int | None = None
-    problem: str = ""
-
-
-def canonical(value: Any) -> bytes:
-    """JSON with sorted keys, no white space, UTF-8. Raises ValueError on NaN and infinities."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
-
-
-def genesis_chain(gateway: str, epoch: str) -> bytes:
-    """The chain value before record 1."""
-    return hashlib.sha256(_GENESIS + gateway.encode() + b"\0" + epoch.encode()).digest()
-
-
-def next_chain(previous: bytes, data: bytes) -> bytes:
-    """The chain value of the record whose canonical bytes are `data`."""
-    return hashlib.sha256(previous + data).digest()
 
 
 def m001_records(db: sqlite3.Connection) -> None:
@@ -159,7 +64,7 @@ def m002_alarm_index(db: sqlite3.Connection) -> None:
     db.execute("CREATE INDEX record_alarm ON record (seq) WHERE kind GLOB 'alarm.*'")
 
 
-_SCHEMA = Schema("journal", (m001_records, m002_alarm_index))
+_SCHEMA = Schema("journal", (m001_records, m002_alarm_index, m003_epochs))
 
 
 class Journal:
@@ -169,24 +74,50 @@ class Journal:
         path: the database file.
         gateway: id of the gateway that the journal belongs to.
         tables: state tables to keep.
+        where: says where the file lies; elsewhere than when it was last opened, a new epoch begins.
+        carried: what is open at that moment, for the record that begins an epoch: others see that record alone.
+        relief: asked for room when the device is full; True when there is some now.
+
+    Attributes:
+        epoch: of new records.
+        epochs: (epoch, number of its first record), the newest last.
+        began: body of the record that the newest epoch began with; empty for the first.
     """
 
-    def __init__(self, path: Path, gateway: str, tables: Sequence[StateTable] = ()) -> None:
+    def __init__(
+        self,
+        path: Path,
+        gateway: str,
+        tables: Sequence[StateTable] = (),
+        *,
+        where: Callable[[Path, str], Identity] | None = None,
+        carried: Callable[[sqlite3.Connection], dict[str, Any]] = lambda _: {},
+        relief: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.path = path
         self.gateway = gateway
         self.epoch = ""
+        self.epochs: list[tuple[str, int]] = []
+        self.began: dict[str, Any] = {}
+        self._where, self._carried = where, carried
+        self._identity: Identity = {}
+        self._rescued: dict[str, Any] = {}
         self._tables = tuple(tables)
         self._head: tuple[int, bytes] = (0, b"")
         self._subscribers: list[Callable[[list[Record]], None]] = []
         self._guard: Callable[[Sequence[str]], None] = lambda _: None
-        self._writer = Writer(path, self._prepare)
+        self._relief = relief
+        self._writer = self._make_writer()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._readers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal-read")
         self._reading: sqlite3.Connection | None = None
 
     async def __aenter__(self) -> Journal:
         self._loop = asyncio.get_running_loop()
-        await asyncio.to_thread(self._writer.open)
+        if self._where is not None:
+            self.path.touch(0o640)
+            self._identity = await asyncio.to_thread(self._where, self.path, self.gateway)
+        await asyncio.to_thread(self._open)
         self._reading = connect_for_reading(self.path)
         return self
 
@@ -225,6 +156,36 @@ class Journal:
         future.add_done_callback(self._committed)
         return await asyncio.shield(asyncio.wrap_future(future))
 
+    async def begin_epoch(
+        self,
+        reason: str,
+        facts: dict[str, Any],
+        also: Callable[[sqlite3.Connection, int], None] = lambda _, __: None,
+    ) -> Record:
+        """Begin a new epoch; returns the committed record that it begins with. Nothing that was accepted is changed.
+
+        Args:
+            facts: why, for the record's body.
+            also: run in the same transaction, with the number of that record.
+
+        Raises:
+            StoreError: nothing was committed; the process must end.
+        """
+
+        def job(connection: sqlite3.Connection) -> list[Record]:
+            before = self.epoch, list(self.epochs), self.began
+            try:
+                record = self._begin(connection, reason, facts)
+                also(connection, record.seq)
+            except BaseException:
+                self.epoch, self.epochs, self.began = before
+                raise
+            return [record]
+
+        future = self._writer.submit(job)
+        future.add_done_callback(self._committed)
+        return (await asyncio.shield(asyncio.wrap_future(future)))[0]
+
     async def write(self, change: Callable[[sqlite3.Connection], T]) -> T:
         """Run `change` in a transaction on the writer's thread (delivery states, cursors: never records)."""
         return await self._writer.run(change)
@@ -246,17 +207,12 @@ class Journal:
 
     def _job(self, drafts: Sequence[Draft]) -> Callable[[sqlite3.Connection], list[Record]]:
         def job(connection: sqlite3.Connection) -> list[Record]:
-            records = self._insert(connection, drafts)
-            for record in records:
-                for table in self._tables:
-                    if record.kind.startswith(table.kinds):
-                        table.apply(connection, record)
-            return records
+            return self._insert(connection, drafts, *_read_head(connection, self.gateway, self.epoch))
 
         return job
 
-    def _insert(self, connection: sqlite3.Connection, drafts: Sequence[Draft]) -> list[Record]:
-        seq, chain = _read_head(connection, self.gateway, self.epoch)
+    def _insert(self, connection: sqlite3.Connection, drafts: Sequence[Draft], seq: int, chain: bytes) -> list[Record]:
+        """Append behind record `seq`, and apply what follows."""
         records = []
         for draft in drafts:
             seq += 1
@@ -275,11 +231,35 @@ class Journal:
             record = Record.from_bytes(data, chain)
             connection.execute("INSERT INTO record VALUES (?, ?, ?, ?)", (seq, draft.kind, data, chain))
             records.append(record)
+        for record in records:
+            for table in self._tables:
+                if record.kind.startswith(table.kinds):
+                    table.apply(connection, record)
         return records
+
+    def _begin(self, connection: sqlite3.Connection, reason: str, facts: dict[str, Any]) -> Record:
+        """In a transaction: end this epoch where it is, and append the first record of the next."""
+        seq, chain = _read_head(connection, self.gateway, self.epoch)
+        predecessor = predecessor_json(self.epoch, seq, chain)
+        body = {"reason": str(reason), "predecessor": predecessor, **facts, **self._carried(connection)}
+        new = secrets.token_hex(8)
+        connection.execute("INSERT OR REPLACE INTO epoch VALUES (?, ?)", (seq + 1, new))  # over one without a record
+        connection.execute("UPDATE meta SET value = ? WHERE key = 'epoch'", (new,))
+        before, self.epoch = self.epoch, new
+        draft = Draft(kind=RESTORED, at=now(), actor="gateway", body=body)
+        (record,) = self._insert(connection, [draft], seq, genesis_chain(self.gateway, new))
+        self.epochs = epochs_of(connection)
+        self.began = record.body
+        _log.warning("%s: epoch %s begins behind record %d of epoch %s: %s", self.path, new, seq, before, reason)
+        return record
 
     def _committed(self, future: Future[list[Record]]) -> None:
         """On the writer's thread, in commit order."""
-        if future.exception() is None and future.result() and self._loop is not None:
+        error = future.exception()
+        if error is not None and is_damage(error):
+            with contextlib.suppress(OSError):
+                suspicion_of(self.path).touch()  # the next start looks at all of the file
+        if error is None and future.result() and self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
                 self._loop.call_soon_threadsafe(self._announce, future.result())
 
@@ -291,7 +271,24 @@ class Journal:
             except Exception:  # the records are committed; the others must hear of them
                 _log.exception("a subscriber failed at records %d to %d", records[0].seq, records[-1].seq)
 
+    def _make_writer(self) -> Writer:
+        return Writer(self.path, self._prepare, lambda _: self._relief())
+
+    def _open(self) -> None:
+        """A damaged file is set aside; what can be proven of it goes on. Blocks."""
+        try:
+            self._writer.open()
+        except (sqlite3.DatabaseError, DamagedError) as error:
+            if not is_damage(error):
+                raise
+            self._rescued = rescue(self.path, self.gateway, self._tables, _SCHEMA.apply)
+            self._rescued["found"] = str(error)
+            self._writer = self._make_writer()
+            self._writer.open()
+        suspicion_of(self.path).unlink(missing_ok=True)
+
     def _prepare(self, connection: sqlite3.Connection) -> None:
+        check(connection, self.path)
         _SCHEMA.apply(connection)
         meta = dict(connection.execute("SELECT key, value FROM meta"))
         if meta.get("gateway", self.gateway) != self.gateway:
@@ -300,139 +297,35 @@ class Journal:
         self.epoch = meta.get("epoch") or secrets.token_hex(8)
         if not meta:
             rows = [("gateway", self.gateway), ("epoch", self.epoch)]
-            with _transaction(connection):
+            with transaction(connection):
                 connection.executemany("INSERT INTO meta VALUES (?, ?)", rows)
+        with transaction(connection):
+            connection.execute(
+                "INSERT OR IGNORE INTO epoch SELECT 1, ? WHERE NOT EXISTS (SELECT 1 FROM epoch)", (self.epoch,)
+            )
+        self.epochs = epochs_of(connection)
+        self.began = began_with(connection, self.epochs)
         for table in self._tables:
             bring_up_to_date(connection, table)
+        if self._rescued:
+            with transaction(connection):
+                self._begin(connection, DAMAGED, {"damaged": self._rescued})
+        self._look_where(connection, identity_of(meta.get("identity")))
         self._head = _read_head(connection, self.gateway, self.epoch)
 
-
-def bring_up_to_date(connection: sqlite3.Connection, table: StateTable) -> None:
-    """Create the tables of `table`, or rebuild them from the records when its version changed."""
-    row = connection.execute("SELECT version FROM module WHERE name = ?", (table.name,)).fetchone()
-    if row is not None and row[0] == table.version:
-        return
-    with _transaction(connection):
-        rebuild(connection, table)
-        connection.execute("INSERT OR REPLACE INTO module VALUES (?, ?)", (table.name, table.version))
-
-
-def rebuild(connection: sqlite3.Connection, table: StateTable) -> None:
-    """Drop the tables of `table` and apply every record again. The caller holds the transaction."""
-    for name in table.tables:
-        connection.execute(f"DROP TABLE IF EXISTS {name}")
-    for statement in filter(str.strip, table.schema.split(";")):
-        connection.execute(statement)
-    for record in _records(connection):
-        if record.kind.startswith(table.kinds):
-            table.apply(connection, record)
-
-
-def verify_file(
-    path: Path,
-    progress: Callable[[int], None] = lambda _: None,
-    see: Callable[[str, bytes, bytes], None] | None = None,
-) -> Verdict:
-    """Walk the chain of a journal file and name the first record that does not fit.
-
-    A missing end shows as far as another table of the file names a record beyond it; without such a trace only
-    headquarters knows.
-
-    Args:
-        path: a `journal.db`, also while the daemon runs.
-        progress: called with the number of records checked so far, now and then.
-        see: called with kind, canonical bytes and chain of each record, just before it is checked.
-
-    Raises:
-        PermanentError: the file is not a journal.
-    """
-    try:
-        with contextlib.closing(connect_for_reading(path)) as connection:
-            meta = dict(connection.execute("SELECT key, value FROM meta"))
-            known, table = _newest_trace(connection)  # before the records, which may become more meanwhile
-            rows = connection.execute("SELECT seq, data, chain, kind FROM record ORDER BY seq")
-            rows = rows if see is None else _shown(rows, see)
-            verdict = verify_rows(meta["gateway"], meta["epoch"], rows, progress)
-    except (sqlite3.Error, KeyError) as error:
-        raise PermanentError(f"{path}: not a journal: {error}", hint="name the journal.db of a gateway") from error
-    end = verdict.records
-    if verdict.bad_seq is not None or known <= end:
-        return verdict
-    problem = f"record {known} is missing: the journal ends at {end}, but table {table} knows record {known}"
-    return replace(verdict, bad_seq=end + 1, problem=problem)
-
-
-def _shown(rows: Iterable[tuple[Any, ...]], see: Callable[[str, bytes, bytes], None]) -> Iterator[tuple[Any, ...]]:
-    for row in rows:
-        see(row[3], row[1], row[2])
-        yield row
-
-
-def _newest_trace(connection: sqlite3.Connection) -> tuple[int, str]:
-    """The highest record number that a table beside the records names, and the table; 0 and "" when none does."""
-    newest = (0, "")
-    names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name <> 'record' ORDER BY name")
-    for (table,) in names.fetchall():
-        quoted = '"' + table.replace('"', '""') + '"'
-        columns = {row[1] for row in connection.execute(f"PRAGMA table_info({quoted})")}
-        where = "AND stream = 'journal'" if "stream" in columns else ""
-        for column in sorted(columns & {"seq", "last"}):
-            sql = f"SELECT max({column}) FROM {quoted} WHERE typeof({column}) = 'integer' {where}"  # noqa: S608 - quoted
-            newest = max(newest, (connection.execute(sql).fetchone()[0] or 0, table), key=lambda trace: trace[0])
-    return newest
-
-
-def verify_rows(
-    gateway: str,
-    epoch: str,
-    rows: Iterable[tuple[Any, ...]],
-    progress: Callable[[int], None] = lambda _: None,
-) -> Verdict:
-    """Check numbers, epoch and chain of `(seq, canonical bytes, chain[, kind beside them])` rows in order."""
-    chain = genesis_chain(gateway, epoch)
-    expected = 0
-    for seq, data, stored, *kind in rows:
-        expected += 1
-        if isinstance(data, bytes):  # whoever wrote with other tools may have left text or a number
-            chain = next_chain(chain, data)
-        problem = _problem(expected, epoch, seq, data, isinstance(data, bytes) and stored == chain, kind)
-        if problem:
-            return Verdict(gateway=gateway, epoch=epoch, records=expected - 1, bad_seq=expected, problem=problem)
-        if expected % 1000 == 0:
-            progress(expected)
-    return Verdict(gateway=gateway, epoch=epoch, records=expected)
-
-
-def _problem(expected: int, epoch: str, seq: int, data: bytes, chain_fits: bool, kind: Sequence[str]) -> str:
-    if seq != expected:
-        return f"record {expected} is missing: the next one is {seq}"
-    if not chain_fits:
-        return f"record {expected} or its chain value was altered"
-    try:
-        record = Record.from_bytes(data, b"")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        return f"record {expected} is not readable: {error}"
-    if record.seq != expected or record.epoch != epoch:
-        return f"record {expected} says that it is record {record.seq} of epoch {record.epoch}"
-    return f"record {expected}: the kind beside it was altered" if any(k != record.kind for k in kind) else ""
-
-
-def _records(connection: sqlite3.Connection) -> Iterator[Record]:
-    for data, chain in connection.execute("SELECT data, chain FROM record ORDER BY seq"):
-        yield Record.from_bytes(data, chain)
+    def _look_where(self, connection: sqlite3.Connection, stored: Identity) -> None:
+        """Begin a new epoch when the file lies elsewhere than it did; what could not be read then is stored now."""
+        known = {**stored, **self._identity}
+        if known == stored:
+            return
+        with transaction(connection):
+            reason = moved(stored, self._identity)
+            if reason is not None and _read_head(connection, self.gateway, self.epoch)[0]:
+                self._begin(connection, reason, {"identity": dict(self._identity), "was": dict(stored)})
+            row = ("identity", identity_text(known))
+            connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", row)
 
 
 def _read_head(connection: sqlite3.Connection, gateway: str, epoch: str) -> tuple[int, bytes]:
     row = connection.execute("SELECT seq, chain FROM record ORDER BY seq DESC LIMIT 1").fetchone()
     return (row[0], row[1]) if row else (0, genesis_chain(gateway, epoch))
-
-
-@contextlib.contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..words import mono_s, utc_text
 from .pacing import Flow
+from .server_time import ServerTime, heard
 from .streams import HISTORY, JOURNAL
 
 if TYPE_CHECKING:
@@ -95,6 +96,8 @@ class UplinkHealth:
         last_ok: UTC text of the last good answer.
         last_error: what is wrong now, "" when nothing is; names the stream.
         clock_offset_s: cloud's clock minus ours, as far as signing needed it.
+        server_time: what time it is there, as the newest answer that came quickly said; None before the first.
+        machines: how many speak to headquarters with this gateway's key; more than one is a clone.
         beat_s: monotonic seconds; the loops turned then.
         errors, reasons, hints: stream to what is wrong with it now, in full, as a word, and what to do about it.
         forks: how often the cloud knew other data than there is here.
@@ -108,6 +111,8 @@ class UplinkHealth:
     last_ok: str | None = None
     last_error: str = ""
     clock_offset_s: float = 0.0
+    server_time: ServerTime | None = None
+    machines: int = 1
     beat_s: float = field(default_factory=mono_s)
     errors: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
@@ -151,6 +156,10 @@ class UplinkHealth:
             self.forks += reason == "fork"
         self.errors[stream], self.reasons[stream], self.hints[stream] = error, reason, hint
         self._settle("down" if stream == JOURNAL else self.state)
+
+    def told_time(self, time_ms: int, asked_s: float) -> None:
+        """An answer to what was asked at monotonic second `asked_s` names its time."""
+        self.server_time = heard(time_ms, asked_s, mono_s()) or self.server_time
 
     def of(self, stream: str) -> Backlog:
         """The backlog of `stream`; a sender that is new tells of itself so."""
@@ -213,4 +222,5 @@ class UplinkHealth:
             "reason": self.reasons.get(worst, ""),
             "hint": self.hints.get(worst, ""),
             "clock_offset_s": self.clock_offset_s,
+            "machines": self.machines,
         }

@@ -9,14 +9,14 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import PermanentError
 from ..words import ClockState, Instant, Reading, utc_from_text
-from .columns import DamagedError, decompress, readings, unpack
+from .columns import Block, Column, DamagedError, decompress, readings, unpack
 from .sqlite import connect_for_reading
 
 _SPANS = "SELECT n, t0_ms, t1_ms, count FROM segment ORDER BY n"
@@ -84,24 +84,41 @@ class RecordedHistory:
 
     def read(self, span: Span, point: str | None = None) -> list[Reading]:
         """Its readings, point by point; empty when it cannot be read. With `point`, of that point alone."""
+        return readings(self._blocks(span, _only(point)))
+
+    def tail(self, point: str | None = None) -> Iterator[list[Reading]]:
+        """The readings that were in no segment yet, in runs."""
+        for body in self._tail:
+            yield readings(self._unpack(body, _only(point)))
+
+    def columns(self, span: Span, points: Collection[str]) -> list[Column]:
+        """As `read`, of some points, without a Reading for each."""
+        return [column for block in self._blocks(span, points) for column in block.columns]
+
+    def tail_columns(self, points: Collection[str]) -> Iterator[Column]:
+        """As `tail`."""
+        for body in self._tail:
+            for block in self._unpack(body, points):
+                yield from block.columns
+
+    def _blocks(self, span: Span, points: Collection[str] | None) -> list[Block]:
         assert self._connection is not None, "the history is not open"
         row = self._connection.execute("SELECT body FROM body WHERE n = ?", (span.n,)).fetchone()
         if row is None:
             self.lost += 1
             return []
-        return self._unpack(row[0], point)
+        return self._unpack(row[0], points)
 
-    def tail(self, point: str | None = None) -> Iterator[list[Reading]]:
-        """The readings that were in no segment yet, in runs."""
-        for body in self._tail:
-            yield self._unpack(body, point)
-
-    def _unpack(self, body: bytes, point: str | None) -> list[Reading]:
+    def _unpack(self, body: bytes, points: Collection[str] | None) -> list[Block]:
         try:
-            return readings(unpack(decompress(body), point=point))
+            return unpack(decompress(body), points=points)
         except DamagedError:
             self.lost += 1
             return []
+
+
+def _only(point: str | None) -> tuple[str] | None:
+    return None if point is None else (point,)
 
 
 def recorded_events(path: Path, prefixes: Sequence[str]) -> Iterator[Event]:

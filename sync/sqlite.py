@@ -20,6 +20,8 @@ from typing import Any
 from ..errors import PermanentError
 
 _MOST_JOBS_IN_A_COMMIT = 512
+_RELIEFS = 3
+"""How often one commit may ask for room."""
 
 # Primary result codes that are the job's own mistake (sqlite.org/rescode.html); every other one is the store's.
 _JOBS_OWN = frozenset(
@@ -34,6 +36,8 @@ _JOBS_OWN = frozenset(
 )
 
 Job = Callable[[sqlite3.Connection], Any]
+Relief = Callable[[sqlite3.Connection], bool]
+"""Makes room when the disk, or the file's own limit, is full; outside of a transaction. False: there is no more."""
 
 _APPLIED = (
     """CREATE TABLE IF NOT EXISTS _sqlite_migrations
@@ -101,10 +105,21 @@ class Writer:
     Args:
         path: the database file; its folder must exist.
         prepare: run once on the writer's thread before any job (schema, migrations).
+        relief: asked when a commit found no room; the commit is then tried again.
+        shrinks: see `connect_for_writing`.
     """
 
-    def __init__(self, path: Path, prepare: Callable[[sqlite3.Connection], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        prepare: Callable[[sqlite3.Connection], None],
+        relief: Relief = lambda _: False,
+        *,
+        shrinks: bool = False,
+    ) -> None:
         self.path = path
+        self._shrinks = shrinks
+        self._relief = relief
         self._jobs: queue.SimpleQueue[tuple[Job, Future[Any]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, args=(prepare,), name=f"writer-{path.stem}", daemon=True)
         self._ready: Future[None] = Future()
@@ -143,7 +158,7 @@ class Writer:
 
     def _serve(self, prepare: Callable[[sqlite3.Connection], None]) -> None:
         try:
-            connection = connect_for_writing(self.path)
+            connection = connect_for_writing(self.path, shrinks=self._shrinks)
         except BaseException as error:
             self._ready.set_exception(error)
             return
@@ -175,17 +190,11 @@ class Writer:
         return group, False
 
     def _commit(self, connection: sqlite3.Connection, group: list[tuple[Job, Future[Any]]]) -> None:
-        done: list[tuple[Future[Any], Any, BaseException | None]] = []
         try:
             if self._failure is not None:
                 raise self._failure
-            connection.execute("BEGIN IMMEDIATE")
-            for job, future in group:
-                done.append((future, *_run_in_savepoint(connection, job)))
-            connection.execute("COMMIT")
+            done = self._run(connection, group)
         except BaseException as error:
-            with contextlib.suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
             self._fail(error, group)
             return
         for future, value, failed in done:
@@ -193,6 +202,26 @@ class Writer:
                 future.set_result(value)
             else:
                 future.set_exception(failed)
+
+    def _run(
+        self, connection: sqlite3.Connection, group: list[tuple[Job, Future[Any]]]
+    ) -> list[tuple[Future[Any], Any, BaseException | None]]:
+        """One transaction of all jobs, again when room was made for it. Nothing of a failed one stays."""
+        for left in range(_RELIEFS, -1, -1):
+            done: list[tuple[Future[Any], Any, BaseException | None]] = []
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                for job, future in group:
+                    done.append((future, *_run_in_savepoint(connection, job)))
+                connection.execute("COMMIT")
+            except BaseException as error:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+                if not (left and is_full(error) and self._relief(connection)):
+                    raise
+            else:
+                return done
+        raise AssertionError("unreachable")
 
     def _fail(self, error: BaseException, group: list[tuple[Job, Future[Any]]]) -> None:
         if self._failure is None:
@@ -222,9 +251,20 @@ def is_the_stores(error: Exception) -> bool:
     return code is not None and code & 0xFF not in _JOBS_OWN
 
 
-def connect_for_writing(path: Path) -> sqlite3.Connection:
-    """A connection in WAL mode with `synchronous=FULL` and explicit transactions."""
+def is_full(error: BaseException) -> bool:
+    """Whether SQLite found no room: on the device, or under `max_page_count`."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+
+
+def connect_for_writing(path: Path, *, shrinks: bool = False) -> sqlite3.Connection:
+    """A connection in WAL mode with `synchronous=FULL` and explicit transactions.
+
+    Args:
+        shrinks: a new file can give free pages back (`PRAGMA incremental_vacuum`); costs a page here and there.
+    """
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=True, timeout=10)
+    if shrinks:
+        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # before anything else: later it is ignored
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")

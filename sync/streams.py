@@ -8,6 +8,9 @@ JOURNAL = "journal"
 HISTORY = "history"
 STREAMS = (JOURNAL, HISTORY)
 
+UNKNOWN_CHAIN = bytes(32)
+"""The chain value behind a declared gap: what follows it begins anew."""
+
 
 def stream_genesis(gateway: str, stream: str, epoch: str) -> bytes:
     """The chain value before batch 1."""

@@ -22,19 +22,23 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 from ..errors import PermanentError, RefusedError, SitewardenError, TransientError
 from ..words import mono_s
 from .cloud_client import CloudClient, UplinkOptions
+from .epochs import look_for_twins, noting, settle
 from .history import History
+from .history_outbox import HistoryOutbox
 from .journal import Journal
 from .link_state import UplinkHealth
 from .link_watch import watching
-from .outbox import Batch, HistoryOutbox, JournalOutbox, Outbox
+from .outbox import Batch, JournalOutbox, Note, Outbox
 from .retrying import LinkError, Patience
 from .sqlite import StoreError
-from .streams import JOURNAL, stream_genesis
+from .streams import JOURNAL
 from .turns import Rank
 from .wire import Cursor
 
 log = logging.getLogger(__name__)
 
+PART_EVERY_S = 600.0
+"""A stream whose next batch headquarters refuses as another history goes on under another name, no more often."""
 _SEVERAL_UNKNOWN = ("bad_request", "not_found", "too_large")
 """What a cloud answers that does not know several batches in one request."""
 
@@ -58,7 +62,8 @@ async def run_uplink(
     """
     options.check()
     client = CloudClient(options, key, health)
-    outboxes: list[Outbox] = [JournalOutbox(journal), *([HistoryOutbox(history)] if history else [])]
+    note = noting(journal)
+    outboxes: list[Outbox] = [JournalOutbox(journal), *([HistoryOutbox(history, note)] if history else [])]
     for outbox in outboxes:
         await outbox.open()
     health.started()
@@ -66,7 +71,7 @@ async def run_uplink(
     with watching(patience.look_again):
         async with asyncio.TaskGroup() as group:
             for outbox in outboxes:
-                group.create_task(_Stream(outbox, client, patience).run(), name=f"uplink {outbox.stream}")
+                group.create_task(_Stream(outbox, client, patience, note).run(), name=f"uplink {outbox.stream}")
             for sender in also:
                 group.create_task(sender(client), name=f"uplink {sender.__qualname__}")
     raise AssertionError("the uplink's tasks never return")
@@ -87,8 +92,10 @@ class _Stream:
         patience: the pauses between tries, of all streams.
     """
 
-    def __init__(self, outbox: Outbox, client: CloudClient, patience: Patience) -> None:
+    def __init__(self, outbox: Outbox, client: CloudClient, patience: Patience, note: Note) -> None:
         self._outbox, self._client, self._pace, self._patience = outbox, client, client.pace, patience
+        self._note, self._epoch = note, ""
+        self._forked, self._parted_s = False, -PART_EVERY_S
         self._health = client.health
         self._first = outbox.stream == JOURNAL
         self._several = True
@@ -125,6 +132,7 @@ class _Stream:
             raise
         except (TransientError, PermanentError, sqlite3.DatabaseError) as error:
             link = error if isinstance(error, LinkError) else LinkError(_reason(error), str(error), hint=_hint(error))
+            self._forked = link.reason == "fork"
             self._health.failed(self._outbox.stream, link.reason, str(error), link.hint)
             await self._show_lag()
             raise link from error
@@ -136,7 +144,9 @@ class _Stream:
         while True:
             self._wake.clear()
             self._health.beat_s = mono_s()
-            if batches := await self._outbox.batches(cursor.ack + 1, self._room()):
+            if self._epoch != self._outbox.epoch:
+                cursor = await self._where(session)
+            elif batches := await self._outbox.batches(cursor.ack + 1, self._room()):
                 cursor = await self._send(session, batches)
             elif not await self._woken():
                 cursor = await self._where(session)
@@ -145,11 +155,18 @@ class _Stream:
     async def _where(self, session: aiohttp.ClientSession) -> Cursor:
         outbox = self._outbox
         reply = await self._client.where(session)
-        genesis = stream_genesis(self._client.options.gateway, outbox.stream, outbox.epoch)
-        cursor = reply.cursor(outbox.stream, outbox.epoch, genesis)
-        if not await outbox.agrees(cursor.ack, cursor.chain):
-            hint = "this gateway's data was restored or cloned: it needs a new epoch"
-            raise RefusedError("fork", f"fork: the cloud's batch {cursor.ack} is not the one made here", hint=hint)
+
+        async def same(epoch: str, n: int) -> bool:
+            chain = await self._client.chain_at(session, outbox.stream, epoch, n)
+            return chain is not None and await outbox.agrees(n, chain)
+
+        forked = self._forked and mono_s() - self._parted_s >= PART_EVERY_S
+        if forked:
+            self._forked, self._parted_s = False, mono_s()
+        cursor = await settle(outbox, reply, self._client.options.gateway, same, self._note, forked=forked)
+        self._epoch = cursor.epoch
+        if self._first:
+            await look_for_twins(self._health, reply.machines, self._note)
         await self._acked(cursor)
         return cursor
 
@@ -167,13 +184,13 @@ class _Stream:
                 raise
             self._several = False
             return await self._send(session, batches[:1])
-        reached = next((batch for batch in batches if batch.n == cursor.ack), None)
-        if cursor.ack < batches[0].n or (reached is not None and cursor.chain != reached.chain):
+        reached = next((batch for batch in batches if batch.through == cursor.ack), None)
+        if cursor.ack < batches[0].through or (reached is not None and cursor.chain != reached.chain):
             raise LinkError("odd_answer", f"the cloud's answer to batch {last.n} does not fit: it names {cursor.ack}")
-        size = sum(len(batch.body) for batch in batches if batch.n <= cursor.ack)
+        size = sum(len(batch.body) for batch in batches if batch.through <= cursor.ack)
         if self._first:
             self._pace.sent(size)
-        self._health.sent(outbox.stream, size, sum(batch.count for batch in batches if batch.n <= cursor.ack))
+        self._health.sent(outbox.stream, size, sum(batch.count for batch in batches if batch.through <= cursor.ack))
         await self._acked(cursor)
         return cursor
 
@@ -189,6 +206,7 @@ class _Stream:
         await self._outbox.acked(cursor.ack, cursor.durable)
         if self._health.succeeded(self._outbox.stream, cursor.ack, cursor.durable) and self._first:
             self._patience.is_back()
+            self._client.back.set()
         self._health.link_bytes_s = self._pace.rate.bytes_s
         self._show_waiting()
         await self._show_lag()

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from ..errors import RefusedError
 from .columns import MAX_PACKED_BYTES, DamagedError, pack_msgpack, unpack_msgpack
+from .epoch_table import record_epoch
 from .journal import Record, next_chain
 from .keys import key_id
 
@@ -121,10 +122,21 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncReply:
-    """Answer to GET sync: the cloud's time and every epoch that it knows of each stream."""
+    """Answer to GET sync: the cloud's time and every epoch that it knows of each stream.
+
+    Attributes:
+        incarnation: born with the cloud's database, another one after it was restored; "" from an older cloud.
+        machines: how many send with the gateway's key, as far as the cloud can tell.
+    """
 
     time_ms: int
     streams: Mapping[str, tuple[Cursor, ...]]
+    incarnation: str = ""
+    machines: int = 1
+
+    def known(self, stream: str) -> dict[str, Cursor]:
+        """What the cloud has of a stream, by epoch."""
+        return {cursor.epoch: cursor for cursor in self.streams.get(stream, ())}
 
     def cursor(self, stream: str, epoch: str, genesis: bytes) -> Cursor:
         """Where to go on: after batch 0 when the cloud has never seen the epoch."""
@@ -133,7 +145,8 @@ class SyncReply:
 
     def to_json(self) -> dict[str, Any]:
         streams = {name: [cursor.to_json() for cursor in cursors] for name, cursors in self.streams.items()}
-        return {"time_ms": self.time_ms, "streams": streams}
+        about = {"incarnation": self.incarnation, "machines": self.machines}
+        return {"time_ms": self.time_ms, "streams": streams, **about}
 
     @classmethod
     def from_json(cls, data: Any) -> SyncReply:
@@ -145,7 +158,9 @@ class SyncReply:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DamagedError(f"not an answer to `where am I`: {error}") from error
         read = {name: tuple(Cursor.from_json(cursor) for cursor in cursors) for name, cursors in streams.items()}
-        return cls(time_ms=time_ms, streams=read)
+        incarnation, machines = str(data.get("incarnation", "")), data.get("machines", 1)
+        machines = machines if type(machines) is int and 0 < machines < 1000 else 1
+        return cls(time_ms=time_ms, streams=read, incarnation=incarnation, machines=machines)
 
 
 # --- chains and payloads -----------------------------------------------------------------------------------------
@@ -187,7 +202,10 @@ class JournalPayload:
         return cls(epoch=epoch, first=first, before=before, records=tuple(records), after=after)
 
     def verified(self, epoch: str) -> list[Record]:
-        """The records, each checked: canonical, of `epoch`, numbered without a gap, chained up to `after`.
+        """The records, each checked: canonical, numbered without a gap, chained up to `after`.
+
+        Args:
+            epoch: name of the stream; of a branch the records say that they are of the epoch that it is named after.
 
         Raises:
             DamagedError: naming the first record that does not fit.
@@ -196,7 +214,7 @@ class JournalPayload:
         for seq, data in enumerate(self.records, self.first):
             chain = next_chain(chain, data)
             record = _read_record(seq, data, chain)
-            if self.epoch != epoch or record.epoch != epoch or record.seq != seq:
+            if self.epoch != epoch or record.epoch != record_epoch(epoch) or record.seq != seq:
                 raise DamagedError(f"record {seq} says that it is record {record.seq} of epoch {record.epoch}")
             result.append(record)
         if chain != self.after:

@@ -95,8 +95,10 @@ class Witnessing:
         return have is None
 
     async def _next(self, most: int) -> Signed | None:
+        """Of the newest epoch: it names where the one before ended. Args: most: records of it."""
         journal = self._checkpoints.journal
-        return await journal.query(lambda connection: unwitnessed(connection, journal.epoch, most))
+        epoch = journal.epochs[-1][0]
+        return await journal.query(lambda connection: unwitnessed(connection, epoch, most))
 
     async def _offer(self, client: Poster, session: Any, signed: Signed) -> int | None:
         """Send one. None when it is countersigned, else how many records headquarters has."""
@@ -108,8 +110,8 @@ class Witnessing:
         key = parse_public_key(key_text)
         cosigned = Note(signed.note.text, (parse_signature(line),))
         time_s = verify_cosignature(cosigned, witness_name(key), key)
-        journal, size = self._checkpoints.journal, signed.size
-        if await journal.write(lambda c: keep_cosignature(c, journal.epoch, size, line, key_text)):
+        journal = self._checkpoints.journal
+        if await journal.write(lambda c: keep_cosignature(c, signed.epoch, signed.size, line, key_text)):
             _log.warning("headquarters countersigns with another key than before: %s", key_text)
-        self._health.cosigned(size, time_s)
+        self._health.cosigned(dict(journal.epochs)[signed.epoch] - 1 + signed.size, time_s)
         return None

@@ -648,7 +648,7 @@ def in_force(data: Path) -> tuple[int, float] | None:
 
 def snapshots_at(cloud: Path) -> list[str]:
     with contextlib.closing(sqlite3.connect(cloud / "cloud.db")) as db:
-        return [gateway for (gateway,) in db.execute("SELECT gateway FROM snapshot WHERE seq > 0")]
+        return [gateway for (gateway,) in db.execute("SELECT DISTINCT gateway FROM snapshot_epoch WHERE seq > 0")]
 
 
 def report_of(cloud: Path) -> dict[str, Any]:

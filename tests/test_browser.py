@@ -334,3 +334,31 @@ async def test_an_officer_tests_the_whole_chain_and_sees_each_verdict(demo, brow
     await expect(wall.get_by_test_id("banner")).to_be_hidden()
     await expect(wall.get_by_test_id(re.compile("^alarm-row-"))).to_have_count(0)
     assert not (errors + phone_errors)
+
+
+async def test_a_point_opens_its_chart_from_an_hour_to_a_year_and_gives_it_as_a_file(demo, browser, picture, tmp_path):
+    for size, name in ((DESK, "chart"), (PHONE, "chart-phone")):
+        page, errors = await _open(browser, demo.address("edge"), "officer_wang", demo.pin("officer_wang"), size)
+        await expect(page.get_by_test_id(f"point-value-{HUMIDITY}")).to_have_text(re.compile(r"\d"))
+        await page.get_by_test_id(f"point-{HUMIDITY}").click()
+        for range_name in ("year", "month", "week", "day", "hour"):
+            button = page.get_by_test_id(f"chart-{range_name}")
+            await button.click()
+            await expect(button).to_have_attribute("aria-pressed", "true")
+            await expect(page.get_by_test_id("chart")).to_be_visible()
+        await expect(page.get_by_test_id("chart-caption")).to_contain_text("最高")
+        box = await page.get_by_test_id("chart").bounding_box()
+        assert box is not None
+        assert box["x"] + box["width"] <= size["width"], "no part of it is beside the screen"
+        await page.mouse.move(box["x"] + box["width"] - 20, box["y"] + 50)
+        await expect(page.get_by_test_id("chart-caption")).to_contain_text("个读数")
+        await picture(page, name)
+        async with page.expect_download() as started:
+            await page.get_by_test_id("export-csv").click()
+        file = tmp_path / f"{name}.csv"
+        await (await started.value).save_as(file)
+        rows = file.read_text("utf-8-sig").splitlines()
+        assert rows[0].startswith("时间 Time,UTC")
+        assert len(rows) > 1
+        await expect(page.get_by_test_id("export-progress")).to_have_count(0)
+        assert errors == []

@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import random
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -28,11 +29,14 @@ from sitewarden.edge.bundling import Bundling
 from sitewarden.errors import RefusedError
 from sitewarden.sync.bundle import ANSWER, BATCHES, BundleError, BundleReader, BundleWriter
 from sitewarden.sync.history import History
+from sitewarden.sync.history_outbox import HistoryOutbox
 from sitewarden.sync.journal import Draft, Journal
 from sitewarden.sync.keys import key_id, load_or_create_key, public_key_text
-from sitewarden.sync.outbox import HistoryOutbox, JournalOutbox
+from sitewarden.sync.outbox import JournalOutbox
 from sitewarden.sync.seal import Sealer, parse_seal_key, seal_key_text, unseal
-from sitewarden.words import Quality, Reading, now
+from sitewarden.tests.peers.ends import Site as Ends
+from sitewarden.tests.peers.ends import assert_all_there
+from sitewarden.words import ClockState, Instant, Quality, Reading, now
 
 KEY, CLOUD_KEY = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
 KEYS, CLOUD_KEYS = ({key_id(key): key.public_key()} for key in (KEY, CLOUD_KEY))
@@ -166,10 +170,21 @@ def test_a_sealed_file_that_is_cut_or_mixed_does_not_open():
 # --- from a gateway to headquarters, and back ---------------------------------------------------------------------
 
 
+HERE = {"machine": "m1", "volume": "v1"}
+OLD = Instant(utc_ms=1_600_000_000_000, mono_s=1.0, boot="b", clock=ClockState.SYNCED)
+
+
 @asynccontextmanager
-async def gateway(folder: Path, trusted: dict[str, Any] = CLOUD_KEYS) -> AsyncIterator[Any]:
+async def gateway(
+    folder: Path, trusted: dict[str, Any] = CLOUD_KEYS, where: dict[str, str] | None = None, **kept: Any
+) -> AsyncIterator[Any]:
+    """Args: where: what its stores see of the place where they lie; None: nothing. kept: how long history is kept."""
     folder.mkdir(exist_ok=True)
-    async with Journal(folder / "journal.db", "gw1") as journal, History(folder / "history.db", "gw1") as history:
+    look = None if where is None else (lambda _path, _gateway: where)
+    async with (
+        Journal(folder / "journal.db", "gw1", where=look) as journal,
+        History(folder / "history.db", "gw1", where=look, **kept) as history,
+    ):
 
         class Site:
             bundling = Bundling(journal, history, KEY, lambda: trusted)
@@ -252,6 +267,63 @@ async def test_a_stick_goes_there_and_its_answer_comes_back(tmp_path: Path):
     assert same_on_both_sides(tmp_path / "edge", tmp_path / "cloud") == 705
 
 
+async def test_a_clone_and_a_restored_gateway_go_on_by_stick(tmp_path: Path):
+    """A copied folder begins a new epoch by itself; an older one when the answer shows what it has forgotten."""
+    edge, cloud = tmp_path / "edge", tmp_path / "cloud"
+    async with headquarters(cloud) as (_, bring):
+        async with gateway(edge, where=HERE) as site:
+            await site.write(5, 2500)
+            await site.bundling.take_answer(answer_of(await bring(await site.export())))
+        shutil.copytree(edge, tmp_path / "backup")
+        async with gateway(edge, where=HERE) as site:
+            await site.write(7, 2500)
+            await bring(await site.export())
+        async with gateway(tmp_path / "backup", where=HERE) as site:
+            await site.write(3, 2500)
+            result = await bring(await site.export())
+            assert {s["problem"].partition(":")[0] for s in result["streams"]} == {"fork"}, "two histories"
+            await site.bundling.take_answer(answer_of(result))
+            result = await bring(await site.export())
+            assert {s["problem"] for s in result["streams"]} == {""}
+            await site.bundling.take_answer(answer_of(result))
+            assert BundleReader(io.BytesIO(await site.export())).manifest.batches == ()
+            assert len(site.journal.epochs) == 2
+            await assert_all_there(Ends(site.journal, site.history), cloud)
+        async with gateway(tmp_path / "backup", where={"machine": "m2", "volume": "v2"}) as site:
+            await site.write(2, 2500)
+            result = await bring(await site.export())
+            assert {s["problem"] for s in result["streams"]} == {""}
+            await site.bundling.take_answer(answer_of(result))
+            result = await bring(await site.export())
+            assert {s["problem"] for s in result["streams"]} <= {""}
+            assert len(site.journal.epochs) == 3
+            await assert_all_there(Ends(site.journal, site.history), cloud)
+
+
+async def test_what_the_link_has_brought_and_is_gone_is_no_gap_on_a_stick(tmp_path: Path):
+    """The newest answer is older than what the link did since: the stick declares what headquarters has long had."""
+    async with gateway(tmp_path / "edge", keep_days=0, settle_days=0) as site, headquarters(tmp_path / "cloud") as hq:
+        store, bring = hq
+        await site.write(3, 2500)
+        await site.bundling.take_answer(answer_of(await bring(await site.export())))
+        outbox = HistoryOutbox(site.history)
+        for _ in range(4):
+            site.history.add([Reading(point="a.b.c", value=1.0, quality=Quality.GOOD, at=OLD)])
+            await site.history.flush(seal=True)
+        await outbox.open()
+        for n in range(3, 7):
+            batch = await outbox.batch(n)
+            assert batch is not None
+            await store.take(open_parcel("gw1", "history", outbox.epoch, n, batch.chain, batch.body, 1))
+        assert await site.history.delete_through(5) > 0
+        await site.write(1, 100)
+        result = await bring(await site.export())
+        assert {s["stream"]: s["problem"] for s in result["streams"]} == {"history": "", "journal": ""}
+        with closing(sqlite3.connect(tmp_path / "cloud" / "cloud.db")) as db:
+            assert db.execute("SELECT * FROM declared_gap").fetchall() == []
+            assert db.execute("SELECT max(n) FROM batch WHERE stream = 'history'").fetchone() == (7,)
+
+
 async def test_sticks_shuffled_repeated_and_beside_a_link_end_in_the_same_state(tmp_path: Path):
     dice = random.Random(20_261_123)
     async with gateway(tmp_path / "edge") as site, headquarters(tmp_path / "cloud") as (store, bring):
@@ -281,7 +353,7 @@ async def test_a_later_stick_without_the_earlier_one_says_what_is_missing(tmp_pa
     async with gateway(tmp_path / "edge") as site, headquarters(tmp_path / "cloud") as (_, bring):
         await site.write(10)
         first = await site.export()
-        await site.bundling.export({"journal": 0, "history": 0}, _nowhere)
+        await site.bundling.export(dict.fromkeys(await site.bundling.begin(everything=True), 0), _nowhere)
         await site.write(10)
         everything = await site.export(everything=True)
         file = io.BytesIO()
@@ -351,7 +423,7 @@ async def test_an_answer_is_believed_from_headquarters_alone_and_never_an_older_
             await site.bundling.take_answer(BundleReader(forged))
 
 
-async def test_an_answer_about_other_data_is_a_fork(tmp_path: Path):
+async def test_an_answer_about_other_data_begins_a_new_epoch(tmp_path: Path):
     async with gateway(tmp_path / "edge") as site, headquarters(tmp_path / "cloud") as (_, bring):
         await site.write(3)
         await site.export()
@@ -360,15 +432,27 @@ async def test_an_answer_about_other_data_is_a_fork(tmp_path: Path):
 
         reader = answer_of(cursors)
         wrong = {
-            stream: tuple(replace(cursor, chain=bytes(32)) for cursor in known)
+            stream: tuple(replace(cursor, chain=bytes([7]) * 32) for cursor in known)
             for stream, known in reader.manifest.cursors.items()
         }
         file = io.BytesIO()
         writer = BundleWriter(file, CLOUD_KEY, kind=ANSWER, gateway="gw1", made_ms=2**50)
         writer.set_cursors(wrong)
         writer.finish()
-        with pytest.raises(RefusedError, match="not the one made here"):
-            await site.bundling.take_answer(BundleReader(file))
+        await site.bundling.take_answer(BundleReader(file))
+        assert len(site.journal.epochs) == 2
+        again = await bring(await site.export())
+        assert [s["problem"] for s in again["streams"]] == [""] * len(again["streams"])
+        with closing(sqlite3.connect(tmp_path / "cloud" / "cloud.db")) as db:
+            counts = dict(db.execute("SELECT epoch, count(*) FROM record GROUP BY epoch"))
+        (old, _), (new, _) = site.journal.epochs
+        branch = (counts.keys() - {old, new}).pop()
+        assert counts == {old: 3, branch: 3, new: 1}, (
+            "headquarters said that it has others: ours came under another name"
+        )
+        assert branch.startswith(old)
+        answer = answer_of(again)
+        assert await site.bundling.take_answer(answer) == {"journal": {"ack": 1, "durable": 1}}
 
 
 # --- the command -------------------------------------------------------------------------------------------------

@@ -131,7 +131,7 @@ async def test_a_start_hashes_only_what_came_after_the_newest_checkpoint(path: P
         await journal.append(drafts(3))
     hashed: list[int] = []
     slices = module._slice
-    monkeypatch.setattr(module, "_slice", lambda c, tree, n: hashed.append(n) or slices(c, tree, n))
+    monkeypatch.setattr(module, "_slice", lambda c, base, tree, n: hashed.append(n) or slices(c, base, tree, n))
     async with Journal(path, "gw1") as journal, signing(journal) as made:
         await eventually(lambda: made.health.signed == 2_003, "the rest")
         rows = await journal.raw(0, 3_000)

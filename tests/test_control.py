@@ -472,7 +472,7 @@ async def test_a_running_gateway_writes_a_bundle_and_takes_its_answer(gate: Gate
     words = (sys.executable, "-m", "sitewarden", "bundle", "import", str(answer), "--data", str(gate.data))
     done = await asyncio.to_thread(subprocess.run, words, capture_output=True, text=True, timeout=60)
     assert (done.returncode, "1" in done.stdout) == (0, True), done.stderr
-    assert (await gate.ask("GET", "/v1/bundle"))[1]["since"]["journal"] == journal.n
+    assert (await gate.ask("GET", "/v1/bundle"))[1]["since"][f"journal/{journal.epoch}"] == journal.n
     answer.write_bytes(stick.read_bytes()[:-40])
     done = await asyncio.to_thread(subprocess.run, words, capture_output=True, text=True, timeout=60)
     assert (done.returncode, "not a bundle" in done.stderr) == (1, True)

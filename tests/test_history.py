@@ -321,12 +321,12 @@ async def test_segments_are_chained_over_what_is_inside(tmp_path: Path) -> None:
 
 
 async def test_numbers_go_on_after_everything_was_deleted(tmp_path: Path) -> None:
-    async with history(tmp_path, keep_days=0) as store:
+    async with history(tmp_path, keep_days=0, settle_days=0) as store:
         store.add([reading(T0 + i, i) for i in range(200)])
         await store.flush()
         old = await store.chain_at(2)
         assert await store.delete_through(2) == 2
-    async with history(tmp_path, keep_days=0) as store:
+    async with history(tmp_path, keep_days=0, settle_days=0) as store:
         assert store.sealed_head() == 2
         assert await store.chain_at(2) == old
         store.add([reading(T0 + i, i) for i in range(100)])
@@ -336,7 +336,7 @@ async def test_numbers_go_on_after_everything_was_deleted(tmp_path: Path) -> Non
 
 async def test_acked_segments_stay_for_trends_and_others_stay_anyway(tmp_path: Path) -> None:
     now_ms = int(time.time() * 1000)
-    async with history(tmp_path, keep_days=10) as store:
+    async with history(tmp_path, keep_days=10, settle_days=0) as store:
         for age_days in (30, 20, 5):
             store.add([reading(now_ms - age_days * 86_400_000 + i, i) for i in range(100)])
             await store.flush()
@@ -470,7 +470,7 @@ async def test_packing_leaves_the_interpreter_to_others_now_and_then(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rests: list[float] = []
-    monkeypatch.setattr("sitewarden.sync.history.time.sleep", rests.append)
+    monkeypatch.setattr("sitewarden.sync.resting.time.sleep", rests.append)
     async with history(tmp_path, seal_readings=20_000) as store:
         store.add([reading(T0, 1.0, f"a.d.p{i}") for i in range(10_000)])
         await store.flush(seal=True)

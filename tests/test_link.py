@@ -23,10 +23,10 @@ from sitewarden.edge.caps import cap_of
 from sitewarden.errors import RefusedError
 from sitewarden.sync import link_watch, wire
 from sitewarden.sync.columns import DamagedError
-from sitewarden.sync.dialing import Names, trouble
+from sitewarden.sync.dialing import Names, open_socket, trouble
+from sitewarden.sync.history_outbox import HistoryOutbox
 from sitewarden.sync.link_state import UplinkHealth
 from sitewarden.sync.link_watch import watching
-from sitewarden.sync.outbox import HistoryOutbox
 from sitewarden.sync.retrying import LinkError, Patience
 from sitewarden.sync.several import MAX_BATCHES, pack_several, several_path, unpack_several
 from sitewarden.tests.peers.certificates import Authority
@@ -129,7 +129,7 @@ def system(code: int, kind: Any = aiohttp.ClientConnectorError) -> Exception:
         (system(errno.ECONNREFUSED, aiohttp.ClientProxyConnectionError), "proxy", False),
         (system(errno.ENETUNREACH, aiohttp.ClientProxyConnectionError), "no_network", True),
         (aiohttp.ClientOSError(errno.ECONNRESET, "said"), "unreachable", False),
-        (aiohttp.ClientOSError(errno.ETIMEDOUT, "said"), "unreachable", False),
+        (aiohttp.ClientOSError(errno.ETIMEDOUT, "said"), "silent", True),
         (aiohttp.ServerDisconnectedError(), "broken", False),
         (aiohttp.SocketTimeoutError("x"), "timeout", False),
         (TimeoutError(), "timeout", False),
@@ -141,6 +141,13 @@ def test_every_failure_has_a_reason_and_says_what_to_do(error: Exception, reason
     assert (found.reason, found.near) == (reason, near)
     assert found.text
     assert found.hint
+
+
+@pytest.mark.parametrize(("trip_s", "patience_ms"), [(0.0, 2_000), (0.3, 2_000), (1.0, 4_000), (9.0, 6_000)])
+def test_data_that_nobody_acknowledges_ends_a_connection_soon(trip_s: float, patience_ms: int) -> None:
+    """TCP repeats it after 0.2, 0.6, 1.4, 3 and 6 s: a connection that lived on would miss the link's return."""
+    with open_socket((socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 1)), trip_s) as opened:
+        assert opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == patience_ms
 
 
 async def test_the_link_is_used_within_a_second_of_its_return(tmp_path: Path, eventually: Any) -> None:
@@ -306,9 +313,10 @@ async def six_segments(tmp_path: Path) -> AsyncIterator[tuple[int, str, list[tup
     """A cloud that has nothing yet: its port, the stream's epoch, (chain, body) of six segments."""
     async with cloud(tmp_path / "cloud") as port, site(tmp_path / "edge") as edge:
         await edge.measure(6)
-        found = await HistoryOutbox(edge.history).batches(1, 1)
-        assert len(found) == 1
-        batches = [await HistoryOutbox(edge.history).batch(n) for n in range(1, 7)]
+        outbox = HistoryOutbox(edge.history)
+        await outbox.open()
+        assert len(await outbox.batches(1, 1)) == 1
+        batches = [await outbox.batch(n) for n in range(1, 7)]
         yield port, edge.history.epoch, [(batch.chain, batch.body) for batch in batches if batch is not None]
 
 

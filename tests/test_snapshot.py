@@ -15,10 +15,11 @@ from sitewarden.cloud.config import CloudConfig, CloudTable, GatewayTable
 from sitewarden.cloud.engine import SqliteDatabase
 from sitewarden.cloud.ingest import Contacts
 from sitewarden.cloud.pages import Pages
-from sitewarden.cloud.snapshots import STEPS, Snapshots
+from sitewarden.cloud.snapshots import MOST_BYTES, STEPS, Snapshots
 from sitewarden.cloud.store import STEPS as STORE_STEPS
 from sitewarden.cloud.store import Store
 from sitewarden.errors import RefusedError
+from sitewarden.sync.columns import compress, decompress
 from sitewarden.sync.journal import Draft, Journal
 from sitewarden.sync.retrying import LinkError
 from sitewarden.sync.snapshot import MOST_ALARMS
@@ -35,7 +36,7 @@ def alarm(name: str, **fields: Any) -> dict[str, Any]:
 def body(seq: int = 5, epoch: str = EPOCH, **fields: Any) -> bytes:
     alarms = fields.pop("alarms", [alarm("store.th1.humidity.high")])
     said = {"epoch": epoch, "seq": seq, "open": len(alarms), "alarms": alarms, "health": {}}
-    return json.dumps({**said, **fields}).encode()
+    return compress(json.dumps({**said, **fields}).encode())
 
 
 # --- headquarters ------------------------------------------------------------------------------------------------
@@ -78,6 +79,11 @@ async def test_a_fire_is_seen_before_its_record_has_come(hq: Hq):
     assert hq.changed == ["gw1"]
 
 
+async def test_a_gateway_of_before_the_compression_is_understood(hq: Hq):
+    assert await hq.post(decompress(body(seq=9)))
+    assert [one["id"] for one in (await hq.site())["open_alarms"]] == ["store.th1.humidity.high"]
+
+
 async def test_one_that_was_overtaken_or_replayed_changes_nothing(hq: Hq):
     assert await hq.post(body(seq=9))
     assert not await hq.post(body(seq=8, alarms=[]))
@@ -93,6 +99,9 @@ async def test_one_that_was_overtaken_or_replayed_changes_nothing(hq: Hq):
         b"[]",
         b"{}",
         b"[" * 5000,
+        compress(b"[" * 5000),
+        compress(bytes(MOST_BYTES + 1)),
+        body()[:-1],
         body(seq=-1),
         body(epoch="../x"),
         body(health=[]),
@@ -117,7 +126,10 @@ class Wire:
 
     def __init__(self) -> None:
         self.sent: list[dict[str, Any]] = []
+        self.sizes: list[int] = []
         self.fails = 0
+        self.retry_s = 0.0
+        self.back = asyncio.Event()
 
     def session(self) -> contextlib.AbstractAsyncContextManager[Any]:
         return contextlib.nullcontext()
@@ -127,8 +139,9 @@ class Wire:
         assert len(chain) == 32
         if self.fails:
             self.fails -= 1
-            raise LinkError("unreachable", "down")
-        self.sent.append(json.loads(body))
+            raise LinkError("unreachable", "down", retry_s=self.retry_s)
+        self.sizes.append(len(body))
+        self.sent.append(json.loads(decompress(body)))
 
 
 @pytest.fixture
@@ -167,9 +180,40 @@ async def test_what_could_not_be_sent_is_sent_with_what_is_true_then(sending: Si
     assert wire.sent[1]["open"] == 3
 
 
+@pytest.mark.parametrize("asked_s", [0.0, 0.3])
+async def test_it_goes_at_once_when_the_link_is_back_unless_the_cloud_asked_for_a_pause(
+    sending: SimpleNamespace, eventually: Any, monkeypatch: pytest.MonkeyPatch, asked_s: float
+):
+    monkeypatch.setattr("sitewarden.sync.snapshot._PAUSE_S", 60 if not asked_s else 0.01)
+    wire, loop = sending.wire, asyncio.get_running_loop()
+    await eventually(lambda: wire.sent, "the first")
+    await sending.journal.append([Draft(kind="alarm.raised", at=now(), actor="gateway", body={})])
+    await eventually(lambda: len(wire.sent) == 2, "from now on pauses are as long as that")
+    wire.fails, wire.retry_s = 1, asked_s
+    await sending.journal.append([Draft(kind="alarm.raised", at=now(), actor="gateway", body={})])
+    await eventually(lambda: not wire.fails, "it failed")
+    failed_s = loop.time()
+    wire.back.set()
+    await eventually(lambda: len(wire.sent) == 3, "it came through", every_s=0.01)
+    assert loop.time() - failed_s >= asked_s - 0.15
+
+
 async def test_a_flood_of_alarms_is_cut_and_counted(sending: SimpleNamespace, eventually: Any):
     sending.found += [alarm(f"x{n}", priority=4) for n in range(1000)]
     await sending.journal.append([Draft(kind="alarm.raised", at=now(), actor="gateway", body={})])
     await eventually(lambda: sending.wire.sent and sending.wire.sent[-1]["open"] == 1002, "all counted")
     assert len(sending.wire.sent[-1]["alarms"]) == MOST_ALARMS
     assert sending.wire.sent[-1]["alarms"][0]["id"] == "b"
+
+
+async def test_hundreds_of_open_alarms_pass_a_narrow_link_in_a_second(sending: SimpleNamespace, eventually: Any):
+    """256 kbit/s are 32,000 bytes a second. The alarms are as the gateway keeps them."""
+    at = {"boot": "5c1e0f" * 5, "clock": "synced", "mono_s": 1234.567, "utc": "2026-11-18T11:06:40.123Z"}
+    more = {"area": "store", "name": "危化品库 温度 高", "name_en": "Hazmat store temperature high", "raised": at}
+    kept = {**more, "acks": [], "required_acks": ["keeper", "officer"], "occurrence": 3, "basis": "GB 15603", "x": 400}
+    sending.found[:] = [
+        alarm(f"store.th{n}.temperature.high", value=30 + n / 7, limit=30.0) | kept for n in range(MOST_ALARMS)
+    ]
+    await sending.journal.append([Draft(kind="alarm.raised", at=now(), actor="gateway", body={})])
+    await eventually(lambda: sending.wire.sent and sending.wire.sent[-1]["open"] == MOST_ALARMS, "all of them")
+    assert sending.wire.sizes[-1] < 32_000

@@ -14,6 +14,8 @@ from sitewarden import words
 from sitewarden.edge import supervision
 from sitewarden.edge.supervision import ClockWatch, feed_watchdog
 from sitewarden.serving.notify import Notifier
+from sitewarden.sync.server_time import ServerTime
+from sitewarden.sync.server_time import heard as time_heard
 from sitewarden.words import ClockState, Instant, mono_s
 
 
@@ -116,12 +118,21 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.utc_s, self.mono_s, self.synced = 1_800_000_000.0, 5000.0, True
         self.told: list[ClockState] = []
+        self.shift_ms = 0
+        monkeypatch.setattr(supervision, "set_clock_shift", self.shift)
         monkeypatch.setattr(supervision, "now", self.now)
         monkeypatch.setattr(supervision, "_kernel_synced", lambda: self.synced)
         monkeypatch.setattr(supervision, "set_clock_state", self.told.append)
 
     def now(self) -> Instant:
-        return Instant(utc_ms=round(self.utc_s * 1000), mono_s=self.mono_s, boot="b")
+        return Instant(utc_ms=round(self.utc_s * 1000) + self.shift_ms, mono_s=self.mono_s, boot="b")
+
+    def shift(self, shift_ms: int) -> None:
+        self.shift_ms = shift_ms
+
+    def server(self, ahead_s: float, ago_s: float = 1.0) -> ServerTime:
+        """Headquarters' clock is so much ahead of this machine's; it said so a moment ago."""
+        return ServerTime(round((self.utc_s + ahead_s - ago_s) * 1000), self.mono_s - ago_s)
 
     def run(self, seconds: float, step_s: float = 0.0) -> None:
         self.mono_s += seconds
@@ -169,6 +180,57 @@ def test_stepped_lasts_until_the_kernel_is_synchronized(clock: Clock):
     clock.run(5)
     watch.step()
     assert clock.told[-1] is ClockState.UNSYNCED
+
+
+YEAR_S = 365.25 * 86_400
+
+
+@pytest.mark.parametrize("ahead_s", [YEAR_S, -5 * YEAR_S, 3600.0])
+def test_where_nobody_sets_the_clock_headquarters_is_followed_and_each_correction_is_told(clock: Clock, ahead_s: float):
+    clock.synced = False
+    watch = ClockWatch()
+    clock.run(5)
+    assert watch.step(clock.server(ahead_s)) == pytest.approx(ahead_s), "forward or back: never silently"
+    assert (watch.corrected, clock.told[-1]) == (True, ClockState.STEPPED)
+    assert clock.now().utc_ms == pytest.approx((clock.utc_s + ahead_s) * 1000)
+    clock.run(5)
+    assert watch.step(clock.server(ahead_s + 0.4)) == 0.0, "small differences are no correction"
+    assert (watch.corrected, clock.told[-1]) == (False, ClockState.SYNCED)
+    clock.run(3601)
+    assert watch.step(clock.server(ahead_s, ago_s=3601)) == 0.0
+    assert clock.told[-1] is ClockState.UNSYNCED, "what was said an hour ago is not believed, and not taken back"
+    assert clock.now().utc_ms == pytest.approx((clock.utc_s + ahead_s) * 1000)
+
+
+def test_a_machine_clock_that_steps_is_put_right_and_told(clock: Clock):
+    clock.synced = False
+    watch = ClockWatch()
+    server = clock.server(0.0)
+    clock.run(5, step_s=-YEAR_S)
+    assert watch.step(server) == pytest.approx(-YEAR_S), "instants of these five seconds were a year too early"
+    assert clock.now().utc_ms == pytest.approx((clock.utc_s + YEAR_S) * 1000)
+    clock.run(5)
+    assert watch.step(server) == 0.0
+    assert clock.told[-1] is ClockState.SYNCED
+
+
+def test_a_kernel_that_is_synchronized_needs_nobody(clock: Clock):
+    clock.synced = False
+    watch = ClockWatch()
+    clock.run(5)
+    watch.step(clock.server(YEAR_S))
+    clock.synced = True
+    clock.run(5, step_s=YEAR_S)  # as NTP sets it
+    assert watch.step(clock.server(0.0)) == pytest.approx(YEAR_S), "the machine stepped; instants stay where they were"
+    assert (clock.shift_ms, clock.told[-1]) == (0, ClockState.STEPPED)
+    clock.run(5)
+    assert watch.step(clock.server(-YEAR_S)) == 0.0
+    assert (clock.shift_ms, clock.told[-1]) == (0, ClockState.SYNCED)
+
+
+def test_an_answer_that_took_long_says_little():
+    assert time_heard(1_000, asked_s=10.0, answered_s=10.5) == ServerTime(1_000, 10.25)
+    assert time_heard(1_000, asked_s=10.0, answered_s=14.5) is None
 
 
 def test_the_real_kernel_answers_and_instants_carry_the_state(monkeypatch: pytest.MonkeyPatch):

@@ -32,9 +32,10 @@ from sitewarden.edge.bundling import Bundling
 from sitewarden.errors import RefusedError
 from sitewarden.sync.bundle import BundleReader
 from sitewarden.sync.history import History
+from sitewarden.sync.history_outbox import HistoryOutbox
 from sitewarden.sync.journal import Draft, Journal, verify_rows
 from sitewarden.sync.keys import key_id
-from sitewarden.sync.outbox import Batch, HistoryOutbox, JournalOutbox, Outbox
+from sitewarden.sync.outbox import Batch, JournalOutbox, Outbox
 from sitewarden.sync.streams import HISTORY, JOURNAL
 from sitewarden.words import ClockState, Instant, Quality, Reading, now
 
@@ -254,7 +255,7 @@ class SyncMachine(RuleBasedStateMachine):
     async def _open_edge(self) -> None:
         edge = self.folder / "edge"
         self.journal = await Journal(edge / "journal.db", "gw1").__aenter__()
-        history = History(edge / "history.db", "gw1", seal_readings=25, keep_days=0)
+        history = History(edge / "history.db", "gw1", seal_readings=25, keep_days=0, settle_days=0)
         self.history = await history.__aenter__()
         self.outboxes: dict[str, Outbox] = {JOURNAL: JournalOutbox(self.journal), HISTORY: HistoryOutbox(self.history)}
         for outbox in self.outboxes.values():

@@ -372,6 +372,10 @@ class Case:
     def journal(self) -> Path:
         return self.gateway / "journal.db"
 
+    @property
+    def epoch(self) -> str:
+        return self.kept_elsewhere.split("\n")[0].rpartition("/")[2]
+
     def look(self, *, with_note: bool = True) -> Report:
         """What an inspector sees who knows both keys, and has the newest checkpoint of headquarters."""
         return examine(
@@ -434,9 +438,9 @@ async def test_witnessed_records_cannot_be_touched_refused_and_provable(case: Ca
         if name == "truncate":  # it goes on as if nothing were
             await site.say(WITNESSED - site.journal.head()[0])
         site.checkpoints.request()
+        await eventually(lambda: site.evidence.signed == site.journal.head()[0], "the gateway signs what it has now")
         async with site.linked(port):
             await eventually(lambda: is_refused(site, case), "the records are refused, or put in quarantine")
-        await eventually(lambda: site.evidence.signed == site.journal.head()[0], "the gateway signs what it has now")
         forged = rows(site.journal.path, "SELECT note FROM checkpoint WHERE size >= ? ORDER BY size", WITNESSED - 6)
         answers = [(await post(port, note))[1] for (note,) in forged]
     assert any(answer.get("error", {}).get("reason") == "fork" for answer in answers), "and so is the checkpoint"
@@ -445,16 +449,17 @@ async def test_witnessed_records_cannot_be_touched_refused_and_provable(case: Ca
 
 
 def is_refused(site: Edge, case: Case) -> bool:
-    """A chain of batches that was remade forks; one that was not brings records that do not follow: quarantine."""
-    kept = rows(case.hq / "cloud.db", "SELECT max(seq) FROM record")
+    """Records that do not follow go to quarantine; what is another history goes on under another name, and says so."""
+    kept = rows(case.hq / "cloud.db", "SELECT max(seq) FROM record WHERE epoch = ?", case.epoch)
     assert kept == [(WITNESSED,)], "nothing of it is taken"
     quarantined = rows(case.hq / "cloud.db", "SELECT count(*) FROM quarantine") != [(0,)]
-    return quarantined or "fork" in site.health.last_error
+    return quarantined or rows(case.hq / "cloud.db", "SELECT reason FROM journal_epoch") != []
 
 
 def assert_two_histories(forged: str, case: Case) -> None:
     """Both are signed by the gateway's key, and headquarters' records fit only one: plain cryptography and pymerkle."""
-    records = [data for (data,) in rows(case.hq / "cloud.db", "SELECT data FROM record ORDER BY seq")]
+    sql = "SELECT data FROM record WHERE epoch = ? ORDER BY seq"
+    records = [data for (data,) in rows(case.hq / "cloud.db", sql, case.epoch)]
     fits = []
     for note in (forged, case.kept_elsewhere.rpartition("—")[0]):
         text, _, line = note.rpartition("\n\n")
@@ -530,7 +535,8 @@ async def test_a_false_value_and_what_was_never_appended_cannot_be_proven(case: 
 
 
 async def test_a_cloned_image_forks_and_its_checkpoint_is_kept(case: Case, eventually):
-    """Two machines with one data folder and one key: who comes second is refused, and proves it by its signature."""
+    """Two machines with one data folder and one key: who comes second goes on under another name, and its signature
+    proves that there are two."""
     clone = case.gateway.with_name("clone")
     shutil.copytree(case.gateway, clone)
     async with cloud(case.hq) as port:
@@ -542,11 +548,15 @@ async def test_a_cloned_image_forks_and_its_checkpoint_is_kept(case: Case, event
         async with edge(clone) as site:
             await site.say(1, who="the clone")
             site.checkpoints.request()
-            async with site.linked(port):
-                await eventually(lambda: "fork" in site.health.last_error, "the other is refused")
             await eventually(lambda: site.evidence.signed == head, "it signs what it has")
-            status, answer = await post(port, newest(site.journal.path)[0])
+            its_own = newest(site.journal.path)[0]
+            async with site.linked(port):
+                await eventually(lambda: len(site.journal.epochs) == 2, "the other does not take its place")
+                site.checkpoints.request()
+                await eventually(lambda: site.evidence.witnessed == head + 1, "the new epoch is witnessed")
+            status, answer = await post(port, its_own)
             assert (status, answer["error"]["reason"]) == (409, "fork")
+            assert examine(site.journal.path).is_good
     ((size, why),) = rows(case.hq / "cloud.db", "SELECT size, why FROM witness_fork")
     assert size == head
     assert "chain" in why

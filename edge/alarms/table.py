@@ -7,6 +7,7 @@ import sqlite3
 from typing import Any
 
 from ...sync.journal import Record, StateTable
+from .machine import State
 
 SCHEMA = """
 CREATE TABLE alarm_state (
@@ -36,6 +37,11 @@ def stored_alarms(connection: sqlite3.Connection) -> dict[str, dict[str, Any]]:
     """Committed alarm objects by id, each with `rev`, the number of its record."""
     rows = connection.execute("SELECT id, data, seq FROM alarm_state")
     return {alarm_id: {**json.loads(data), "rev": seq} for alarm_id, data, seq in rows}
+
+
+def open_alarms(connection: sqlite3.Connection) -> list[dict[str, Any]]:
+    """Committed alarm objects that somebody still has to do with."""
+    return [alarm for alarm in stored_alarms(connection).values() if alarm["state"] != State.NORM.value]
 
 
 def alarm_events_after(connection: sqlite3.Connection, after: int, limit: int) -> list[dict[str, Any]]:

@@ -24,6 +24,7 @@ from ..values import reading_view
 from . import asked
 from .alarm_api import AlarmApi
 from .alarm_view import alarm_view
+from .chart_api import ChartApi
 from .delivery_api import DeliveryApi
 from .history_api import HistoryApi
 from .ladder_api import LadderApi
@@ -75,7 +76,7 @@ class Pages:
             router.add_get(f"/api/v1/{path}", signed_in(handler))
         router.add_post("/api/v1/outputs/{output}", signed_in(self._set_output))
         router.add_post("/api/v1/config/reload", signed_in(self._reload))
-        for api in (AlarmApi, HistoryApi, StatisticsApi, LadderApi, DeliveryApi, ProofApi):
+        for api in (AlarmApi, ChartApi, HistoryApi, StatisticsApi, LadderApi, DeliveryApi, ProofApi):
             api(lambda: self._parts).add_to(app)
 
     async def live(self) -> None:

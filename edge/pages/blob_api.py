@@ -24,10 +24,10 @@ _PATH = "/api/v1/blobs/{sha256}"
 
 
 class BlobApi:
-    """Handlers of `/api/v1/blobs`."""
+    """Handlers of `/api/v1/blobs`. Args: check_room: raises RefusedError when there is no room for so many bytes."""
 
-    def __init__(self, blobs: Blobs) -> None:
-        self._blobs = blobs
+    def __init__(self, blobs: Blobs, check_room: Callable[[int], None] = lambda _: None) -> None:
+        self._blobs, self._check_room = blobs, check_room
 
     def add_to(self, app: web.Application) -> None:
         """Register every route."""
@@ -56,6 +56,7 @@ class BlobApi:
     async def _take(self, request: web.Request, offset: int, size: int) -> web.Response:
         person = request[PERSON]
         asked.require_role(person, SENDERS)
+        self._check_room(size - offset)
         pieces = request.content.iter_any()
         try:
             here = await self._blobs.append(request.match_info["sha256"], offset, size, pieces, person=person.id)

@@ -1,31 +1,14 @@
-"""CSV that a spreadsheet opens as it should: Chinese included, and no cell that it would compute."""
+"""CSV as a file that a page offers: see `csv_lines`."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from aiohttp import web
 
-BOM = "\ufeff"
-"""Without it Excel reads UTF-8 as the code page of the computer."""
-_COMPUTED = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
-"""The wide ones are typed with a Chinese keyboard; spreadsheets of some languages take them for the narrow ones."""
+from ..csv_lines import BOM, cell, lines
 
-
-def cell(value: object) -> object:
-    """A text that a spreadsheet would take for a formula gets an apostrophe; numbers stay numbers."""
-    if isinstance(value, str) and value.lstrip(" \xa0\u3000").startswith(_COMPUTED):
-        return f"'{value}"
-    return value
-
-
-def lines(rows: Iterable[Sequence[object]]) -> bytes:
-    """Rows as UTF-8 with CRLF (RFC 4180)."""
-    text = io.StringIO()
-    csv.writer(text).writerows([cell(value) for value in row] for row in rows)
-    return text.getvalue().encode()
+__all__ = ["BOM", "begin", "cell", "lines"]
 
 
 async def begin(request: web.Request, name: str, header: Sequence[str]) -> web.StreamResponse:

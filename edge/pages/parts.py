@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ...serving.live import Hub
 from ...serving.people import Person
 from ...sync.history import History
 from ...sync.journal import Journal
+from ...sync.trends import Trends
 from ..acting import Acting
 from ..outputs import Outputs
 from ..proof.run import ProofTest
@@ -23,6 +25,7 @@ class Parts:
     """What the handlers stand on.
 
     Attributes:
+        data: folder of the stores.
         silence: stops what sounds where a person answers for it; raises RefusedError where nothing does.
         reload: gets who asked, and the actor of the record.
     """
@@ -30,6 +33,8 @@ class Parts:
     site: Site
     journal: Journal
     history: History
+    trends: Trends
+    data: Path
     acting: Acting
     silence: Callable[[Person], tuple[str, ...]]
     values: Values

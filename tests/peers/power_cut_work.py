@@ -98,8 +98,8 @@ def unsafe() -> None:
     """As if commits were not synced: what the tests must notice."""
     real = sqlite.connect_for_writing
 
-    def connect(path: Path) -> Any:
-        connection = real(path)
+    def connect(path: Path, **more: Any) -> Any:
+        connection = real(path, **more)
         connection.execute("PRAGMA synchronous=NORMAL")
         return connection
 

@@ -25,7 +25,7 @@ const SAID = {
     'signed_out', 'wrong_pin', 'too_many_tries', 'csrf', 'not_your_role', 'not_your_area', 'role_not_required', 'already_acked', 'distinct_persons',
     'old_occurrence', 'not_in_alarm', 'no_such_alarm', 'ack_first', 'still_on', 'bad_quality', 'not_latched', 'no_such_point', 'bad_request', 'too_large',
     'not_found', 'wrong_method', 'not_allowed', 'not_covered', 'covered', 'too_long', 'reason_missing', 'permit_missing', 'life_safety', 'no_such_freeze',
-    'no_such_position', 'no_such_deviation', 'still_frozen', 'unavailable',
+    'no_such_position', 'no_such_deviation', 'still_frozen', 'unavailable', 'busy', 'no_parquet',
   ],
   why: [
     'timeout', 'no_connection', 'bad_frame', 'bus_noise', 'exception', 'exception_10', 'exception_11', 'driver_error', 'out_of_range', 'not_a_number', 'sentinel', 'unknown_state',
@@ -38,7 +38,7 @@ const SAID = {
 } as const
 
 /** Said by the page itself, or by what stands in front of the server. */
-const OWN_ERRORS = ['title', 'network', 'unexpected', 'http_404', 'http_500', 'http_502', 'http_503']
+const OWN_ERRORS = ['title', 'network', 'export_failed', 'unexpected', 'http_404', 'http_500', 'http_502', 'http_503']
 
 const at = (messages: object, path: string): Record<string, string> =>
   path.split('.').reduce<unknown>((node, key) => (node as Record<string, unknown>)[key], messages) as Record<string, string>

@@ -1,7 +1,7 @@
 import { computed, type ComputedRef } from 'vue'
 import { useWords } from '../i18n/words'
 import { utcMs } from '../shared/clock'
-import type { Status } from '../shared/types'
+import type { Disk, Status } from '../shared/types'
 import { lost, status } from './plant'
 
 /** One thing that must work for the page to be believed. */
@@ -14,6 +14,10 @@ export interface Item {
   tip?: string
 }
 
+function gigabytes(bytes: number): string {
+  return (bytes / 2 ** 30).toFixed(bytes < 10 * 2 ** 30 ? 1 : 0)
+}
+
 /** The status bar's items, in the words of the chosen language. */
 export function useStatusItems(): ComputedRef<Item[]> {
   const { t, known, age } = useWords()
@@ -24,7 +28,10 @@ export function useStatusItems(): ComputedRef<Item[]> {
     const waiting = records + segments
     const ago = link.last_ok ? t('age.ago', { age: age((utcMs.value - Date.parse(link.last_ok)) / 1000) }) : ''
     const ok = link.state === 'down' && ago ? ` · ${t('status.lastOk', { age: ago })}` : ''
-    return { id: 'link', label: t('status.uplink'), text: `${t(`status.link.${link.state}`)}${waiting}${ok}`, bad: link.state === 'down' }
+    const cloned = (link.machines ?? 1) > 1
+    const twin = cloned ? ` · ${t('status.machines', { n: link.machines ?? 0 })}` : ''
+    const text = `${t(`status.link.${link.state}`)}${twin}${waiting}${ok}`
+    return { id: 'link', label: t('status.uplink'), text, bad: link.state === 'down' || cloned }
   }
 
   function buses(now: Status): Item {
@@ -45,6 +52,14 @@ export function useStatusItems(): ComputedRef<Item[]> {
     return { id: 'channels', label: t('status.channels'), text, bad: faults > 0 }
   }
 
+  function disk(found: Disk): Item {
+    const free = t('status.diskFree', { size: gigabytes(found.free_bytes) })
+    const bad = found.level !== 'enough'
+    const what = bad ? ` · ${known('status.diskOf', found.about)} ${Math.round(found.pct)} %` : ''
+    const dropped = found.dropped_segments ? ` · ${t('status.diskDropped', { n: found.dropped_segments })}` : ''
+    return { id: 'disk', label: t('status.disk'), text: `${free}${what}${dropped}`, bad }
+  }
+
   return computed(() => {
     const page = { id: 'page', label: t('status.page'), text: t(lost.value ? 'status.pageLost' : 'status.pageLive'), bad: lost.value }
     const now = status.value
@@ -53,6 +68,7 @@ export function useStatusItems(): ComputedRef<Item[]> {
     const journal = { id: 'journal', label: t('status.journal'), text: `#${now.journal.seq}`, bad: false }
     const quiet = now.clock === 'unsynced'
     const clock = { id: 'clock', label: t('status.clock'), text: known('status.clockState', now.clock), bad: now.clock !== 'synced' && !quiet, tip: quiet ? t('status.clockTip') : '' }
-    return [page, uplink(now), broker, buses(now), deliveries(now), ...(now.channels.length ? [channels(now)] : []), journal, clock]
+    const always = [page, uplink(now), broker, buses(now), deliveries(now), ...(now.channels.length ? [channels(now)] : []), journal, clock]
+    return now.disk ? [...always, disk(now.disk)] : always
   })
 }

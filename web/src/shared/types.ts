@@ -360,6 +360,8 @@ export interface Status {
     since: string | null
     backlog_records: number
     backlog_segments: number
+    /** How many send with this gateway's key; more than one: a clone. */
+    machines?: number
     last_ok: string | null
   }
   broker: { state: string; since: string | null }
@@ -367,6 +369,17 @@ export interface Status {
   deliveries: { pending: number; failing: number }
   channels: ChannelStatus[]
   journal: { seq: number; epoch: string }
+  /** Null until the gateway has looked. */
+  disk?: Disk | null
+}
+
+/** What of the gateway's disk is left, and what is fullest. */
+export interface Disk {
+  level: 'enough' | 'short' | 'refusing'
+  about: string
+  pct: number
+  free_bytes: number
+  dropped_segments: number
 }
 
 export interface StreamAck {
@@ -392,5 +405,7 @@ export interface FleetSite {
   history: StreamAck
   quarantined: number
   snapshot?: { as_of: string; open: number; seq: number; records_behind: number | null; health: Record<string, unknown> } | null
-  open_alarms: Alarm[]
+  open_alarms: (Alarm & { epoch?: string })[]
+  /** Two machines send with this gateway's key. */
+  cloned?: boolean
 }

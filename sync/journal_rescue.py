@@ -1,0 +1,217 @@
+"""A damaged journal is set aside, never thrown away, and what of it can be read goes on in a new file.
+
+Carried over is every record that can be read and fits the one before it, under its number: open alarms, ladders and
+freezes follow from them. What is missing is named in the record that the new epoch begins with; `sitewarden verify`
+shows the hole. State tables follow from the records. Tables beside them (attempts, cursors of the uplink, checkpoints)
+are copied where they can be read: without them things are asked anew, not lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from .columns import DamagedError
+from .damage import set_aside
+from .record import Record, genesis_chain, next_chain
+from .sqlite import connect_for_reading, connect_for_writing
+from .state import StateTable, transaction
+
+_log = logging.getLogger(__name__)
+
+DAMAGED = "journal.damaged"
+"""Why a new epoch begins: the reason in the record that it begins with."""
+_CHECKED_BYTES = 8 * 2**20
+_TAIL = 2_000
+_AT_ONCE = 500
+_MOST_HASHED = 4 * 2**30
+_SKIPPED = ("record", "meta", "module", "epoch", "sqlite_sequence")
+
+Row = tuple[int, str, bytes, bytes]
+
+
+def suspicion_of(path: Path) -> Path:
+    """A file beside the journal that says: look at all of it at the next start."""
+    return path.with_name(f"{path.name}-suspect")
+
+
+def check(connection: sqlite3.Connection, path: Path) -> None:
+    """What is looked at before each start: the structure of a small file, or of one under suspicion, and whether the
+    newest records can be read. That none was altered is for `verify` to say: that keeps nothing from starting.
+
+    Raises:
+        DamagedError, sqlite3.DatabaseError: the file cannot be gone on with.
+    """
+    is_whole = path.stat().st_size <= _CHECKED_BYTES or suspicion_of(path).exists()
+    try:
+        problem = _problem(connection, is_whole=is_whole)
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) != sqlite3.SQLITE_ERROR:
+            raise  # the disk, or damage that SQLite knows itself
+        problem = str(error)  # names that changed, text that is none
+    if problem:
+        raise DamagedError(f"{path}: {problem}")
+
+
+def _problem(connection: sqlite3.Connection, *, is_whole: bool) -> str:
+    if is_whole and (verdict := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+        return verdict
+    names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if names and not {"record", "meta", "module"} <= names:
+        return "tables are missing"
+    if not names:
+        return ""
+    connection.execute("SELECT key, value FROM meta").fetchall()
+    rows = connection.execute("SELECT seq, kind, data, chain FROM record ORDER BY seq DESC LIMIT ?", (_TAIL,))
+    return next((f"record {row[0]} cannot be read" for row in rows if not _is_record(row)), "")
+
+
+def _is_record(row: Row) -> bool:
+    """Whether it says to be what its row says."""
+    seq, kind, data, chain = row
+    try:
+        record = Record.from_bytes(data, chain)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False
+    return record.seq == seq and record.kind == kind and isinstance(chain, bytes) and len(chain) == 32
+
+
+def rescue(
+    path: Path, gateway: str, tables: Sequence[StateTable], schema: Callable[[sqlite3.Connection], None]
+) -> dict[str, Any]:
+    """Set `path` aside and begin it anew with what can be carried over. Blocks.
+
+    Args:
+        tables: the state tables; they are not carried over.
+        schema: makes the tables of a new journal.
+
+    Returns:
+        For the record that says so: `kept_as`, `sha256`, `bytes`, `carried` (how many records), `last`, `missing`
+        (first and last of each hole), and `problem` or `tables_lost` where there is one.
+    """
+    aside = set_aside(path)
+    suspicion_of(path).unlink(missing_ok=True)
+    facts: dict[str, Any] = {"kept_as": aside.name, "bytes": aside.stat().st_size, "sha256": _hash(aside)}
+    derived = {name for table in tables for name in table.tables if name not in table.beside}
+    with contextlib.closing(connect_for_writing(path)) as new:
+        schema(new)
+        try:
+            with contextlib.closing(connect_for_reading(aside)) as old:
+                facts |= _carry(old, new, gateway, derived)
+        except sqlite3.Error as error:
+            facts |= {"carried": 0, "last": 0, "missing": [], "problem": str(error)}
+    _log.error("%s is damaged; kept as %s; %d records were carried over", path, aside.name, facts["carried"])
+    return facts
+
+
+def _carry(old: sqlite3.Connection, new: sqlite3.Connection, gateway: str, derived: set[str]) -> dict[str, Any]:
+    meta = dict(old.execute("SELECT key, value FROM meta").fetchall())
+    if meta.get("gateway") != gateway:
+        return {"carried": 0, "last": 0, "missing": [], "problem": f"it is the journal of {meta.get('gateway')!r}"}
+    carried, last, missing = 0, 0, list[list[int]]()
+    epochs: list[tuple[int, str]] = []
+    before: Row | None = None
+    with transaction(new):
+        for row in _records(old):
+            epoch = Record.from_bytes(row[2], row[3]).epoch
+            if before is not None and before[0] == row[0] - 1 and not _follows(before[3], row, gateway, epoch):
+                continue  # altered: it counts as missing
+            if row[0] > last + 1:
+                missing.append([last + 1, row[0] - 1])
+            if not epochs or epochs[-1][1] != epoch:
+                epochs.append((row[0] if epochs else 1, epoch))
+            new.execute("INSERT INTO record VALUES (?, ?, ?, ?)", row)
+            carried, last, before = carried + 1, row[0], row
+        newest = epochs[-1][1] if epochs else str(meta["epoch"])
+        new.executemany("INSERT INTO epoch VALUES (?, ?)", epochs)
+        kept = {name: value for name, value in meta.items() if name not in ("epoch", "identity")}
+        new.executemany("INSERT INTO meta VALUES (?, ?)", (kept | {"epoch": newest}).items())
+    lost = list(_copy_beside(old, new, derived, last))
+    return {"carried": carried, "last": last, "missing": missing} | ({"tables_lost": lost} if lost else {})
+
+
+def _follows(chain: bytes, row: Row, gateway: str, epoch: str) -> bool:
+    """Behind a record with this chain value, or as the first of an epoch."""
+    return row[3] in (next_chain(chain, row[2]), next_chain(genesis_chain(gateway, epoch), row[2]))
+
+
+def _records(old: sqlite3.Connection) -> Iterator[Row]:
+    """Those that can be read, in order."""
+    after = 0
+    while True:
+        try:
+            sql = "SELECT seq, kind, data, chain FROM record WHERE seq > ? ORDER BY seq LIMIT ?"
+            rows = old.execute(sql, (after, _AT_ONCE)).fetchall()
+        except sqlite3.Error:
+            rows = _one_by_one(old, after)
+            yield from filter(_is_record, rows)
+            after += _AT_ONCE
+            if not rows and _newest(old) <= after:
+                return
+            continue
+        if not rows:
+            return
+        yield from filter(_is_record, rows)
+        after = rows[-1][0]
+
+
+def _one_by_one(old: sqlite3.Connection, after: int) -> list[Row]:
+    """Of the next numbers, those whose row can be read."""
+    found: list[Row] = []
+    for seq in range(after + 1, after + _AT_ONCE + 1):
+        with contextlib.suppress(sqlite3.Error):
+            sql = "SELECT seq, kind, data, chain FROM record WHERE seq = ?"
+            found += old.execute(sql, (seq,)).fetchall()
+    return found
+
+
+def _newest(old: sqlite3.Connection) -> int:
+    """The highest number that can be read; 0 when that cannot be told."""
+    rows = _readable(old, "SELECT max(seq) FROM record")
+    return int(rows[0][0] or 0) if rows else 0
+
+
+def _copy_beside(old: sqlite3.Connection, new: sqlite3.Connection, derived: set[str], carried: int) -> Iterator[str]:
+    """Copy what does not follow from records, each table whole or not at all; names of those that are lost.
+
+    Rows that name a record which was not carried over stay behind: its number will be that of another one.
+    """
+    for name, sql in _readable(old, "SELECT name, sql FROM sqlite_master WHERE type = 'table' ORDER BY name"):
+        if name in _SKIPPED or name in derived or name.startswith(("sqlite_", "_sqlite")):
+            continue
+        quoted = '"' + name.replace('"', '""') + '"'
+        try:
+            names = [row[1] for row in old.execute(f"PRAGMA table_info({quoted})")]
+            told = [place for place, column in enumerate(names) if column in ("seq", "last")]
+            rows = old.execute(f"SELECT * FROM {quoted}").fetchall()  # noqa: S608 - quoted
+            rows = [row for row in rows if all(type(row[at]) is not int or row[at] <= carried for at in told)]
+            with transaction(new):
+                if new.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (name,)).fetchone() is None:
+                    new.execute(sql)
+                marks = ", ".join("?" * len(names))
+                new.executemany(f"INSERT INTO {quoted} VALUES ({marks})", rows)  # noqa: S608 - quoted
+        except sqlite3.Error:
+            yield name
+
+
+def _readable(old: sqlite3.Connection, sql: str) -> list[Any]:
+    try:
+        return old.execute(sql).fetchall()
+    except sqlite3.Error:
+        return []
+
+
+def _hash(path: Path) -> str:
+    """Of the file as it was kept; "" for one that is too large to be read while people wait."""
+    if path.stat().st_size > _MOST_HASHED:
+        return ""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
