@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import tomllib
 from collections.abc import Mapping
@@ -122,8 +123,15 @@ class GatewayTable(_Table):
         """Key id to key; empty while the gateway is not enrolled."""
         if not self.public_key:
             return {}
-        key = parse_public_key(self.public_key)
-        return {key_id(key): key}
+        name, key = _key_of(self.public_key)
+        return {name: key}
+
+
+@functools.lru_cache(maxsize=32_768)
+def _key_of(text: str) -> tuple[str, Ed25519PublicKey]:
+    """A key and its id: asked for with each request."""
+    key = parse_public_key(text)
+    return key_id(key), key
 
 
 class BlobsTable(_Table):

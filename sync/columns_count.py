@@ -60,11 +60,12 @@ def _counted_block(block: _Block) -> int:
         raise ValueError("too many times")
     count = 0
     for _, axis, runs, scale, numbers in packed:
-        total = present = 0
-        for length, _, has_value, _ in runs:
-            total += length
-            if has_value:
-                present += length
+        if len(runs) == 1:  # nearly always
+            total, _, has_value, _ = runs[0]
+            present = total if has_value else 0
+        else:
+            total = sum(run[0] for run in runs)
+            present = sum(run[0] for run in runs if run[2])
         size = present if scale >= 0 else 8 * present
         if total != lengths[axis] or len(numbers) != size or (type(numbers) is list) == (scale < 0):
             raise ValueError("a column does not fit its times")

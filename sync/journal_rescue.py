@@ -30,6 +30,7 @@ _CHECKED_BYTES = 8 * 2**20
 _TAIL = 2_000
 _AT_ONCE = 500
 _MOST_HASHED = 4 * 2**30
+_LEAST_BYTES = 64
 _SKIPPED = ("record", "meta", "module", "epoch", "sqlite_sequence")
 
 Row = tuple[int, str, bytes, bytes]
@@ -102,14 +103,16 @@ def rescue(
         schema(new)
         try:
             with contextlib.closing(connect_for_reading(aside)) as old:
-                facts |= _carry(old, new, gateway, derived)
+                facts |= _carry(old, new, gateway, derived, facts["bytes"])
         except sqlite3.Error as error:
             facts |= {"carried": 0, "last": 0, "missing": [], "problem": str(error)}
     _log.error("%s is damaged; kept as %s; %d records were carried over", path, aside.name, facts["carried"])
     return facts
 
 
-def _carry(old: sqlite3.Connection, new: sqlite3.Connection, gateway: str, derived: set[str]) -> dict[str, Any]:
+def _carry(
+    old: sqlite3.Connection, new: sqlite3.Connection, gateway: str, derived: set[str], size: int
+) -> dict[str, Any]:
     meta = dict(old.execute("SELECT key, value FROM meta").fetchall())
     if meta.get("gateway") != gateway:
         return {"carried": 0, "last": 0, "missing": [], "problem": f"it is the journal of {meta.get('gateway')!r}"}
@@ -117,7 +120,7 @@ def _carry(old: sqlite3.Connection, new: sqlite3.Connection, gateway: str, deriv
     epochs: list[tuple[int, str]] = []
     before: Row | None = None
     with transaction(new):
-        for row in _records(old):
+        for row in _records(old, size):
             epoch = Record.from_bytes(row[2], row[3]).epoch
             if before is not None and before[0] == row[0] - 1 and not _follows(before[3], row, gateway, epoch):
                 continue  # altered: it counts as missing
@@ -140,24 +143,41 @@ def _follows(chain: bytes, row: Row, gateway: str, epoch: str) -> bool:
     return row[3] in (next_chain(chain, row[2]), next_chain(genesis_chain(gateway, epoch), row[2]))
 
 
-def _records(old: sqlite3.Connection) -> Iterator[Row]:
-    """Those that can be read, in order."""
+def _records(old: sqlite3.Connection, size: int) -> Iterator[Row]:
+    """Those that can be read and say their own number, in order; `size`: of the file.
+
+    A damaged number may be anything: only a row that is what it says moves the search on, and where rows cannot be
+    read together each number is asked for, as far as there can be one.
+    """
+    most = size // _LEAST_BYTES
+    end = _newest(old) or most
     after = 0
     while True:
         try:
             sql = "SELECT seq, kind, data, chain FROM record WHERE seq > ? ORDER BY seq LIMIT ?"
             rows = old.execute(sql, (after, _AT_ONCE)).fetchall()
-        except sqlite3.Error:
-            rows = _one_by_one(old, after)
-            yield from filter(_is_record, rows)
+            is_end = len(rows) < _AT_ONCE
+            found = _ascending(rows, after)
+            if not found and not is_end:
+                raise DamagedError("not one of them is a record")
+            after = found[-1][0] if found else after
+        except (sqlite3.Error, DamagedError):
+            after = max(after, end - most)
+            found = _ascending(_one_by_one(old, after), after)
             after += _AT_ONCE
-            if not rows and _newest(old) <= after:
-                return
-            continue
-        if not rows:
+            is_end = after >= end
+        yield from found
+        if is_end:
             return
-        yield from filter(_is_record, rows)
-        after = rows[-1][0]
+
+
+def _ascending(rows: Sequence[Row], after: int) -> list[Row]:
+    """The records among them, each with a higher number than the one before."""
+    found: list[Row] = []
+    for row in rows:
+        if row[0] > (found[-1][0] if found else after) and _is_record(row):
+            found.append(row)
+    return found
 
 
 def _one_by_one(old: sqlite3.Connection, after: int) -> list[Row]:
@@ -171,9 +191,13 @@ def _one_by_one(old: sqlite3.Connection, after: int) -> list[Row]:
 
 
 def _newest(old: sqlite3.Connection) -> int:
-    """The highest number that can be read; 0 when that cannot be told."""
-    rows = _readable(old, "SELECT max(seq) FROM record")
-    return int(rows[0][0] or 0) if rows else 0
+    """The highest number of a record that can be read from the end; 0 when that cannot be told."""
+    for count in (_AT_ONCE, 50, 5, 1):
+        sql = f"SELECT seq, kind, data, chain FROM record ORDER BY seq DESC LIMIT {count}"  # noqa: S608 - a number of ours
+        rows = _readable(old, sql)
+        if found := [row[0] for row in rows if _is_record(row)]:
+            return max(found)
+    return 0
 
 
 def _copy_beside(old: sqlite3.Connection, new: sqlite3.Connection, derived: set[str], carried: int) -> Iterator[str]:

@@ -256,13 +256,25 @@ def is_full(error: BaseException) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
 
 
+class _Connection(sqlite3.Connection):
+    """Python fails at messages of SQLite that quote a damaged name; they are errors of the file like others."""
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        try:
+            return super().execute(sql, parameters)
+        except UnicodeDecodeError as error:
+            found = sqlite3.DatabaseError("the schema names what is no text")
+            found.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise found from error
+
+
 def connect_for_writing(path: Path, *, shrinks: bool = False) -> sqlite3.Connection:
     """A connection in WAL mode with `synchronous=FULL` and explicit transactions.
 
     Args:
         shrinks: a new file can give free pages back (`PRAGMA incremental_vacuum`); costs a page here and there.
     """
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=True, timeout=10)
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=True, timeout=10, factory=_Connection)
     if shrinks:
         connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # before anything else: later it is ignored
     connection.execute("PRAGMA journal_mode=WAL")
@@ -274,6 +286,7 @@ def connect_for_writing(path: Path, *, shrinks: bool = False) -> sqlite3.Connect
 
 def connect_for_reading(path: Path) -> sqlite3.Connection:
     """A read-only connection; it never checkpoints. May be used from any one thread at a time."""
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False, timeout=10)
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    connection = sqlite3.connect(uri, uri=True, check_same_thread=False, timeout=10, factory=_Connection)
     connection.execute("PRAGMA query_only=ON")
     return connection

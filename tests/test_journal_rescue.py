@@ -173,6 +173,27 @@ async def test_tables_beside_the_records_are_carried_over(whole: Path, tmp_path:
     assert rows(path, "SELECT * FROM cursor_of") == [("robot", 40), ("mqtt", 299)]
 
 
+async def test_a_schema_that_is_no_text_is_damage(whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "d")
+    path = tmp_path / "d" / "journal.db"
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute(
+            "UPDATE sqlite_master SET name = CAST(x'6361c5' AS TEXT), sql = 'x' WHERE name = 'cursor_of'"
+        )
+    assert await starts(tmp_path / "d", whole) >= 0
+
+
+@pytest.mark.parametrize("seq", [2**40, -7])
+async def test_a_number_that_went_bad_leads_nowhere(whole: Path, tmp_path: Path, seq: int) -> None:
+    shutil.copytree(whole, tmp_path / "d")
+    path = tmp_path / "d" / "journal.db"
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE record SET kind = CAST(x'ff' AS TEXT) WHERE seq = 290")
+        connection.execute("UPDATE record SET seq = ?, kind = CAST(x'ff' AS TEXT) WHERE seq = 299", (seq,))
+    assert await starts(tmp_path / "d", whole) == 298
+
+
 async def test_an_epoch_that_was_there_goes_on_under_its_name(whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole, tmp_path / "d")
     path = tmp_path / "d" / "journal.db"

@@ -164,13 +164,14 @@ class Verdict:
 
     Attributes:
         p95: time between two readings of a living unit, in periods that were asked for.
-        skipped: polls of living units. polls: readings of living units.
+        skipped: polls of living units. polls: readings of living units. periods: how long the window was.
         wasted: part of the window that was spent on the timeouts of dead units.
     """
 
     p95: float
     skipped: int
     polls: int
+    periods: int
     wasted: float
 
 
@@ -213,6 +214,7 @@ async def judged(
                 p95=between[int(0.95 * len(between))] * scale / POLL_S,
                 skipped=run.skipped() - skipped,
                 polls=sum(len(m) for m in run.moments.values()),
+                periods=periods,
                 wasted=(run.asked_of_the_dead() - asked) * TIMEOUT_S / scale / window_s,
             )
 
@@ -263,7 +265,8 @@ def is_slowed(verdicts: Verdicts, name: str) -> str:
     """How dead units slow the living; empty: they do not."""
     machine = max(1.0, verdicts["all_alive"].p95)  # how late a busy machine makes readings by itself
     polls, p95 = verdicts[name].polls, verdicts[name].p95
-    return "" if polls > 17 * (PERIODS - 3) and p95 <= LIMIT * machine else f"{polls} polls, p95 {p95}: {verdicts}"
+    least = 17 * (verdicts[name].periods - 3)
+    return "" if polls > least and p95 <= LIMIT * machine else f"{polls} polls, p95 {p95}: {verdicts}"
 
 
 def is_skipping(verdicts: Verdicts, name: str) -> str:
