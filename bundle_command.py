@@ -7,13 +7,14 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .asking import DATA
+from .bundle_files import SIZE, Ask, Put, mib, to_device, write_files
 from .console.gateways import SOCKET, Found, folders, look, short
 from .console.group import Command, Group
 from .console.language import LANG, Say
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 CLOUD_SOCKET = "cloud.sock"
 FILE = click.Path(path_type=Path, dir_okay=False)
 _HOURS_S = 24 * 3600.0
-_COPY = 1 << 20
 
 
 @click.group(cls=Group, short_help="Sync by USB stick: export, import, show.")
@@ -40,10 +40,11 @@ def bundle() -> None:
 @bundle.command("export", cls=Command, short_help="Write what headquarters does not have yet.")
 @click.argument("file", type=FILE)
 @click.option("--all", "everything", is_flag=True, help="From the beginning, also what headquarters has.")
+@click.option("--max-bytes", "most", type=SIZE, default=None, help="About how much all files may take: 500M, 4G.")
 @click.option("--seal", "to", metavar="KEY", default="", help="Encrypt for this x25519: key of headquarters.")
 @DATA
 @LANG
-def export(file: Path, everything: bool, to: str, data: Path | None) -> None:
+def export(file: Path, everything: bool, most: int | None, to: str, data: Path | None) -> None:
     """Write what headquarters does not have yet into FILE; where it is much, into FILE-2, FILE-3 … as well.
 
     The gateway may run. Nothing is removed from it before headquarters' answer has come back. The same file may be
@@ -58,11 +59,15 @@ def export(file: Path, everything: bool, to: str, data: Path | None) -> None:
         seal = parse_seal_key(to) if to else None
     except ValueError as error:
         raise click.UsageError(f"--seal: {error}") from error
-    written = asyncio.run(_export(file, data, seal, tr, everything=everything))
+    written, is_all = asyncio.run(_export(file, data, seal, tr, everything=everything, most=most))
     for path, manifest in written:
-        click.echo(tr("bundle_written", path, *_counts(manifest), _mib(path.stat().st_size)))
-    if not written:
+        click.echo(tr("bundle_written", path, *_counts(manifest), mib(path.stat().st_size)))
+    if not is_all:
+        click.echo(tr("bundle_no_room" if not written else "bundle_rest"))
+    elif not written:
         click.echo(tr("bundle_nothing"))
+    if not written and not is_all:
+        sys.exit(1)
 
 
 @bundle.command("import", cls=Command, short_help="Take in a bundle at headquarters, or an answer at a gateway.")
@@ -83,19 +88,17 @@ def import_(file: Path, answer: Path | None, key_text: str, data: Path | None) -
     tr = phrases()
     kind = _kind(file)
     if kind == ANSWER:
-        streams = asyncio.run(_take_answer(file, data, key_text, tr))
-        for stream, cursor in streams.items():
-            click.echo(tr("bundle_acked", tr(f"stream_{stream}"), cursor["ack"], cursor["durable"]))
-        if not streams:
-            click.echo(tr("bundle_answer_empty"))
+        _say_taken(asyncio.run(_take_answer(file, data, key_text, tr)), tr)
         return
     result = asyncio.run(_send(file, data or Path(os.environ.get("STATE_DIRECTORY", "").split(":")[0] or "."), tr))
     path = answer or file.with_name(f"{file.stem}-answer{file.suffix}")
     _write_answer(path, result)
     for stream in result["streams"]:
         click.echo(_stream_line(stream, tr))
+    if (blobs := result["blobs"]) is not None:
+        click.echo(tr("bundle_blobs_taken", blobs["new"], blobs["known"], blobs["refused"]) + _because(blobs, tr))
     click.echo(tr("bundle_answer", path))
-    if any(stream["problem"] for stream in result["streams"]):
+    if any(part["problem"] for part in (*result["streams"], *([blobs] if blobs else []))):
         sys.exit(1)
 
 
@@ -117,7 +120,7 @@ def show(file: Path, key_text: str, as_json: bool) -> None:
         for packed in manifest.batches:
             reader.body(packed)
         for name in manifest.files:
-            reader.file(name)
+            reader.check(name)
         signer = reader.key
     summary = _summary(manifest, signer)
     if as_json:
@@ -133,6 +136,8 @@ def show(file: Path, key_text: str, as_json: bool) -> None:
     )
     for run in summary["streams"]:
         click.echo(tr("bundle_run", tr(f"stream_{run['stream']}"), run["epoch"], run["first"], run["last"]))
+    if manifest.blobs:
+        click.echo(tr("bundle_blobs_run", len(manifest.blobs), mib(sum(manifest.blobs.values()))))
     for stream, known in manifest.cursors.items():
         for cursor in known:
             click.echo(tr("bundle_acked", f"{tr(f'stream_{stream}')} {cursor.epoch}", cursor.ack, cursor.durable))
@@ -156,74 +161,11 @@ def key(data: Path) -> None:
 # --- out ---
 
 
-Ask = Callable[[Mapping[str, int], Callable[[bytes], Awaitable[None]]], Awaitable[None]]
-
-
 async def _export(
-    file: Path, data: Path | None, seal: Any, tr: Say, *, everything: bool
-) -> list[tuple[Path, Manifest]]:
-    from .sync.bundle import MOST_BATCHES
-
-    written: list[tuple[Path, Manifest]] = []
+    file: Path, data: Path | None, seal: Any, tr: Say, *, everything: bool, most: int | None
+) -> tuple[list[tuple[Path, Manifest]], bool]:
     async with _gateway(data, tr, everything=everything) as (known, pour):
-        since = dict(known)
-        while True:
-            path = file if not written else file.with_name(f"{file.stem}-{len(written) + 1}{file.suffix}")
-            manifest = await _write_part(path, since, pour, seal, tr)
-            if not manifest.batches:
-                path.unlink()
-                return written
-            written.append((path, manifest))
-            for packed in manifest.batches:
-                since[f"{packed.stream}/{packed.epoch}"] = packed.n
-            if len(manifest.batches) < MOST_BATCHES:
-                return written
-
-
-async def _write_part(path: Path, since: Mapping[str, int], pour: Ask, seal: Any, tr: Say) -> Manifest:
-    """One file, complete and on the stick, or nothing."""
-    from .sync.bundle import BundleReader
-    from .sync.seal import Sealer
-
-    draft, clear = path.with_name(f".{path.name}.part"), path.with_name(f".{path.name}.clear")
-    size, shows = 0, sys.stderr.isatty()
-    plain = clear if seal else draft
-    try:
-        with plain.open("wb") as file:
-
-            async def put(piece: bytes) -> None:
-                nonlocal size
-                await asyncio.to_thread(file.write, piece)
-                size += len(piece)
-                if shows:
-                    click.echo(f"\r{tr('bundle_bytes', _mib(size))}", nl=False, err=True)
-
-            await pour(since, put)
-            _to_device(file)
-        with plain.open("rb") as file:
-            manifest = BundleReader(file).manifest
-        if seal:
-            with clear.open("rb") as source, draft.open("wb") as target:
-                sealer = Sealer(target, seal)
-                while piece := source.read(_COPY):
-                    sealer.write(piece)
-                sealer.finish()
-                _to_device(target)
-        draft.replace(path)
-        return manifest
-    except OSError as error:
-        problem = f"{path}: cannot be written: {error.strerror}"
-        raise PermanentError(problem, hint="is there room on the stick, and is it writable?") from error
-    finally:
-        if shows:
-            click.echo("\r\x1b[K", nl=False, err=True)
-        draft.unlink(missing_ok=True)
-        clear.unlink(missing_ok=True)
-
-
-def _to_device(file: IO[bytes]) -> None:
-    file.flush()
-    os.fsync(file.fileno())
+        return await write_files(file, known, pour, seal, tr, most)
 
 
 @contextlib.asynccontextmanager
@@ -235,14 +177,19 @@ async def _gateway(data: Path | None, tr: Say, *, everything: bool) -> AsyncIter
 
         assert data is not None
         async with stopped_gateway(_stores(data), dict) as bundling:
-            yield await bundling.begin(everything=everything), bundling.export
+
+            async def pour_here(since: Mapping[str, int], put: Put, blobs: int, left: int) -> None:
+                await bundling.export(since, put, blobs_skip=blobs, max_bytes=left)
+
+            yield await bundling.begin(everything=everything), pour_here
         return
     async with _session(place) as session:
         async with session.get("http://gateway/v1/bundle", params={"all": "1"} if everything else {}) as reply:
             since = (await _judged(reply, tr))["since"]
 
-        async def pour(since: Mapping[str, int], put: Callable[[bytes], Awaitable[None]]) -> None:
-            async with session.post("http://gateway/v1/bundle", json={"since": dict(since)}) as reply:
+        async def pour(since: Mapping[str, int], put: Put, blobs: int, left: int) -> None:
+            asked = {"since": dict(since), "blobs_skip": blobs, "max_bytes": left}
+            async with session.post("http://gateway/v1/bundle", json=asked) as reply:
                 if reply.status != 200:
                     await _judged(reply, tr)
                 async for piece in reply.content.iter_any():
@@ -310,7 +257,7 @@ async def _take_answer(file: Path, data: Path | None, key_text: str, tr: Say) ->
         async with _session(place) as session:
             with file.open("rb") as content:
                 async with session.post("http://gateway/v1/bundle/answer", data=content) as reply:
-                    return (await _judged(reply, tr))["streams"]
+                    return await _judged(reply, tr)
     from .edge.bundling import stopped_gateway
 
     if place is not None:
@@ -351,7 +298,7 @@ def _write_answer(path: Path, result: Mapping[str, Any]) -> None:
     draft = path.with_name(f".{path.name}.part")
     with draft.open("wb") as file:
         file.write(base64.b64decode(result["answer"]))
-        _to_device(file)
+        to_device(file)
     draft.replace(path)
 
 
@@ -360,7 +307,24 @@ def _stream_line(stream: Mapping[str, Any], tr: Say) -> str:
     line = tr("bundle_taken", name, stream["new"], stream["known"], stream["ack"])
     if stream["quarantined"]:
         line += tr("bundle_quarantined", stream["quarantined"])
-    return f"{line}{tr('colon')}{stream['problem']}" if stream["problem"] else line
+    return line + _because(stream, tr)
+
+
+def _because(part: Mapping[str, Any], tr: Say) -> str:
+    return f"{tr('colon')}{part['problem']}" if part["problem"] else ""
+
+
+def _say_taken(result: Mapping[str, Any], tr: Say) -> None:
+    """What an answer changed at its gateway."""
+    for stream, cursor in result["streams"].items():
+        click.echo(tr("bundle_acked", tr(f"stream_{stream}"), cursor["ack"], cursor["durable"]))
+    if not result["streams"]:
+        click.echo(tr("bundle_answer_empty"))
+    if (blobs := result["blobs"]) is not None:
+        click.echo(tr("bundle_blobs_arrived", blobs["arrived"], blobs["waiting"]))
+    if (config := result["config"]) is not None:
+        problems = "".join(f"{tr('colon')}{problem}" for problem in config["problems"][:1])
+        click.echo(tr(f"bundle_config_{config['state']}", config["revision"]) + problems)
 
 
 # --- what it holds ---
@@ -422,14 +386,12 @@ def _summary(manifest: Manifest, signer: str) -> dict[str, Any]:
         "streams": list(runs.values()),
         "cursors": {name: [cursor.to_json() for cursor in known] for name, known in manifest.cursors.items()},
         "files": sorted(manifest.files),
+        "blobs": {"count": len(manifest.blobs), "bytes": sum(manifest.blobs.values())},
+        "more": manifest.more,
     }
 
 
-def _counts(manifest: Manifest) -> tuple[int, int]:
-    """Batches of the journal, segments of the history."""
+def _counts(manifest: Manifest) -> tuple[int, int, int]:
+    """Batches of the journal, segments of the history, pieces of evidence."""
     journal = sum(packed.stream == "journal" for packed in manifest.batches)
-    return journal, len(manifest.batches) - journal
-
-
-def _mib(size: int) -> str:
-    return f"{size / 1048576:.1f}"
+    return journal, len(manifest.batches) - journal, len(manifest.blobs)

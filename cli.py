@@ -15,10 +15,13 @@ import click
 from . import __version__
 from .asking import output, reload
 from .bundle_command import bundle
+from .cloud_keys_command import add_key_commands
+from .console.folders import data_folder
 from .console.group import Command, Group, problem_lines
 from .console.language import LANG, Say
 from .console.text import nearest
 from .console.words import phrases
+from .enrol_command import enrol, key
 from .errors import ConfigError, PermanentError, SitewardenError
 from .evidence_commands import journal, verify
 from .history_command import history
@@ -65,7 +68,7 @@ def edge(config: Path, data: Path | None, log_format: LogFormat) -> None:
     from .edge.site_reader import SiteReader
 
     os.umask(_UMASK)
-    folder = _data(data)
+    folder = data_folder(data)
     taken_back = Shelf.of(folder).count_start()
     reader = SiteReader(config, folder)  # at work while this process loads the rest
     from .edge.app import run_edge
@@ -96,7 +99,7 @@ def cloud(context: click.Context, config: Path | None, data: Path | None, log_fo
     loaded = load_cloud_config(config)
     url = f"http://{loaded.cloud.host}"
     os.umask(_UMASK)
-    _run(run_cloud(loaded, _data(data), ready=lambda port: _say(f"sitewarden cloud: {url}:{port}/")))
+    _run(run_cloud(loaded, data_folder(data), ready=lambda port: _say(f"sitewarden cloud: {url}:{port}/")))
 
 
 @cloud.command("move", cls=Command, short_help="Move cloud.db to PostgreSQL.")
@@ -126,7 +129,7 @@ def move(config: Path, data: Path | None, url: str, password_file: Path | None) 
         if shows:
             click.echo(f"\r\x1b[K{tr('moving', table, done, rows)}", nl=False, err=True)
 
-    work = move_store(load_cloud_config(config), _data(data), store_table(url), password, told)
+    work = move_store(load_cloud_config(config), data_folder(data), store_table(url), password, told)
     counts = asyncio.run(work)
     if shows:
         click.echo("\r\x1b[K", nl=False, err=True)
@@ -153,9 +156,12 @@ def backup(target: Path, config: Path, data: Path | None, same_disk: bool) -> No
     from .cloud.config import load_cloud_config
 
     tr = phrases()
-    work = back_up(load_cloud_config(config), _data(data), target, same_disk=same_disk)
+    work = back_up(load_cloud_config(config), data_folder(data), target, same_disk=same_disk)
     copied, raised = asyncio.run(work)
     click.echo(tr("backed_up", target, copied.bytes, copied.blobs, raised))
+
+
+add_key_commands(cloud)
 
 
 @main.command(short_help="Check a site.toml or cloud.toml offline.")
@@ -225,15 +231,8 @@ main.add_command(verify)
 main.add_command(journal)
 
 
-@main.command(short_help="Print the gateway's public key; made on first use.")
-@click.option("--data", type=FOLDER, default=None, help="Folder of the stores [default: $STATE_DIRECTORY].")
-def key(data: Path | None) -> None:
-    """Print the public key of this gateway; makes the key pair on first use."""
-    from .sync.keys import load_or_create_key, public_key_text
-
-    folder = _data(data)
-    folder.mkdir(mode=0o750, parents=True, exist_ok=True)
-    click.echo(public_key_text(load_or_create_key(folder / "gateway.key")))
+main.add_command(enrol)
+main.add_command(key)
 
 
 @main.group()
@@ -381,15 +380,6 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
         if isinstance(error, SitewardenError):
             raise error from group
         raise
-
-
-def _data(given: Path | None) -> Path:
-    if given is not None:
-        return given
-    folder = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
-    if not folder:
-        raise click.UsageError(phrases()("no_data"))
-    return Path(folder)
 
 
 def _called() -> str:

@@ -31,6 +31,7 @@ from .blob_pages import BlobPages
 from .blob_store import STEPS as BLOB_STEPS
 from .blob_store import BlobRecords
 from .blobs import Blobs, make_store
+from .bundle_pages import BundlePages
 from .bundles import Bundles, KeysOf
 from .chart_pages import ChartPages
 from .charts import STEPS as CHART_STEPS
@@ -39,6 +40,11 @@ from .config import CloudConfig
 from .contract import add_contract
 from .engine import SqliteDatabase, UnavailableError
 from .engine_postgres import PostgresDatabase
+from .enrol_pages import EnrolPages
+from .enrol_store import STEPS as ENROL_STEPS
+from .enrol_store import EnrolStore
+from .enrolled import Register
+from .enrolling import Enrolling
 from .epoch_store import EpochStore
 from .ingest import Contacts, Ingest
 from .metrics import CloudMetrics, readers_of
@@ -48,6 +54,8 @@ from .orders import PATH as ORDERS_PATH
 from .orders import Orders
 from .outages import answer_outages, through_outages
 from .pages import Pages
+from .site_pages import SitePages
+from .site_store import SiteStore
 from .snapshots import PATH as SNAPSHOT_PATH
 from .snapshots import STEPS as SNAPSHOT_STEPS
 from .snapshots import Snapshots
@@ -104,10 +112,17 @@ async def run_cloud(config: CloudConfig, data: Path, *, ready: Callable[[int], N
         bundles = Bundles(store, _keys_of(config), witness_key, seal_key, spool=data, changed=pages.changed)
         backups = Backups(database, counts=config.store is None and config.cloud.durable == "backup")
         await backups.open()
-        await stack.enter_async_context(_own_socket(bundles, backups, data / SOCKET))
+        keys = EnrolStore(database)
+        register = Register(config, keys)
+        await register.look()
+        enrolling = Enrolling(config, keys, register, public_key_text(witness_key), pages.changed)
+        decisions = EnrolPages(enrolling)
+        await stack.enter_async_context(_own_socket(bundles, backups, decisions, data / SOCKET))
         ingest = Ingest(config, store, contacts, pages.changed)
         ingest.incarnation = await epochs.incarnation(await asyncio.to_thread(_identity, config, data))
         ingest.add_routes(app)
+        enrolling.add_routes(app, ingest)
+        decisions.add_pages(app)
         ingest.add_post(app, WITNESS_PATH, Witness(witnessed, witness_key, pages.changed).post)
         charts, baselines = Charts(database), BaselineStore(database)
         ChartPages(config, charts, baselines).add_routes(app)
@@ -121,11 +136,16 @@ async def run_cloud(config: CloudConfig, data: Path, *, ready: Callable[[int], N
         is_durable = backups.covers if not config.blobs.url.startswith("s3://") else lambda _: True
         blobs = Blobs(config, blob_records, blob_store, is_durable=is_durable)
         blobs.add_routes(app, ingest)
+        bundles.blobs, bundles.order_for = blobs, orders.order_for
         BlobPages(config, blob_records, blob_store, blobs).add_routes(app)
         snapshots = Snapshots(database, pages.changed)
         ingest.add_post(app, SNAPSHOT_PATH, snapshots.post)
-        pages.snapshots, pages.epochs = snapshots, epochs
+        pages.snapshots, pages.epochs, pages.counts = snapshots, epochs, SiteStore(database)
         pages.add_routes(app)
+        SitePages(config, pages, pages.counts).add_routes(app)
+        uploads = BundlePages(bundles, data)
+        await uploads.open()
+        uploads.add_routes(app)
         lag, sums = LoopLag(), MetricsStore(database)
         metrics = CloudMetrics(config, sums, contacts, data, ingest.refusals, backups)
         add_metrics(app, lambda: readers_of(config), [metrics.fill, lag.fill])
@@ -139,10 +159,12 @@ async def run_cloud(config: CloudConfig, data: Path, *, ready: Callable[[int], N
             for work, what in (
                 (lambda: contacts.follow(pages.changed), "contacts"),
                 (orders.run, "orders"),
+                (register.run, "keys"),
                 (lambda: charts.run(ingest.busy), "charts"),
             ):
                 group.create_task(through_outages(work, what), name=f"cloud {what}")
             group.create_task(blobs.run(), name="cloud blobs")
+            group.create_task(uploads.run(), name="cloud uploads")
             group.create_task(lag.run(), name="cloud lag")
             group.create_task(_feed_watchdog(store, notifier), name="cloud watchdog")
             log.info("the cloud answers on %s port %d", config.cloud.host, port)
@@ -154,7 +176,7 @@ async def run_cloud(config: CloudConfig, data: Path, *, ready: Callable[[int], N
 
 def database_of(config: CloudConfig, data: Path) -> SqliteDatabase | PostgresDatabase:
     """What cloud.toml names, not open yet."""
-    steps = [*STEPS, *WITNESS_STEPS, *BASELINE_STEPS, *CHART_STEPS, *SNAPSHOT_STEPS, *BLOB_STEPS]
+    steps = [*STEPS, *WITNESS_STEPS, *BASELINE_STEPS, *CHART_STEPS, *SNAPSHOT_STEPS, *BLOB_STEPS, *ENROL_STEPS]
     if config.store is None:
         return SqliteDatabase(data / "cloud.db", steps, replicated=config.cloud.durable == "backup")
     return PostgresDatabase(
@@ -180,11 +202,13 @@ def _keys_of(config: CloudConfig) -> KeysOf:
 
 
 @contextlib.asynccontextmanager
-async def _own_socket(bundles: Bundles, backups: Backups, path: Path) -> AsyncIterator[None]:
-    """For commands on this machine; whoever may open the data folder may bring bundles, and tell of backups."""
+async def _own_socket(bundles: Bundles, backups: Backups, decisions: EnrolPages, path: Path) -> AsyncIterator[None]:
+    """For commands on this machine; whoever may open the data folder may bring bundles, tell of backups, and decide
+    which gateways are known."""
     app = web.Application(middlewares=[answer_refusals], client_max_size=MOST_TOLD_BYTES)
     app.router.add_post("/v1/bundles", bundles.handle)
     app.router.add_post(BACKUP_PATH, backups.handle)
+    decisions.add_to_socket(app)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, NoReturn
 from weakref import WeakValueDictionary
@@ -43,6 +43,7 @@ _STATUS = {
     "unavailable": 503,
 }
 """Everything else is 409: `offset`, `wrong_content`."""
+Pieces = AsyncIterator[bytes]
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,14}")
 _RANGE = re.compile(r"bytes=([0-9]{1,15})-([0-9]{1,15})")
 
@@ -130,7 +131,7 @@ class Blobs:
     async def _head(self, gateway: str, sha256: str, stored: Stored | None) -> dict[str, str]:
         if stored is not None and not stored.is_wanted:
             size = str(stored.size)
-            state = {"SW-Blob": self._state(stored), "SW-Number": str(stored.n)}
+            state = {"SW-Blob": self.state(stored), "SW-Number": str(stored.n)}
             return {"Upload-Offset": size, "Upload-Length": size, **state}
         part = await self._records.part(gateway, sha256)
         if part is None:
@@ -148,7 +149,7 @@ class Blobs:
                 stored = await self._take(key, offset, size, body)
         if stored is None:
             return self._answer({"state": BLOB_PART, "offset": offset + len(body), "n": 0})
-        return self._answer({"state": self._state(stored), "offset": stored.size, "n": stored.n})
+        return self._answer({"state": self.state(stored), "offset": stored.size, "n": stored.n})
 
     async def _take(self, key: Key, offset: int, size: int, body: bytes) -> Stored | None:
         """Keep one piece; the blob when it was the last one. The caller holds the key's lock."""
@@ -170,6 +171,37 @@ class Blobs:
             await records.forget(key.gateway, key.sha256)
             raise
 
+    async def bring(self, gateway: str, sha256: str, size: int, pieces: Callable[[int], Pieces]) -> tuple[Stored, bool]:
+        """Keep a blob that came otherwise than over the link, from where it broke off; and whether it is new here.
+
+        Args:
+            pieces: gives the pieces from an offset on, each of at most `MAX_CHUNK_BYTES`.
+
+        Raises:
+            RefusedError: `too_large`, `quota`, `too_many_uploads`, `wrong_content`.
+            UnavailableError: the store.
+        """
+        key = Key(gateway=gateway, sha256=sha256)
+        async with self._locks.setdefault(key, asyncio.Lock()):
+            stored = await self._records.stored(gateway, sha256)
+            if stored is not None and not stored.is_wanted:
+                return stored, False
+            part = await self._records.part(gateway, sha256)
+            offset = part.have if part is not None and part.size == size and part.have < size else 0
+            if part is not None and not offset and part.have:
+                await self._records.rewind(gateway, sha256, 0)
+            stored = None
+            async for piece in pieces(offset):
+                stored = await self._take(key, offset, size, piece)
+                offset += len(piece)
+            if stored is None:
+                raise MissingError(offset)
+            return stored, True
+
+    async def standing(self, gateway: str) -> tuple[int, list[str]]:
+        """Number of the newest blob of a gateway, and those that are wanted again."""
+        return await self._records.standing(gateway)
+
     async def _finish(self, key: Key, size: int) -> Stored:
         async def remember(upload: str, parts: dict[int, str]) -> None:
             await self._records.remember(key.gateway, key.sha256, upload, parts)
@@ -187,7 +219,8 @@ class Blobs:
             log.error("blob %s is lost or damaged in the store: asked of %s", sha256, ", ".join(asked))
         return False
 
-    def _state(self, stored: Stored) -> str:
+    def state(self, stored: Stored) -> str:
+        """`durable`, or `stored`: it may still be lost here."""
         return BLOB_DURABLE if self._is_durable(stored.stored_ms) else BLOB_STORED
 
     def _answer(self, fields: dict[str, Any]) -> web.Response:

@@ -5,16 +5,25 @@ from __future__ import annotations
 import functools
 import ipaddress
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from ..errors import ConfigError
+from ..errors import ConfigError, RefusedError
 from ..serving.people import Person, load_people
 from ..sync.baseline import read_baseline
 from ..sync.keys import key_id, parse_public_key
@@ -119,12 +128,20 @@ class GatewayTable(_Table):
             parse_public_key(value)
         return value
 
-    def keys(self) -> dict[str, Ed25519PublicKey]:
-        """Key id to key; empty while the gateway is not enrolled."""
+    def keys(self) -> Mapping[str, Ed25519PublicKey]:
+        """Key id to key, of those that are good now; empty while the gateway is not enrolled."""
         if not self.public_key:
             return {}
         name, key = _key_of(self.public_key)
         return {name: key}
+
+    def ended(self) -> Mapping[str, Ed25519PublicKey]:
+        """The same of keys that were good once: their holder is told so, and old checkpoints are read by them."""
+        return {}
+
+    def why_ended(self, kid: str) -> RefusedError:
+        """What the holder of an ended key is told."""
+        raise KeyError(kid)
 
 
 @functools.lru_cache(maxsize=32_768)
@@ -209,9 +226,25 @@ class CloudConfig(_Table):
     store_password: str = Field(default="", exclude=True, repr=False)
     metrics_token: str = Field(default="", exclude=True, repr=False)
 
+    _enrolled: Mapping[str, GatewayTable] = PrivateAttr(default_factory=dict[str, GatewayTable])
+
     def find(self, gateway: str) -> GatewayTable | None:
-        """The gateway of this id."""
+        """The gateway of this id; what was approved here goes before what the file says."""
+        return self._enrolled.get(gateway) or self._by_id.get(gateway)
+
+    def in_file(self, gateway: str) -> GatewayTable | None:
+        """What cloud.toml alone says of a gateway."""
         return self._by_id.get(gateway)
+
+    @property
+    def gateways(self) -> Sequence[GatewayTable]:
+        """All that are known: those of the file in its order, then those that were only approved, by id."""
+        listed = [self._enrolled.get(entry.id, entry) for entry in self.gateway]
+        return [*listed, *(self._enrolled[name] for name in sorted(self._enrolled.keys() - self._by_id.keys()))]
+
+    def use(self, enrolled: Mapping[str, GatewayTable]) -> None:
+        """What headquarters' database says of keys is `enrolled` from now on; see `enrolled.Register`."""
+        self._enrolled = enrolled
 
     @cached_property
     def _by_id(self) -> Mapping[str, GatewayTable]:

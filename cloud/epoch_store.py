@@ -67,8 +67,8 @@ class EpochStore:
 
         async def read(tx: Tx) -> dict[str, Any]:
             begun = await begun_of(tx, gateway)
-            epochs = [_json(row, begun.get(row.epoch)) for row in await heads_of(tx, gateway)]
-            gaps = [_gap_json(gap) for gap in await gaps_of(tx, gateway, _MOST_GAPS)]
+            epochs = [epoch_json(row, begun.get(row.epoch)) for row in await heads_of(tx, gateway)]
+            gaps = [gap_json(gap) for gap in await gaps_of(tx, gateway, _MOST_GAPS)]
             return {"epochs": epochs, "gaps": gaps}
 
         return await self._database.read(read)
@@ -106,7 +106,8 @@ async def keep_fact(tx: Tx, name: str, value: str) -> None:
     await tx.run(upsert, name, value)
 
 
-def _json(row: EpochRow, begun: Begun | None) -> dict[str, Any]:
+def epoch_json(row: EpochRow, begun: Begun | None) -> dict[str, Any]:
+    """For pages: how an epoch began, and how far it is here."""
     return {
         "epoch": row.epoch,
         "records": row.seq,
@@ -118,7 +119,7 @@ def _json(row: EpochRow, begun: Begun | None) -> dict[str, Any]:
     }
 
 
-def _gap_json(gap: dict[str, Any]) -> dict[str, Any]:
-    """`from` and `to`: times of the readings that are missing, None when even that is not known any more."""
+def gap_json(gap: dict[str, Any]) -> dict[str, Any]:
+    """For pages. `from` and `to`: times of the readings that are missing, None when even that is not known any more."""
     t0_ms, t1_ms = gap.pop("t0_ms"), gap.pop("t1_ms")
     return {**gap, "from": utc_text(t0_ms) if t0_ms else None, "to": utc_text(t1_ms) if t1_ms else None}

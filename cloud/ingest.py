@@ -13,11 +13,12 @@ import random
 import re
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 from aiohttp import web
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from ..errors import RefusedError
 from ..sync.columns import DamagedError, decompress
@@ -53,8 +54,11 @@ _STATUS = {
     "wrong_key": 401,
     "bad_signature": 401,
     "clock": 401,
+    "revoked": 401,
+    "key_ended": 401,
     "unknown_gateway": 403,
     "not_enrolled": 403,
+    "no_such_request": 404,
     "too_large": 413,
     "bad_request": 400,
     "digest": 400,
@@ -63,6 +67,8 @@ _STATUS = {
     "unavailable": 503,
     "gap": 409,
     "fork": 409,
+    "key_taken": 409,
+    "too_many_keys": 409,
 }
 _EPOCH = re.compile(r"[0-9a-f]{8,64}")
 _NUMBER = re.compile(r"[1-9][0-9]{0,14}")
@@ -109,11 +115,11 @@ class Ingest:
 
     def add_routes(self, app: web.Application) -> None:
         """Under /v1; the pages' API has its own."""
-        app.router.add_get("/v1/gateways/{gateway}/sync", self._answering(self._where))
+        app.router.add_get("/v1/gateways/{gateway}/sync", self.answering(self._where))
         path = "/v1/gateways/{gateway}/streams/{stream}/epochs/{epoch}/batches/{n}"
-        app.router.add_put(path + r"-{last:[0-9]{1,15}}", self._answering(self._put_several))
-        app.router.add_put(path, self._answering(self._put))
-        app.router.add_get(f"{path}/chain", self._answering(self._chain))
+        app.router.add_put(path + r"-{last:[0-9]{1,15}}", self.answering(self._put_several))
+        app.router.add_put(path, self.answering(self._put))
+        app.router.add_get(f"{path}/chain", self.answering(self._chain))
 
     def add_post(self, app: web.Application, path: str, handler: Posted) -> None:
         """A further door: `handler(gateway, body)` answers requests that a gateway has signed as it signs batches."""
@@ -125,7 +131,7 @@ class Ingest:
                 await self._contacts.note(gateway.id, self._now_ms())
                 return await handler(gateway, body)
 
-        app.router.add_post(path, self._answering(post))
+        app.router.add_post(path, self.answering(post))
 
     def add_get(self, app: web.Application, path: str, handler: Asked) -> None:
         """A further door: `handler(request, gateway)` answers requests that a gateway has signed."""
@@ -135,7 +141,7 @@ class Ingest:
             await self._contacts.note(gateway.id, self._now_ms())
             return await handler(request, gateway)
 
-        app.router.add_get(path, self._answering(get))
+        app.router.add_get(path, self.answering(get))
 
     def add_patch(self, app: web.Application, path: str, handler: Pieced) -> None:
         """A further door: `handler(request, gateway, piece)` answers signed pieces of something larger."""
@@ -145,12 +151,12 @@ class Ingest:
             upload = (request.headers.get("Upload-Offset", ""), request.headers.get("Upload-Length", ""))
             gateway = self._authenticated(request, digest=digest, chain="", upload=upload)
             async with self._turns.room(gateway.id, min(request.content_length or MAX_CHUNK_BYTES, MAX_CHUNK_BYTES)):
-                piece = await _read_body(request, MAX_CHUNK_BYTES)
+                piece = await read_body(request, MAX_CHUNK_BYTES)
                 check_digest(digest, piece)
                 await self._contacts.note(gateway.id, self._now_ms())
                 return await handler(request, gateway, piece)
 
-        app.router.add_patch(path, self._answering(patch))
+        app.router.add_patch(path, self.answering(patch))
 
     async def _where(self, request: web.Request) -> web.Response:
         gateway = self._authenticated(request, digest="", chain="")
@@ -229,7 +235,7 @@ class Ingest:
     ) -> AsyncIterator[bytes]:
         """What was sent, checked; there is room for it for the length of the block."""
         async with self._turns.room(gateway, _size(request)):
-            body = await _read_body(request, most)
+            body = await read_body(request, most)
             check_digest(digest, body)
             yield body
 
@@ -253,16 +259,34 @@ class Ingest:
         name = request.match_info["gateway"]
         gateway = self._config.find(name)
         if gateway is None:
-            raise RefusedError("unknown_gateway", f"no gateway {name[:40]!r} here", hint="add it to cloud.toml")
-        keys = gateway.keys()
-        if not keys:
-            hint = "enter the public key that the gateway shows into cloud.toml"
+            raise RefusedError("unknown_gateway", f"no gateway {name[:40]!r} here", hint="approve its claim code")
+        keys, ended = gateway.keys(), gateway.ended()
+        if not keys and not ended:
+            hint = "approve its claim code, or enter the public key that it shows into cloud.toml"
             raise RefusedError("not_enrolled", f"gateway {name} has no key here yet", hint=hint)
+        try:
+            self.verified(request, keys, digest=digest, chain=chain, upload=upload)
+        except RefusedError as refused:
+            if refused.reason != "wrong_key" or not ended:
+                raise
+            kid = self.verified(request, ended, digest=digest, chain=chain, upload=upload)
+            raise gateway.why_ended(kid) from refused
+        return gateway
+
+    def verified(
+        self,
+        request: web.Request,
+        keys: Mapping[str, Ed25519PublicKey],
+        *,
+        digest: str = "",
+        chain: str = "",
+        upload: tuple[str, str] | None = None,
+    ) -> str:
+        """Id of the key that signed this request, one of `keys`. Raises as `wire.verify`."""
         message = Message(
             method=request.method, target_uri=self._target(request), digest=digest, chain=chain, upload=upload
         )
-        verify(message, request.headers, keys, self._clock())
-        return gateway
+        return verify(message, request.headers, keys, self._clock())
 
     def _target(self, request: web.Request) -> str:
         """The address as the client asked for it; only the configuration knows it, but for this machine's own names.
@@ -277,7 +301,7 @@ class Ingest:
             raise RefusedError("wrong_host", f"this service does not know itself as {request.host[:80]!r}", hint=hint)
         return f"{request.scheme}://{request.host}{request.raw_path}"
 
-    def _answering(self, handler: Handler) -> Handler:
+    def answering(self, handler: Handler) -> Handler:
         """Refusals as JSON with the reason; logged when a gateway's reason changes."""
 
         async def answering(request: web.Request) -> web.StreamResponse:
@@ -405,7 +429,7 @@ def _size(request: web.Request) -> int:
     return MAX_BODY_BYTES if size is None else min(size, MAX_BODY_BYTES)
 
 
-async def _read_body(request: web.Request, most: int | None = None) -> bytes:
+async def read_body(request: web.Request, most: int | None = None) -> bytes:
     """The whole body, never more than the limit in memory. Raises RefusedError `too_large`, `bad_request`."""
     most = MAX_BODY_BYTES if most is None else most
     size = request.content_length

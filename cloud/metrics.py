@@ -53,7 +53,7 @@ class CloudMetrics:
     async def fill(self, sheet: Sheet) -> None:
         sheet.gauge("sitewarden_info", "Always 1: the version.", 1, version=__version__)
         sheet.gauge("sitewarden_uptime_seconds", "Since the process started.", mono_s() - self._started_s)
-        sheet.gauge("sitewarden_gateways", "Gateways that may send.", len(self._config.gateway))
+        sheet.gauge("sitewarden_gateways", "Gateways that may send.", len(self._config.gateways))
         for reason, count in list(self._refusals.items()):
             sheet.counter("sitewarden_refused_total", "Requests of gateways that were refused.", count, reason=reason)
         newest_ms = self._backups.newest_ms if self._backups is not None else None
@@ -63,7 +63,7 @@ class CloudMetrics:
         self._streams(sheet, await self._store.streams())
         quarantined = await self._store.quarantined()
         open_alarms = Counter(await self._store.open_alarms())
-        for gateway in self._config.gateway:
+        for gateway in self._config.gateways:
             bad, text = quarantined.get(gateway.id, 0), "Batches and records that were kept apart."
             sheet.gauge("sitewarden_quarantined", text, bad, gateway=gateway.id)
         for (gateway, priority), count in sorted(open_alarms.items()):
@@ -71,14 +71,14 @@ class CloudMetrics:
         await asyncio.to_thread(self._space, sheet)
 
     def _silence(self, sheet: Sheet) -> None:
-        for gateway in self._config.gateway:
+        for gateway in self._config.gateways:
             latest_ms = self._contacts.latest_ms(gateway.id)
             age_s = None if latest_ms is None else max(0.0, self._clock() - latest_ms / 1000)
             sheet.gauge("sitewarden_contact_age_seconds", "Since a gateway's last request.", age_s, gateway=gateway.id)
 
     def _streams(self, sheet: Sheet, rows: list[tuple[Any, ...]]) -> None:
         """Epochs are summed: a gateway that begins new ones must not make new series."""
-        known = {gateway.id for gateway in self._config.gateway}
+        known = {gateway.id for gateway in self._config.gateways}
         for gateway, stream, acked, durable, epochs in rows:
             if gateway in known:
                 labels = {"gateway": gateway, "stream": stream}

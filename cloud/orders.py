@@ -23,7 +23,7 @@ from ..errors import ConfigError, RefusedError
 from ..serving.web import signed_in
 from ..sync.baseline import read_baseline
 from ..sync.journal import canonical
-from ..sync.orders import make_order
+from ..sync.orders import Order, make_order
 from ..words import utc_text
 from .baseline_store import BaselineStore, Revision
 from .config import CloudConfig, GatewayTable
@@ -121,14 +121,21 @@ class Orders:
                     await self._news.wait()
         if self.current.revision <= int(have):
             return web.json_response({"revision": self.current.revision})
-        order = make_order(
+        order = self.order_for(gateway.id)
+        assert order is not None, "a revision that is newer than another one"
+        return web.json_response({"revision": order.revision, "order": order.to_json()})
+
+    def order_for(self, gateway: str) -> Order | None:
+        """The newest baseline, signed for one gateway; None when there is none."""
+        if not self.current.revision:
+            return None
+        return make_order(
             self._key,
-            gateway=gateway.id,
+            gateway=gateway,
             revision=self.current.revision,
             made_ms=self.current.made_ms,
             baseline=json.loads(self.current.body),
         )
-        return web.json_response({"revision": order.revision, "order": order.to_json()})
 
     async def report(self, gateway: GatewayTable, body: bytes) -> web.Response:
         """What a gateway says of itself: POST, signed."""
@@ -150,7 +157,7 @@ class Orders:
     async def _conformity(self, _: web.Request) -> web.Response:
         reports, baseline = await self._store.reports(), json.loads(self.current.body)
         sites = []
-        for gateway in self._config.gateway:
+        for gateway in self._config.gateways:
             at_ms, report = reports.get(gateway.id, (None, None))
             sites.append(
                 {

@@ -20,6 +20,7 @@ from ..words import utc_text
 from .config import CloudConfig, CloudTable, GatewayTable
 from .epoch_store import EpochStore
 from .ingest import Contacts
+from .site_store import Counts, SiteStore
 from .snapshots import Snapshot, Snapshots
 from .store import Store
 from .witness import witness_json
@@ -45,6 +46,7 @@ class Pages:
         self._witness, self._witness_key = witness, witness_key
         self.snapshots: Snapshots | None = None
         self.epochs: EpochStore | None = None
+        self.counts: SiteStore | None = None
         self._hub = Hub()
         self._dirty = asyncio.Event()
 
@@ -65,24 +67,26 @@ class Pages:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_S):  # wait_for can lose a cancellation (gh-86296)
                     await self._dirty.wait()
-            states = [self._state(gateway.id) for gateway in self._config.gateway]
+            states = [self._state(gateway.id) for gateway in self._config.gateways]
             if self._dirty.is_set() or states != shown:
                 self._dirty.clear()
                 shown = states
                 self._hub.send("changed", {})
             await asyncio.sleep(_GATHER_S)
 
-    async def sites(self) -> list[dict[str, Any]]:
-        """Every gateway of cloud.toml, in its order."""
+    async def sites(self, only: str = "") -> list[dict[str, Any]]:
+        """Every gateway of cloud.toml, in its order, or one."""
         known = await self._store.gateways()
+        counts = await self.counts.counts() if self.counts is not None else {}
         now = await self.snapshots.live() if self.snapshots is not None else {}
         return [
             self._as_of_now(
-                await self._site(gateway, known.get(gateway.id, {})),
+                await self._site(gateway, known.get(gateway.id, {}), counts.get(gateway.id, Counts())),
                 await self._store.alarms_by_epoch(gateway.id),
                 now.get(gateway.id, []),
             )
-            for gateway in self._config.gateway
+            for gateway in self._config.gateways
+            if only in ("", gateway.id)
         ]
 
     async def _sites(self, _: web.Request) -> web.Response:
@@ -121,19 +125,22 @@ class Pages:
         with self._hub.listening() as listener:
             return await stream(request, listener, first(), lambda: still_signed_in(request))
 
-    async def _site(self, gateway: GatewayTable, known: dict[str, Any]) -> dict[str, Any]:
+    async def _site(self, gateway: GatewayTable, known: dict[str, Any], counts: Counts) -> dict[str, Any]:
+        records, newest = await self._store.last_record(gateway.id)
         cursors = await self._store.cursors(gateway.id)
         contact_ms = self._contacts.latest_ms(gateway.id)
         named = {"id": gateway.id, "name": gateway.name, "name_en": gateway.name_en}
         return {
             "gateway": gateway.id,
             "site": known.get("site") or named,
-            "last_contact": utc_text(contact_ms) if contact_ms is not None else None,
+            "last_contact": _utc(contact_ms),
             "contact_age_s": _age_s(contact_ms),
             "state": self._state(gateway.id),
             "version": known.get("version", ""),
-            "journal": {**_position(cursors[JOURNAL]), "records": await self._store.last_record(gateway.id)},
-            "history": _position(cursors[HISTORY]),
+            "journal": {**_position(cursors[JOURNAL]), "records": records, "newest": newest},
+            "history": {**_position(cursors[HISTORY]), "newest": _utc(counts.reading_ms)},
+            "gap_count": counts.gaps,
+            "gap_readings": counts.gap_readings,
             "quarantined": known.get("quarantined", 0),
             "witness": witness_json(await self._witness.shown(gateway.id)) if self._witness else None,
             **(await self.epochs.shown(gateway.id) if self.epochs else {"epochs": [], "gaps": []}),
@@ -184,11 +191,16 @@ def _now_open(
     Args:
         by_epoch: from records. words: from snapshots. records: number of the newest record here, by epoch.
     """
-    said = {word.epoch: word.alarms for word in words if word.seq > records.get(word.epoch, -1)}
+    said = {word.epoch: word.alarms for word in words if _is_newer(word, records.get(word.epoch, -1))}
     epochs = [word.epoch for word in words]
     if len(by_epoch) > 1 or not words:
         epochs = [*by_epoch, *(epoch for epoch in epochs if epoch not in by_epoch)]
     return {epoch: said.get(epoch, by_epoch.get(epoch, [])) for epoch in epochs}
+
+
+def _is_newer(word: Snapshot, records: int) -> bool:
+    """While nothing is recorded at the gateway, its word is newer than records that have all come."""
+    return word.seq > records or (word.seq == records and bool(word.health.get("not_recorded")))
 
 
 def contact_state(age_s: float | None, limits: CloudTable) -> str:
@@ -198,6 +210,10 @@ def contact_state(age_s: float | None, limits: CloudTable) -> str:
     if age_s < limits.late_s:
         return "online"
     return "late" if age_s < limits.silent_s else "silent"
+
+
+def _utc(at_ms: int | None) -> str | None:
+    return utc_text(at_ms) if at_ms is not None else None
 
 
 def _age_s(contact_ms: int | None) -> float | None:

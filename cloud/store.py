@@ -204,13 +204,16 @@ class Store:
             found.setdefault(stream, []).append(Cursor(epoch=epoch, ack=ack, durable=durable, chain=chain))
         return {stream: tuple(await self._settled(gateway, stream, cursors)) for stream, cursors in found.items()}
 
-    async def last_record(self, gateway: str) -> int:
-        """Number of the newest record of a gateway's newest epoch; 0 when there is none."""
+    async def last_record(self, gateway: str) -> tuple[int, str | None]:
+        """Number and time (UTC, as its gateway says) of the newest record of a gateway's newest epoch; 0 for none."""
+        sql = "SELECT seq, data FROM record WHERE gateway = ? AND epoch = ? ORDER BY seq DESC LIMIT 1"
 
-        async def read(tx: Tx) -> int:
-            sql = "SELECT MAX(seq) FROM record WHERE gateway = ? AND epoch = ?"
+        async def read(tx: Tx) -> tuple[int, str | None]:
             row = await tx.one(sql, gateway, await _newest_epoch(tx, gateway))
-            return (row[0] if row else 0) or 0
+            if row is None:
+                return 0, None
+            at = json.loads(row[1]).get("at")
+            return row[0], at.get("utc") if isinstance(at, dict) else None
 
         return await self.database.read(read)
 

@@ -19,6 +19,7 @@ HELP_ZH: Mapping[str, str] = {
     "Write what headquarters does not have yet.": "写出总部还没有的数据",
     "From the beginning, also what headquarters has.": "从头开始，总部已有的也写",
     "Encrypt for this x25519: key of headquarters.": "为总部的这个 x25519: 密钥加密",
+    "About how much all files may take: 500M, 4G.": "所有文件合计大约多大：500M、4G [默认：U 盘的剩余空间]",
     "Write what headquarters does not have yet into FILE; where it is much, into FILE-2, FILE-3 … as well.": (
         "把总部还没有的数据写入 FILE；数据多时再写 FILE-2、FILE-3 …\n\n"
         "网关可以继续运行。总部的回执导入之前，网关上什么都不删。同一个文件可以导入两次，也可以和网络同步混用，不会重复。\n\n"
@@ -44,6 +45,52 @@ HELP_ZH: Mapping[str, str] = {
     "Folder of the cloud.": "云端服务的数据文件夹",
     "Print headquarters' public keys: `public_key` of [cloud] in a site.toml, and KEY of `bundle export --seal`.": (
         "打印总部的公钥：site.toml [cloud] 的 public_key，以及 bundle export --seal 的 KEY。"
+    ),
+    # enrol, key, keys at headquarters
+    "Become known at headquarters, by a claim code.": "用认领码让总部认识本网关",
+    "Headquarters [default: url in site.toml].": "总部地址 [默认：site.toml 的 url]",
+    "Certificate authority of headquarters [default: site.toml's].": "总部的证书机构 [默认：site.toml 所写]",
+    "Id of this gateway [default: site.toml's].": "本网关的 id [默认：site.toml 所写]",
+    "Write the request here, for a USB stick.": "把申请写入此文件，走 U 盘",
+    "Headquarters' answer to such a file.": "总部对该文件的答复",
+    "Put a new key in the place of a revoked one; the gateway is stopped.": "换掉被吊销的密钥；网关须已停止",
+    "Ask headquarters to know this gateway, and show the code that its operator needs for that.": (
+        "向总部申请认领本网关，并显示总部操作员需要的认领码。\n\n"
+        "网关可以继续运行：它显示同一个码，批准后自动继续。认领码 15 分钟有效，只用一次，过期换新的。"
+        "用 --file 时申请走 U 盘，答复用 --answer 导入。\n\n"
+        "退出码 0：总部已认识本网关，或文件已写出；1：没有；2：用法错误；130：Ctrl-C。"
+    ),
+    "The gateway's key: print it, or change it.": "网关的密钥：打印或更换",
+    "Sign with a new key from now on.": "从现在起用新密钥签名",
+    "Let the running gateway make a new key, introduce it at headquarters by the old one, and sign with it.": (
+        "让运行中的网关生成新密钥，用旧密钥向总部引入，然后用它签名。\n\n"
+        "期间什么都不停，留痕中有记录。旧密钥还有 7 天有效。\n\n"
+        "退出码 0：已用新密钥签名；1：还没有，或没有连到网关；2：用法错误；130：Ctrl-C。"
+    ),
+    "Gateways with their keys, and who asks.": "列出网关及其密钥、谁在申请",
+    "List every gateway with its keys, and those that ask to be known.": (
+        "列出每个网关及其密钥，以及正在申请认领的网关。\n\n退出码 0：已列出；1：云端服务没有运行；2：用法错误。"
+    ),
+    "Approve a gateway by the code that it shows.": "按网关显示的认领码批准",
+    "Id of the gateway that shows the code.": "显示该码的网关的 id",
+    "Its request, from a USB stick.": "U 盘带来的申请文件",
+    "It takes the place of another machine, whose key ends at once.": "它替换另一台机器，旧密钥立即结束",
+    "Which one, where several ask alike.": "有几个同名申请时指明是哪一个",
+    "Let the gateway that shows CODE send from now on. Whoever stands there reads the code aloud.": (
+        "从现在起允许显示 CODE 的网关上传。由站在网关旁的人念出认领码。\n\n"
+        "输错 5 次，申请作废，网关会显示新的码。\n\n退出码 0：已批准；1：没有；2：用法错误。"
+    ),
+    "Refuse a gateway that asks.": "拒绝一个申请",
+    "Refuse the request of GATEWAY; it says so, and shows another code after a while.": (
+        "拒绝 GATEWAY 的申请；网关会显示被拒绝，过一会儿换新的码。\n\n退出码 0：已拒绝；1：它没有申请；2：用法错误。"
+    ),
+    "End a gateway's keys at once.": "立即吊销网关的密钥",
+    "This key alone [default: all that are good].": "只吊销这个密钥 [默认：所有有效的]",
+    "Why; it is kept with the key.": "原因，与密钥一起保存",
+    "Do not ask.": "不再询问",
+    ("End the keys of GATEWAY: from the next request on nothing that they sign is taken. Nothing is deleted."): (
+        "吊销 GATEWAY 的密钥：从下一个请求起，其签名一律不收。什么都不删除。\n\n"
+        "网关的记录留在网关上，换新密钥重新认领后再上传。\n\n退出码 0：已吊销；1：没有；2：用法错误。"
     ),
     # sitewarden
     "Sitewarden 岗哨: a safety gateway for small plants.": (
@@ -158,7 +205,6 @@ HELP_ZH: Mapping[str, str] = {
     "Min, mean, max, last of so long each: 1m, 15m, 1h, 1d.": "每段时间的最小、平均、最大、最后值：1m、15m、1h、1d",
     "Form.": "格式",
     "Write to this file [default: standard output].": "写入该文件 [默认：标准输出]",
-    "Print the gateway's public key; made on first use.": "打印网关公钥；首次使用时生成",
     "Print the public key of this gateway; makes the key pair on first use.": (
         "打印本网关的公钥；首次使用时生成密钥对。"
     ),

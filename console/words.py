@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .bundle_words import BUNDLE
+from .enrol_words import ENROL
 from .evidence_words import EVIDENCE
 from .history_words import HISTORY
 from .language import Say, Words, spoken, translator
@@ -53,6 +54,7 @@ WORDS: Words = {
     "no_records": ("{0}：没有网关 {1}（纪元 {2}）的记录", "{0}: no records of gateway {1}, epoch {2}"),
     "not_good": ("{0}：不正确：{1}（之前的 {2}正确）", "{0}: NOT GOOD: {1} ({2} before it good)"),
     **BUNDLE,
+    **ENROL,
     **EVIDENCE,
     **HISTORY,
     # pin set

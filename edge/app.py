@@ -1,7 +1,8 @@
 """The gateway daemon: build, start, supervise, stop, in one straight line.
 
-A failing source or channel is a fault that is seen and tried again. A failing store, or a bug in the pipeline, ends
-the process: systemd starts it again and what was committed is there.
+A failing source or channel is a fault that is seen and tried again. A disk that takes nothing: all of it is built again
+on memory (`footing.py`). Any other failing store, or a bug in the pipeline, ends the process: systemd starts it again
+and what was committed is there.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from ..sensors.mqtt_ingest import LinkSpec, MqttDevice, MqttHealth, MqttLink
 from ..sync.history import History
 from ..sync.journal import Draft, Journal
 from ..sync.link_state import UplinkHealth
+from ..sync.reserve import Reserve
 from ..sync.sqlite import StoreError
 from ..words import Reading, now, utc_text
 from .acting import Acting
@@ -36,6 +39,7 @@ from .alerts.ears import Ears
 from .alerts.outbox import OutboxHealth
 from .dashboards import DashboardHealth
 from .disk_keeping import reserve_of
+from .footing import STOPPED, Footing
 from .ladders import alive as alive_table
 from .ladders import reports
 from .ladders import table as ladder_table
@@ -53,7 +57,7 @@ from .running import Current, Running, site_names
 from .site import Site
 from .site_reader import SiteReader
 from .status import Health, status_json
-from .stores import open_history, open_journal
+from .stores import HISTORY_IN_MEMORY, open_history, open_in_memory, open_journal
 from .supervision import STEP_S, ClockWatch, Notifier, feed_watchdog
 from .values import Values
 from .wires import Wires
@@ -81,30 +85,78 @@ async def run_edge(
 
     Raises:
         ConfigError: before anything starts, with every problem.
-        StoreError: the store failed; nothing uncommitted was announced.
+        StoreError: the store failed, and memory could not take its place; nothing uncommitted was announced.
     """
     take_turns()
     site = await asyncio.to_thread((reader or SiteReader(config, data)).result)
     check_links(site)
     for warning in site.warnings:
         _log.warning("%s: %s", config, warning)
-    async with AsyncExitStack() as stack:
-        missed = stack.enter_context(_hang_ups())
-        stack.enter_context(only_one(data))
-        listening = stack.enter_context(_listening(site))
-        watch = ClockWatch()
+    with _hang_ups() as missed, only_one(data):
         reserve = reserve_of(data, site.disk)
-        journal = await stack.enter_async_context(open_journal(data, site.gateway.id, reserve.release))
-        damaged: list[Path] = []
-        history = await stack.enter_async_context(
-            open_history(data, site.gateway.id, site, damaged.append, reserve.release)
+        footing = Footing(data, site.gateway.id)
+        await asyncio.to_thread(footing.settle, reserve)
+        whole = _Whole(config=config, footing=footing, reserve=reserve, missed=missed, say=say, taken_back=taken_back)
+        while True:
+            stage = _Stage(site=site)
+            try:
+                await _run(whole, stage)
+            except (Exception, BaseExceptionGroup) as error:
+                if not await asyncio.to_thread(footing.falls, error, stage.journal):
+                    raise
+                site = stage.site if stage.current is None else stage.current.site
+                whole.taken_back = False
+
+
+@dataclass(slots=True, kw_only=True)
+class _Whole:
+    """What stays while the gateway changes its footing."""
+
+    config: Path
+    footing: Footing
+    reserve: Reserve
+    missed: list[None]
+    say: Callable[[str], None]
+    taken_back: bool
+    watch: ClockWatch = field(default_factory=ClockWatch)
+    notifier: Notifier = field(default_factory=Notifier)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Stage:
+    """How far a run came, for the next one. `site`: that it begins with."""
+
+    site: Site
+    journal: Journal | None = None
+    current: Current | None = None
+
+
+async def _run(whole: _Whole, stage: _Stage) -> None:
+    """Build, start, supervise, stop: on one footing."""
+    site, footing, watch, notifier = stage.site, whole.footing, whole.watch, whole.notifier
+    data, folder = footing.data, footing.folder
+    async with AsyncExitStack() as stack:
+        _follow_hang_ups([], lambda: whole.missed.append(None))
+        listening = stack.enter_context(_listening(site))
+        relief = whole.reserve.release
+        opened = (
+            open_in_memory(folder, site.gateway.id)
+            if footing.in_memory
+            else open_journal(data, site.gateway.id, relief)
         )
+        journal = stage.journal = await stack.enter_async_context(opened)
+        await footing.begin(journal)
+        damaged: list[Path] = []
+        history = await stack.enter_async_context(open_history(folder, site.gateway.id, site, damaged.append, relief))
         values, loops = Values(meta.point.id for meta in site.points), Loops()
         pipeline_health = PipelineHealth()
-        current = Current(site, journal.epoch)
+        current = stage.current = Current(site, journal.epoch, journal.not_recorded)
         pipeline = await _make_pipeline(site, journal, history, values, pipeline_health, current)
         stack.push_async_exit(_goodbye(pipeline, journal))
-        if history.began:
+        if footing.in_memory:
+            await history.limit(HISTORY_IN_MEMORY)
+            stack.callback(lambda: footing.count_readings(pipeline_health.readings))
+        if history.began and not footing.in_memory:
             pipeline.record([_note("history.restored", history.began)])
         for path in damaged:
             pipeline.record([_note("history.damaged", {"kept_as": path.name})])
@@ -120,7 +172,7 @@ async def run_edge(
         )
         outputs = Outputs(site.outputs, _write(wires), _commit(pipeline), journal)
         ears = Ears()
-        channels = Channels(site.channels, _channel_deps(data, outputs, ears))
+        channels = Channels(site.channels, _channel_deps(data, folder, outputs, ears))
         running = Running(
             current=current,
             journal=journal,
@@ -136,8 +188,7 @@ async def run_edge(
             outputs=outputs,
             status=lambda: status_json(current.site, journal, health, channels.live),
         )
-        notifier = Notifier()
-        reloader = Reloader(config, data, current, running.apply, _commit(pipeline), notifier)
+        reloader = Reloader(whole.config, data, current, running.apply, _commit(pipeline), notifier)
         await journal.append([_started(site)])
 
         pipeline.start_ladders()
@@ -146,34 +197,37 @@ async def run_edge(
         loops.start("commit", pipeline.commit, lambda: pipeline_health.commit_s)
         loops.start("history", history.run, lambda: history.beat_s)
         loops.start("clock", lambda: _watch_clock(watch, pipeline, health.uplink))
+        if footing.in_memory:
+            loops.start("disk again", footing.watch)
         running.start()
 
         async def show() -> None:
             """The rest of the start, while the buses are polled already."""
             from_here = await asyncio.to_thread(importlib.import_module, ".front", __package__)
             back = from_here.Back(
-                data=data,
+                data=folder,
+                disk=data,
                 history=history,
-                reserve=reserve,
+                reserve=whole.reserve,
                 running=running,
                 reloader=reloader,
                 listening=listening,
-                taken_back=taken_back,
+                taken_back=whole.taken_back,
             )
             async with from_here.front(back):
+                missed = list(whole.missed)
+                whole.missed.clear()
                 _follow_hang_ups(missed, reloader.hang_up)
                 loops.start("reload", reloader.run)
                 loops.start("watchdog", lambda: feed_watchdog(notifier, loops.beats))
                 spare_what_stays()
-                say(f"sitewarden edge {site.gateway.id}: http://{site.web.host}:{site.web.port}/")
+                whole.say(f"sitewarden edge {site.gateway.id}: http://{site.web.host}:{site.web.port}/")
                 notifier.tell("READY=1")
-                try:
-                    await asyncio.get_running_loop().create_future()
-                finally:
-                    notifier.tell("STOPPING=1")
+                await asyncio.get_running_loop().create_future()
 
         loops.start("front", show)
-        await loops.run(first="front")  # lamps say goodbye over wires that are still open
+        # Lamps say goodbye over wires that are still open.
+        await loops.run(first="front", ending=lambda: notifier.tell("STOPPING=1"))
 
 
 async def _make_pipeline(
@@ -239,11 +293,11 @@ def _ingest(
     return MqttLink(spec, devices, sink, health, stored=history.flush, late=late, full=full)
 
 
-def _channel_deps(data: Path, outputs: Outputs, ears: Ears) -> ChannelDeps:
+def _channel_deps(data: Path, folder: Path, outputs: Outputs, ears: Ears) -> ChannelDeps:
     async def keep(output: str, state: str) -> None:
         await outputs.keep(output, state, "alerts")
 
-    return ChannelDeps(data=data, set_output=keep, events=lambda _channel: ears)
+    return ChannelDeps(data=data, keeps=folder, set_output=keep, events=lambda _channel: ears)
 
 
 def _write(wires: Wires) -> Write:
@@ -283,7 +337,7 @@ def _goodbye(pipeline: Pipeline, journal: Journal) -> Callable[..., Awaitable[No
         with contextlib.suppress(StoreError):
             await pipeline.flush()
             if kind is None or issubclass(kind, asyncio.CancelledError):
-                await journal.append([_note("gateway.stopped", {})])
+                await journal.append([_note(STOPPED, {})])
 
     return leave
 

@@ -1,5 +1,7 @@
 """Sync by USB stick, the gateway's side: what headquarters does not have goes out, its answer comes in.
 
+In the order of the link: the journal, evidence of open cases, the history, other evidence.
+
 The daemon alone writes its stores, so `sitewarden bundle` asks it over the control socket; where no daemon runs, the
 command opens the stores itself, under the daemon's lock.
 """
@@ -20,7 +22,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from ..errors import PermanentError, RefusedError
 from ..serving.web import body
-from ..sync.bundle import ANSWER, BATCHES, MOST_BATCHES, BundleReader, BundleWriter
+from ..sync.blob_table import Waiting
+from ..sync.blobs import Blobs
+from ..sync.bundle import ANSWER, BATCHES, MOST_BATCHES, PART_BYTES, BundleReader, BundleWriter
 from ..sync.bundle_acks import known_acks, newest_answer_ms, note_acks
 from ..sync.columns import DamagedError
 from ..sync.epochs import agree, noting
@@ -28,7 +32,10 @@ from ..sync.history import History
 from ..sync.history_outbox import HistoryOutbox
 from ..sync.journal import Journal
 from ..sync.outbox import JournalOutbox, Outbox
+from ..sync.streams import JOURNAL
 from ..sync.wire import Cursor, SyncReply
+from .bundle_cargo import Evidence, Room, TakeOrder, order_of_stopped, take_order_of
+from .cases import CASES
 
 MOST_ANSWER_BYTES = 64 * 1024 * 1024
 
@@ -59,6 +66,8 @@ class Bundling:
     Args:
         key: of the gateway.
         trusted: id to key of those whose answers count.
+        blobs: evidence; None: it does not travel.
+        take_order: gets the configuration that an answer brings.
     """
 
     def __init__(
@@ -67,10 +76,18 @@ class Bundling:
         history: History,
         key: Ed25519PrivateKey,
         trusted: Callable[[], Mapping[str, Ed25519PublicKey]],
+        blobs: Blobs | None = None,
+        take_order: TakeOrder = order_of_stopped,
     ) -> None:
         self._journal, self._history, self._key, self._trusted = journal, history, key, trusted
+        self._evidence = Evidence(blobs) if blobs is not None else None
+        self._take_order = take_order
         self._outboxes: tuple[Outbox, ...] = (JournalOutbox(journal), HistoryOutbox(history, noting(journal)))
         self._turn = asyncio.Lock()
+
+    def use(self, key: Ed25519PrivateKey) -> None:
+        """Sign with `key` from now on."""
+        self._key = key
 
     def add_to(self, app: web.Application) -> None:
         """Routes of the control socket."""
@@ -84,6 +101,11 @@ class Bundling:
         Args:
             everything: from the first one that is kept, not from what headquarters is known to have.
         """
+        if self._journal.not_recorded is not None:
+            hint = "wait until the disk takes writes again; what is in memory travels afterwards"
+            raise RefusedError(
+                "not_recorded", "the gateway's disk takes nothing: there is no journal to export", hint=hint
+            )
         await self._history.flush(seal=True)
         known = {} if everything else await self._journal.query(known_acks)
         since: dict[str, int] = {}
@@ -96,11 +118,15 @@ class Bundling:
                     since[f"{outbox.stream}/{epoch}"] = ack
         return since
 
-    async def export(self, since: Mapping[str, int], put: Put) -> None:
-        """One file with at most `MOST_BATCHES` batches above `since`, in pieces as they come.
+    async def export(
+        self, since: Mapping[str, int], put: Put, *, blobs_skip: int = 0, max_bytes: int = PART_BYTES
+    ) -> None:
+        """One file with what is above `since`, in pieces as they come. Its manifest says when there is more.
 
         Args:
             since: by `stream/epoch`, the last batch that need not be in it; others are left out.
+            blobs_skip: how many pieces of evidence lie in files before this one.
+            max_bytes: about, of the file.
 
         Raises:
             PermanentError: a batch that should be in it is not kept any more.
@@ -109,28 +135,59 @@ class Bundling:
             sink = _Sink()
             made_ms = int(time.time() * 1000)
             writer = BundleWriter(sink, self._key, kind=BATCHES, gateway=self._journal.gateway, made_ms=made_ms)  # pyright: ignore[reportArgumentType] - a raw file is enough
+            room = Room(bytes=min(max_bytes, PART_BYTES), batches=MOST_BATCHES)
             try:
-                await self._pour(writer, since, lambda: put(sink.take()))
-                writer.finish()
+                await self._pour(writer, since, blobs_skip, room, lambda: put(sink.take()))
+                writer.finish(more=room.full)
             except BaseException:
                 writer.abandon()
                 raise
             await put(sink.take())
 
-    async def _pour(self, writer: BundleWriter, since: Mapping[str, int], put: Callable[[], Awaitable[None]]) -> None:
-        room = MOST_BATCHES
+    async def _pour(
+        self,
+        writer: BundleWriter,
+        since: Mapping[str, int],
+        blobs_skip: int,
+        room: Room,
+        put: Callable[[], Awaitable[None]],
+    ) -> None:
+        rows = await self._evidence.waiting(blobs_skip) if self._evidence is not None else []
         for outbox in self._outboxes:
-            async for epoch in _each(outbox):
-                if (done := since.get(f"{outbox.stream}/{epoch}")) is None:
-                    continue
-                n = done + 1
-                while room and (batch := await outbox.batch(n)) is not None:
-                    writer.add_batch(outbox.stream, epoch, n, batch.chain, batch.body)
-                    await put()
-                    n, room = batch.through + 1, room - 1
+            await self._pour_batches(writer, outbox, since, room, put)
+            await self._pour_evidence(
+                [row for row in rows if row.is_open == (outbox.stream == JOURNAL)], writer, room, put
+            )
+
+    async def _pour_evidence(
+        self, rows: list[Waiting], writer: BundleWriter, room: Room, put: Callable[[], Awaitable[None]]
+    ) -> None:
+        if self._evidence is not None and rows:
+            await self._evidence.pour(rows, writer, room, put)
+
+    async def _pour_batches(
+        self,
+        writer: BundleWriter,
+        outbox: Outbox,
+        since: Mapping[str, int],
+        room: Room,
+        put: Callable[[], Awaitable[None]],
+    ) -> None:
+        async for epoch in _each(outbox):
+            if (done := since.get(f"{outbox.stream}/{epoch}")) is None:
+                continue
+            n = done + 1
+            while (batch := await outbox.batch(n)) is not None and room.take_batch(len(batch.body)):
+                writer.add_batch(outbox.stream, epoch, n, batch.chain, batch.body)
+                await put()
+                n = batch.through + 1
 
     async def take_answer(self, reader: BundleReader) -> dict[str, Any]:
-        """Believe an answer of headquarters: what it has need not be sent, what it calls durable may go.
+        """Believe an answer of headquarters: what it has need not be sent, what it calls durable may go, and the
+        configuration that it brings is tried.
+
+        Returns:
+            `streams`: by name, how far it has each. `blobs`, `config`: what became of them, None without any.
 
         Raises:
             RefusedError: `not_an_answer`, `other_gateway`, `wrong_key`, `bad_signature`, `old_answer`.
@@ -152,7 +209,11 @@ class Bundling:
                 found[outbox.stream] = await self._believe(outbox, reply, known)
         await self._journal.write(lambda connection: note_acks(connection, max(manifest.made_ms, newest), found))
         newest_of = {stream: cursors[-1] for stream, cursors in found.items() if cursors}
-        return {stream: {"ack": cursor.ack, "durable": cursor.durable} for stream, cursor in newest_of.items()}
+        return {
+            "streams": {name: {"ack": cursor.ack, "durable": cursor.durable} for name, cursor in newest_of.items()},
+            "blobs": await self._evidence.believe(reader) if self._evidence is not None else None,
+            "config": await take_order_of(reader, self._take_order),
+        }
 
     async def _believe(self, outbox: Outbox, reply: SyncReply, known: Mapping[tuple[str, str], int]) -> list[Cursor]:
         """What an answer says of each of our epochs; where it knows another history, the next one begins."""
@@ -179,12 +240,13 @@ class Bundling:
         return web.json_response({"gateway": self._journal.gateway, "since": since})
 
     async def _export(self, request: web.Request) -> web.StreamResponse:
-        fields = await body(request, {"since": dict})
+        fields = await body(request, {"since": dict, "blobs_skip": (int, type(None)), "max_bytes": (int, type(None))})
         since = {str(name): n for name, n in fields["since"].items() if type(n) is int and 0 <= n < 2**53}
         await self._first_are_kept(since)
         response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
         await response.prepare(request)
-        await self.export(since, response.write)
+        skip, most = max(0, fields["blobs_skip"] or 0), fields["max_bytes"] or PART_BYTES
+        await self.export(since, response.write, blobs_skip=skip, max_bytes=most)
         await response.write_eof()
         return response
 
@@ -206,7 +268,7 @@ class Bundling:
                 reader = await asyncio.to_thread(BundleReader, file)
             except DamagedError as error:
                 raise RefusedError("damaged", str(error)) from error
-            return web.json_response({"streams": await self.take_answer(reader)})
+            return web.json_response(await self.take_answer(reader))
 
 
 async def _spool(request: web.Request, file: IO[bytes]) -> None:
@@ -246,5 +308,10 @@ async def stopped_gateway(data: Path, trusted: Callable[[], Mapping[str, Ed25519
         raise PermanentError(f"{data}: there is no journal.db", hint="name the data folder of a gateway")
     gateway = await asyncio.to_thread(gateway_of, path)
     with only_one(data):
-        async with open_journal(data, gateway) as journal, open_history(data, gateway) as history:
-            yield Bundling(journal, history, load_or_create_key(data / "gateway.key"), trusted)
+        key = load_or_create_key(data / "gateway.key")
+        async with (
+            open_journal(data, gateway) as journal,
+            open_history(data, gateway) as history,
+            Blobs(data / "blobs", journal, rules=CASES) as blobs,
+        ):
+            yield Bundling(journal, history, key, trusted, blobs)

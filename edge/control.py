@@ -28,6 +28,7 @@ from ..sensors.registers import Block, Table
 from ..serving.web import answer_refusals, body
 from ..sync.journal import Journal
 from .bundling import Bundling
+from .key_commands import KeyCommands
 from .outputs import OutputError, Outputs
 from .proof.run import ProofTest
 from .proof.table import last_runs
@@ -57,6 +58,7 @@ class Control:
         outputs: of the site.
         reload: reads site.toml again; gets who asked, and the actor of the record.
         proof: the proof test. journal: has its runs. bundling: sync by USB stick.
+        keys: of the gateway.
     """
 
     def __init__(
@@ -69,9 +71,11 @@ class Control:
         proof: ProofTest,
         journal: Journal,
         bundling: Bundling,
+        keys: KeyCommands | None = None,
     ) -> None:
         self._site, self._wires, self._outputs, self._reload_site = site, wires, outputs, reload
         self._proof_test, self._journal, self._bundling = proof, journal, bundling
+        self._keys = keys
         self._reads = 0
 
     def app(self) -> web.Application:
@@ -86,6 +90,8 @@ class Control:
         app.router.add_get("/v1/proof/{run}", self._show_proof)
         app.router.add_post("/v1/proof", self._begin_proof)
         self._bundling.add_to(app)
+        if self._keys is not None:
+            self._keys.add_to(app)
         return app
 
     @asynccontextmanager

@@ -225,7 +225,10 @@ class Dashboards:
 
     async def _publish_and_follow(self, client: aiomqtt.Client, topic: str) -> None:
         boot = now()
-        await self._retain(client, topic, {"online": True, "ts": utc_text(boot.utc_ms), "boot": boot.boot})
+        said: dict[str, Any] = {"online": True, "ts": utc_text(boot.utc_ms), "boot": boot.boot}
+        if (mark := self._journal.not_recorded) is not None:
+            said["not_recorded"] = {"since": utc_text(mark.since_ms)}
+        await self._retain(client, topic, said)
         await self._publish_everything(client)
         await self._empty_what_is_gone(client)
         if self._answer is not None:

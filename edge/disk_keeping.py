@@ -56,7 +56,7 @@ class DiskHealth:
             "free_bytes": use.free,
             "usable_bytes": use.usable,
             "journal": {"bytes": use.journal, "most": limits.journal},
-            "history": {"bytes": use.history, "most": limits.history},
+            "history": {"bytes": use.history + use.trends, "most": limits.history},
             "blobs": {"bytes": use.blobs, "most": limits.blobs},
             "reserve": self.reserve,
             "dropped_segments": self.dropped,
@@ -119,6 +119,14 @@ class DiskKeeper:
         hint = "tell IT: make room on the gateway's disk; records and alarms go on"
         raise RefusedError("disk_full", f"the gateway's disk is nearly full ({health.judged.pct:.0f} %)", hint=hint)
 
+    def check_sign_off(self) -> None:
+        """Before somebody puts a name under something new. Raises RefusedError `disk_full`: from 95 % on what is left
+        is kept for alarms and what people do about them, which are never refused."""
+        if self._health.use is not None and self._health.judged.level >= Level.REFUSING:
+            what = f"the gateway's disk is nearly full ({self._health.judged.pct:.0f} %)"
+            hint = "磁盘将满：通知信息员清理后再签；报警照常。 Tell IT to make room, then sign; alarms go on"
+            raise RefusedError("disk_full", what, hint=hint)
+
     async def _measure(self, space: Space) -> Use:
         if self._looks % _WALK_EVERY == 0:
             self._blobs_bytes = await asyncio.to_thread(_size_below, self._data / "blobs")
@@ -126,6 +134,7 @@ class DiskKeeper:
         return Use(
             journal=await asyncio.to_thread(_size_of, self._data / "journal.db"),
             history=await self._history.size(),
+            trends=await asyncio.to_thread(_size_of, self._data / "trends.db"),
             blobs=self._blobs_bytes,
             free=space.free_bytes,
             usable=space.usable_bytes,
@@ -154,6 +163,12 @@ class DiskKeeper:
         if judged.level != before.level:
             say = _log.warning if judged.level > before.level else _log.info
             say("%s is %.0f %% full: %s", judged.about, judged.pct, judged.level.name.lower())
+
+
+def refuse(_: int = 0) -> NoReturn:
+    """What cannot be kept is not taken in. Raises RefusedError `not_recorded`."""
+    hint = "磁盘写不进：请保存原件，恢复后重新提交；通知信息员。 Keep it, send it again when the disk is back; tell IT"
+    raise RefusedError("not_recorded", "the gateway's disk takes nothing: nothing can be kept now", hint=hint)
 
 
 def reserve_of(data: Path, table: DiskTable) -> Reserve:

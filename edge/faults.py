@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..sync.journal import Journal, Record
+from ..sync.link_state import UplinkHealth
+from ..sync.streams import JOURNAL
 from ..words import ClockState, Instant, mono_s, now, utc_from_text
 from .alarms.floods import AlarmLoad, Seen
 from .alarms.overlay import seconds_between
@@ -35,6 +37,7 @@ LOOK_S = 1.0
 BROKER = Delays(on_s=60.0, off_s=30.0)
 MODEM = Delays(on_s=60.0, off_s=60.0)
 CHANNEL = Delays(on_s=300.0, off_s=60.0)
+KEY = Delays(on_s=5.0, off_s=30.0)
 RESUMED = Delays(off_s=120.0)
 """After a restart nobody may have looked yet: a fault that was there is over when nobody sees it for this long."""
 CLOCK_S = 600.0
@@ -72,6 +75,14 @@ def broker_sights(dashboards: DashboardHealth | None, links: Mapping[str, MqttHe
             facts = {"link": name, "error": link.last_error}
             found.append(Sight(rule=system_rule(Kind.BROKER_DOWN, name, about=name), delays=BROKER, facts=facts))
     return found
+
+
+def link_sights(uplink: UplinkHealth) -> list[Sight]:
+    """A key that headquarters takes nothing from any more: records stay here until a person has settled it."""
+    if uplink.reasons.get(JOURNAL) not in ("revoked", "key_ended"):
+        return []
+    facts = {"error": uplink.errors.get(JOURNAL, "")}
+    return [Sight(rule=system_rule(Kind.KEY_REVOKED), delays=KEY, facts=facts)]
 
 
 def channel_sights(channels: Iterable[ChannelState]) -> list[Sight]:

@@ -6,9 +6,8 @@ It comes after the first polls: the libraries of web and cryptography take longe
 from __future__ import annotations
 
 import asyncio
-import shutil
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,15 +23,20 @@ from ..serving.web import add_pages, make_app
 from ..sync.blob_stream import BlobStream
 from ..sync.blobs import Blobs
 from ..sync.checkpoints import Checkpoints
+from ..sync.claim_file import Names
+from ..sync.claims import Answer
 from ..sync.cloud_client import UplinkOptions
 from ..sync.config_pull import ConfigPull
+from ..sync.enrolling import Enrolling
 from ..sync.history import History
 from ..sync.journal import Draft, Journal, Record
-from ..sync.keys import key_id, load_or_create_key, parse_public_key
+from ..sync.key_ring import KeyRing, trusted
 from ..sync.reserve import Reserve
+from ..sync.rotating import Rotating, declare_key
+from ..sync.rotations import ENROLLED
 from ..sync.snapshot import Snapshots
 from ..sync.trends import Trends
-from ..sync.uplink import run_uplink
+from ..sync.uplink import run_beside, run_uplink
 from ..sync.witnessing import Witnessing
 from ..words import Instant, now
 from .alarms.table import open_alarms
@@ -42,13 +46,16 @@ from .alerts.outbox_queries import alarm_numbered
 from .alerts.replies import Desk, Replies
 from .baseline_files import Shelf
 from .baseline_keeping import BaselineKeeper
+from .bundle_cargo import take_order
 from .bundling import Bundling
 from .caps import cap_of
 from .cases import CASES
 from .control import SOCKET, Control
-from .disk_keeping import DiskKeeper
+from .disk_keeping import DiskKeeper, refuse
+from .key_commands import KeyCommands
 from .loops import again
 from .metrics import EdgeMetrics, readers_of
+from .own_word import own_word
 from .pages.api import Pages
 from .pages.blob_api import BlobApi
 from .pages.conformity_api import add_conformity
@@ -66,9 +73,17 @@ _PER_ADDRESS = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Back:
-    """What the front stands on. `listening`: bound to the pages' address. `taken_back`: see `run_edge`."""
+    """What the front stands on.
+
+    Attributes:
+        data: where the stores are: on the disk, or in memory while that takes nothing.
+        disk: the data folder.
+        listening: bound to the pages' address.
+        taken_back: see `run_edge`.
+    """
 
     data: Path
+    disk: Path
     history: History
     reserve: Reserve
     running: Running
@@ -87,7 +102,7 @@ async def front(back: Back) -> AsyncIterator[None]:
     running, journal = back.running, back.running.journal
     current, loops, health = running.current, running.loops, running.health
     async with AsyncExitStack() as stack:
-        key = await asyncio.to_thread(load_or_create_key, back.data / "gateway.key")
+        ring = await asyncio.to_thread(KeyRing, back.data)
         secrets = Secrets(back.data / "secrets.db")
         stack.callback(secrets.close)
         outbox = Outbox(
@@ -108,6 +123,8 @@ async def front(back: Back) -> AsyncIterator[None]:
         running.proof = proof = make_proof(running)
         trends = await stack.enter_async_context(_trends(back))
         stack.push_async_callback(loops.stop, "trends")  # before its file is closed
+        disk, is_recorded = _disk_keeper(back), journal.not_recorded is None
+        check_sign_off = disk.check_sign_off if is_recorded else refuse
         parts = Parts(
             site=current.site,
             journal=journal,
@@ -122,13 +139,13 @@ async def front(back: Back) -> AsyncIterator[None]:
             outputs=running.outputs,
             reload=back.reloader.reload,
             proof=proof,
+            check_sign_off=check_sign_off,
         )
         running.pages = pages = Pages(parts)
         app = make_app(current.people, secrets, cookie="sitewarden_edge")
         pages.add_to(app)
         blobs = await stack.enter_async_context(_blobs(back))
-        disk = _disk_keeper(back)
-        BlobApi(blobs, disk.check_room).add_to(app)
+        BlobApi(blobs, disk.check_room if is_recorded else refuse).add_to(app)
         keeper = _baseline_keeper(back)
         add_conformity(app, keeper.report)
         lag = LoopLag()
@@ -136,6 +153,11 @@ async def front(back: Back) -> AsyncIterator[None]:
         add_metrics(app, lambda: readers_of(current.site), [metrics.fill, lag.fill])
         add_pages(app, DIST, "control-room.html")
         await stack.enter_async_context(serving(app, limits=Limits(per_address=_PER_ADDRESS), sock=back.listening))
+        bundling = Bundling(
+            journal, back.history, ring.key, lambda: cloud_keys(current.site, back.data), blobs, take_order(keeper)
+        )
+        checkpoints = Checkpoints(journal, ring.key, health.evidence, at_once=_is_sign_off)
+        rotating = Rotating(ring, journal, (checkpoints.use, bundling.use))
         control = Control(
             site=lambda: current.site,
             wires=running.wires,
@@ -143,32 +165,40 @@ async def front(back: Back) -> AsyncIterator[None]:
             reload=back.reloader.reload,
             proof=proof,
             journal=journal,
-            bundling=Bundling(journal, back.history, key, lambda: cloud_keys(current.site)),
+            bundling=bundling,
+            keys=KeyCommands(rotating, lambda: current.site.is_linked, check_sign_off),
         )
-        await stack.enter_async_context(control.listening(back.data / SOCKET))
-        Watching(running, back.data).start()
-        loops.start("disk share", again("disk share", disk.run))
+        await stack.enter_async_context(control.listening(back.disk / SOCKET))
+        Watching(running, back.disk).start()
         loops.start("outbox", outbox.run, lambda: health.outbox.beat_s)
         loops.start("pages", pages.live)
         loops.start("lag", lag.run)
         loops.start("trends", again("trends", trends.run))
         loops.start("proof", again("proof", proof.run), lambda: proof.beat_s)
 
-        checkpoints = Checkpoints(journal, key, health.evidence, at_once=_is_sign_off)
-        loops.start("checkpoints", again("checkpoints", checkpoints.run))
-        witnessing = Witnessing(checkpoints)
         await keeper.started(taken_back=back.taken_back)
         loops.start("baseline", again("baseline", keeper.run), lambda: keeper.beat_s)
+        snapshots = Snapshots(
+            journal, lambda: _open_alarms(journal), lambda: own_word(running.status(), health.uplink, back.disk)
+        )
+        if not is_recorded:  # what is in memory is neither signed nor sent: its numbers are not the journal's
+            running.reach_out(lambda site: run_beside(ring.key, _uplink_options(site), health.uplink, [snapshots.run]))
+            yield
+            return
+        await declare_key(journal, ring)
+        loops.start("checkpoints", again("checkpoints", checkpoints.run))
+        loops.start("disk share", again("disk share", disk.run))
         loops.start("blobs", again("blobs", blobs.run))
+        witnessing = Witnessing(checkpoints, trusted=lambda: cloud_keys(current.site, back.data))
+        enrolling = Enrolling(ring, lambda: _names(current.site), lambda answer: _enrolled(journal, answer))
         evidence = BlobStream(blobs)
         pull = ConfigPull(current.site.gateway.id, keeper.have, keeper.take, keeper.report)
-
-        snapshots = Snapshots(journal, lambda: _open_alarms(journal), lambda: _health(running, back.data))
 
         async def uplink(site: Site) -> None:
             options = _uplink_options(site)
             also = [snapshots.run, witnessing.run, pull.pull, pull.tell, evidence.run]
-            await run_uplink(journal, back.history, key, options, health.uplink, also=also)
+            also += [enrolling.run, rotating.run]
+            await run_uplink(journal, back.history, ring.key, options, health.uplink, also=also)
 
         running.reach_out(uplink)
         yield
@@ -200,22 +230,6 @@ async def _open_alarms(journal: Journal) -> list[dict[str, Any]]:
     return await journal.query(open_alarms)
 
 
-def _health(running: Running, data: Path) -> dict[str, Any]:
-    """What headquarters' list of gateways shows beside the alarms."""
-    status = running.status()
-    return {
-        "version": status["version"],
-        "clock": status["clock"],
-        "backlog_records": status["link"]["backlog_records"],
-        "backlog_segments": status["link"]["backlog_segments"],
-        "broker": status["broker"]["state"],
-        "silent": sum(unit["state"] != "ok" for bus in status["buses"] for unit in bus["units"]),
-        "deliveries": status["deliveries"],
-        "disk_free": shutil.disk_usage(data).free,
-        "disk": (status["disk"] or {}).get("level", ""),
-    }
-
-
 def _disk_keeper(back: Back) -> DiskKeeper:
     running = back.running
 
@@ -244,7 +258,7 @@ def _baseline_keeper(back: Back) -> BaselineKeeper:
         site=lambda: current.site,
         reload=back.reloader.reload,
         record=record,
-        trusted=lambda: cloud_keys(current.site),
+        trusted=lambda: cloud_keys(current.site, back.data),
         failing=failing,
         reading_of=running.values.get,
     )
@@ -274,10 +288,18 @@ def _desk(running: Running) -> Desk:
     )
 
 
-def cloud_keys(site: Site) -> dict[str, Ed25519PublicKey]:
-    """Id to key of the headquarters that site.toml names; none when it names none."""
-    text = site.cloud.public_key if site.cloud is not None else ""
-    return {key_id(key := parse_public_key(text)): key} if text else {}
+def cloud_keys(site: Site, data: Path) -> Mapping[str, Ed25519PublicKey]:
+    """Id to key of the headquarters that site.toml names, else of the one that enrolled this gateway, else none."""
+    return trusted(site.cloud.public_key if site.cloud is not None else "", data)
+
+
+def _names(site: Site) -> Names:
+    return Names(gateway=site.gateway.id, name=site.site.name, name_en=site.site.name_en)
+
+
+async def _enrolled(journal: Journal, answer: Answer) -> None:
+    body = {"kid": answer.kid, "witness_key": answer.witness_key}
+    await journal.append([Draft(kind=ENROLLED, at=now(), actor="gateway", body=body)])
 
 
 def _is_sign_off(record: Record) -> bool:

@@ -69,11 +69,12 @@ class Loops:
         for task in tasks:
             _log.error("%s does not end; it is left behind", task.get_name())
 
-    async def run(self, first: str = "") -> NoReturn:
+    async def run(self, first: str = "", ending: Callable[[], None] = lambda: None) -> NoReturn:
         """Run until cancelled, or until a loop fails: then its error is raised in a group.
 
         Args:
             first: this loop comes to its end before the others are cancelled, because it needs them for that. Bounded.
+            ending: called before that when this was cancelled, and not when a loop failed.
         """
         async with asyncio.TaskGroup() as group:
             self._group = group
@@ -83,6 +84,8 @@ class Loops:
             try:
                 await asyncio.get_running_loop().create_future()
             finally:
+                if not any(task.cancelling() for task in self._tasks.values()):
+                    ending()
                 await self._end(self._tasks.get(first))
         raise AssertionError("unreachable")
 

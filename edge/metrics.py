@@ -41,6 +41,8 @@ class EdgeMetrics:
         sheet.counter("sitewarden_readings_total", "Readings taken in.", health.pipeline.readings)
         sheet.counter("sitewarden_records_total", "Records committed to the journal.", health.pipeline.records)
         sheet.gauge("sitewarden_journal_records", "Number of the newest record.", running.journal.head()[0])
+        unrecorded = running.journal.not_recorded is not None
+        sheet.gauge("sitewarden_not_recorded", "1 while the disk takes nothing: all is in memory alone.", unrecorded)
         damaged = "Times that a segment could not be read."
         sheet.counter("sitewarden_history_damaged_total", damaged, self._history.damaged_segments)
         uplink(sheet, health, site, instant.utc_ms)

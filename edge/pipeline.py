@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..sync.history import History
-from ..sync.journal import Draft, Journal, Record
+from ..sync.journal import Draft, Journal, Record, StoreError
 from ..words import Instant, Reading, mono_s, now
 from .alarms.engine import Engine
 from .ladders.alarms import with_ladders
@@ -147,7 +147,10 @@ class Pipeline:
                 raise self._defect
 
     async def flush(self) -> None:
-        """Commit what is still queued, for the end of the process. Nothing when a commit failed: it came before."""
+        """Commit what is still queued, for the end. Nothing when a rule failed: what it did not decide came before.
+
+        A journal that failed keeps it for the one that takes its place (`Journal.unkept`).
+        """
         group = []
         while not self._queue.empty():
             group.append(self._queue.get_nowait())
@@ -159,7 +162,7 @@ class Pipeline:
             drafts = [self._with_notify(draft) for drafts, _ in group for draft in drafts]
             records = await self._journal.append(drafts) if drafts else []
         except BaseException as error:
-            self._failed = self._failed or isinstance(error, Exception)
+            self._failed = self._failed or (isinstance(error, Exception) and not isinstance(error, StoreError))
             for _, future in group:
                 if future is not None and not future.done():
                     future.set_exception(error if isinstance(error, Exception) else ConnectionAbortedError())

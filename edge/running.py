@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..sync.journal import Draft, Journal
+from ..sync.memory_journal import NotRecorded
 from ..words import Instant, now
 from .acting import Acting
 from .alarms.engine import Engine
@@ -29,6 +30,7 @@ from .ladders.climb import Subject
 from .ladders.plan import Plan
 from .links import Links, links_of
 from .loops import Loops, again
+from .not_recorded import not_recorded_json
 from .outputs import Outputs
 from .pauses import spare_what_stays
 from .pipeline import Pipeline
@@ -54,13 +56,14 @@ class Current:
     Args:
         site: at start.
         epoch: of the journal.
+        not_recorded: since when nothing is recorded; None while everything is.
 
     Attributes:
         people: who may sign in; the same mapping for ever, changed in place.
     """
 
-    def __init__(self, site: Site, epoch: str) -> None:
-        self.site = site
+    def __init__(self, site: Site, epoch: str, not_recorded: NotRecorded | None = None) -> None:
+        self.site, self.not_recorded = site, not_recorded
         self.people = dict(site.people)
         self._epoch = epoch
         self._addressing = self._address()
@@ -78,7 +81,12 @@ class Current:
         areas = {area.id: (area.name, area.name_en or area.name) for area in site.areas}
         has_modem = any(channel.kind == "sms" for channel in site.channels)
         return Composer(
-            site=site.site.name, timezone=site.site.timezone, people=site.people, areas=areas, has_modem=has_modem
+            site=site.site.name,
+            timezone=site.site.timezone,
+            people=site.people,
+            areas=areas,
+            has_modem=has_modem,
+            is_recorded=self.not_recorded is None,
         )(batch)
 
     def ways(self, facts: Mapping[str, Any], person: str) -> tuple[str, ...]:
@@ -225,7 +233,9 @@ class Running:
             from .mqtt_commands import Commands, Judge
 
             self.commands = Commands(Judge(), self.acting, self._person_of, self.sounding.silence)
-        return await self.commands.answer(user, what, payload, retained=retained, now=now())
+        answer = await self.commands.answer(user, what, payload, retained=retained, now=now())
+        mark = not_recorded_json(self.journal)
+        return answer if mark is None else {**answer, "not_recorded": mark}
 
     def _person_of(self, user: str) -> Person | None:
         site = self.current.site

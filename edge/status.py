@@ -17,6 +17,7 @@ from ..words import Instant, now, utc_text
 from .alerts.outbox import OutboxHealth
 from .dashboards import DashboardHealth
 from .disk_keeping import DiskHealth
+from .not_recorded import not_recorded_json
 from .pipeline import PipelineHealth
 from .site import Site
 
@@ -69,6 +70,7 @@ def status_json(site: Site, journal: Journal, health: Health, channels: Mapping[
         "mqtt_devices": [device for link in health.links.values() for device in _mqtt_json(link)],
         "deliveries": {"pending": health.outbox.pending, "failing": health.outbox.failing},
         "channels": [_channel_json(table, channels[table.id]) for table in site.channels if table.id in channels],
+        "not_recorded": not_recorded_json(journal),
         "journal": {"seq": journal.head()[0], "epoch": journal.epoch},
         "evidence": health.evidence.to_json(journal.head()[0]),
         "disk": health.disk.to_json(),

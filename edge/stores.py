@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..sync.history import History
-from ..sync.identity import read_identity
+from ..sync.identity import Identity, read_identity
 from ..sync.journal import Journal
 from .alarms.table import open_alarms
 from .site import Site
@@ -15,14 +15,31 @@ from .state_tables import TABLES
 # Readings in a segment: columns of a few values neither pack well nor fast, so a site with many points has longer ones.
 _SEAL, _SEAL_EACH, _SEAL_MOST = 2_000, 40, 10_000
 
+HISTORY_IN_MEMORY = 16 * 2**20
+"""Bytes of the history while the disk takes nothing: charts of the last hours. It is not kept."""
+
 
 def open_journal(data: Path, gateway: str, relief: Callable[[], bool] = lambda: False) -> Journal:
     """With its state tables. The first record of a new epoch carries the open alarms: headquarters sees it alone."""
+    return _journal(data, gateway, relief, read_identity)
+
+
+def open_in_memory(folder: Path, gateway: str) -> Journal:
+    """As `MemoryHome` made it: it lies nowhere for good."""
+    return _journal(folder, gateway, lambda: False, None)
+
+
+def _journal(
+    data: Path,
+    gateway: str,
+    relief: Callable[[], bool],
+    where: Callable[[Path, str], Identity] | None,
+) -> Journal:
     return Journal(
         data / "journal.db",
         gateway,
         TABLES,
-        where=read_identity,
+        where=where,
         carried=lambda connection: {"open_alarms": open_alarms(connection)},
         relief=relief,
     )

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..sync.journal import Record
+from ..words import utc_text
 from .alarms.floods import AlarmLoad
-from .alarms.rules import Rule
-from .alarms.system import Sight
+from .alarms.rules import Kind, Rule
+from .alarms.system import Sight, system_rule
 from .auditor import OVERDUE_S, Auditor
 from .disk import DiskWatch
-from .faults import ChannelState, Faults, broker_sights, channel_sights
+from .faults import ChannelState, Faults, broker_sights, channel_sights, link_sights
 from .positions import position_of
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Watching:
 
     def __post_init__(self) -> None:
         self.disk = DiskWatch(self.data)
-        sources = (self.disk.sights, self._brokers, self._channels)
+        sources = (self.disk.sights, self._brokers, self._channels, self._link, self._not_recorded)
         load = AlarmLoad(lambda area: position_of(self.running.current.site.areas, area))
         self.faults = Faults(self.running.journal, load=load, sources=sources, report=self._report)
         self.auditor = Auditor(self.running.journal, self._report, patience_s=self._patience_s)
@@ -55,10 +56,21 @@ class Watching:
         site = self.running.current.site
         return max(OVERDUE_S, site.alerts.delivery_deadline_s + max(site.group_wait_s.values()) + _SLACK_S)
 
+    def _not_recorded(self) -> Iterable[Sight]:
+        mark = self.running.journal.not_recorded
+        if mark is None:
+            return []
+        facts = {"since": utc_text(mark.since_ms), "error": mark.why}
+        return [Sight(rule=system_rule(Kind.NOT_RECORDED), facts=facts)]
+
     def _brokers(self) -> Iterable[Sight]:
         running = self.running
         dashboards = running.health.broker if running.current.site.mqtt is not None else None
         return broker_sights(dashboards, running.health.links)
+
+    def _link(self) -> Iterable[Sight]:
+        running = self.running
+        return link_sights(running.health.uplink) if running.current.site.is_linked else ()
 
     def _channels(self) -> Iterable[Sight]:
         running = self.running

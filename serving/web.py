@@ -46,12 +46,18 @@ _STATUS = {
     "no_such_position": 404,
     "no_such_state": 400,
     "no_such_blob": 404,
+    "no_such_request": 404,
+    "no_such_key": 404,
+    "unknown_gateway": 404,
+    "no_code": 400,
     "too_large": 413,
     "wrong_type": 415,
     "disk_full": 507,
     "busy": 429,
     "bad_request": 400,
+    "damaged": 400,
     "unavailable": 503,
+    "not_recorded": 503,
 }
 _HEADERS = {
     "Content-Security-Policy": (

@@ -1,9 +1,9 @@
 """Sync by USB stick: a `.swx` file holds batches byte for byte as the link would carry them, and who vouches for them.
 
 A bundle is a zip without compression (batches are packed already; what is stored cannot explode): `batches/<stream>/
-<epoch>/<n>`, other files by name, `manifest.json`, which lists every file with its size and SHA-256, and
-`manifest.sig`, an Ed25519 signature over the manifest. Two kinds: `batches` from a gateway to headquarters, and
-`answer` back, with how far headquarters has each stream, and whatever else it sends.
+<epoch>/<n>`, evidence as `blobs/<sha256>`, other files by name, `manifest.json`, which lists every file with its size
+and SHA-256, and `manifest.sig`, an Ed25519 signature over the manifest. Two kinds: `batches` from a gateway to
+headquarters, and `answer` back, with how far headquarters has each stream, and whatever else it sends.
 
 For the way a file can be sealed for headquarters alone (seal.py).
 """
@@ -15,7 +15,8 @@ import json
 import re
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -26,18 +27,26 @@ from ..errors import RefusedError
 from .columns import DamagedError
 from .journal import canonical
 from .keys import key_id
-from .wire import MAX_BODY_BYTES, SAFE_ID, Cursor, bytes_from_text, bytes_text
+from .wire import MAX_BODY_BYTES, MAX_CHUNK_BYTES, SAFE_ID, SHA256, Cursor, bytes_from_text, bytes_text
 
 FORMAT = "sitewarden bundle 1"
 BATCHES, ANSWER = "batches", "answer"
 MOST_BATCHES = 20_000
 """In one file: its manifest is held in memory, and file systems of sticks end at 4 GiB. More go into the next file."""
+MOST_BLOBS = 2_000
+PART_BYTES = 3 << 30
+"""A file ends when it has grown to this: sticks that are as they come (FAT32) hold no file of 4 GiB."""
+ORDER = "config/order.json"
+"""In an answer: the signed baseline, as `orders.Order.to_json`."""
+BLOBS_KNOWN = "blobs.json"
+"""In an answer: what headquarters has of the evidence that came; see `cloud/bundle_blobs.py`."""
 SUFFIX = ".swx"
 
 _MANIFEST, _SIGNATURE = "manifest.json", "manifest.sig"
 _MOST_MANIFEST_BYTES = 32 * 1024 * 1024
 _MOST_FILES = 60_000
 _MOST_FILE_BYTES = 4 << 30
+_BLOBS = "blobs/"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_./-]{0,199}")
 _BATCH = re.compile(r"batches/([a-z]{1,20})/([0-9a-f]{8,64})/([1-9][0-9]{0,14})")
 _EARLIEST = (1980, 1, 1, 0, 0, 0)
@@ -73,6 +82,7 @@ class Manifest:
         batches: in the order of their streams and numbers.
         cursors: of an answer: stream to every epoch that headquarters knows.
         files: everything else, name to (size, SHA-256 in hex).
+        more: it was full, and another file follows it.
     """
 
     kind: str
@@ -81,6 +91,12 @@ class Manifest:
     batches: tuple[Packed, ...] = ()
     cursors: Mapping[str, tuple[Cursor, ...]] = field(default_factory=dict)
     files: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    more: bool = False
+
+    @property
+    def blobs(self) -> dict[str, int]:
+        """SHA-256 of each piece of evidence in it, to its bytes; as it lies there, that of open cases first."""
+        return {name[len(_BLOBS) :]: size for name, (size, _) in self.files.items() if name.startswith(_BLOBS)}
 
 
 # --- writing -----------------------------------------------------------------------------------------------------
@@ -112,17 +128,27 @@ class BundleWriter:
     def add_file(self, name: str, data: bytes) -> None:
         """Something else that travels along."""
         assert _NAME.fullmatch(name), name
-        assert not name.startswith("batches/"), name
+        assert not name.startswith(("batches/", _BLOBS)), name
         self._put(name, data)
         self._files[name] = [len(data), hashlib.sha256(data).hexdigest()]
+
+    @contextmanager
+    def blob(self, sha256: str, size: int) -> Iterator[IO[bytes]]:
+        """A piece of evidence, whose bytes are written to what this gives: all of them, or the bundle is no good."""
+        info = zipfile.ZipInfo(f"{_BLOBS}{sha256}", _EARLIEST)
+        info.file_size = size
+        with self._zip.open(info, "w") as file:
+            yield file
+        self._files[info.filename] = [size, sha256]
 
     def set_cursors(self, cursors: Mapping[str, tuple[Cursor, ...]]) -> None:
         """How far headquarters has each stream (of an answer)."""
         self._cursors = {stream: [cursor.to_json() for cursor in known] for stream, known in cursors.items()}
 
-    def finish(self) -> None:
-        """Write manifest and signature; nothing may be added after it."""
+    def finish(self, *, more: bool = False) -> None:
+        """Write manifest and signature; nothing may be added after it. Args: more: another file follows this one."""
         fields = {**self._head, "batches": self._batches, "files": self._files, "cursors": self._cursors}
+        fields |= {"more": True} if more else {}
         text = canonical(fields)
         self._put(_MANIFEST, text)
         self._put(_SIGNATURE, self._key.sign(_signed(text)))
@@ -191,6 +217,36 @@ class BundleReader:
             raise BundleError(f"the bundle holds no {name}")
         return self._checked(name)
 
+    def blob(self, sha256: str, start: int = 0) -> Iterator[bytes]:
+        """Evidence from byte `start` on, in pieces. What it is, its name says: whoever keeps it looks at that.
+
+        Raises:
+            BundleError: it cannot be read.
+        """
+        name, left = f"{_BLOBS}{sha256}", self.manifest.blobs[sha256] - start
+        try:
+            info = self._zip.getinfo(name)
+            if info.compress_type != zipfile.ZIP_STORED or info.file_size != left + start:
+                raise BundleError(f"{name} is compressed, or not as large as the manifest says")
+            with self._zip.open(info) as file:
+                file.seek(start)
+                while left > 0 and (piece := file.read(min(left, MAX_CHUNK_BYTES))):
+                    left -= len(piece)
+                    yield piece
+        except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+            raise BundleError(f"{name} cannot be read: {error}") from error
+
+    def check(self, name: str) -> None:
+        """Read another file of the bundle and compare it with the manifest. Raises BundleError."""
+        if not name.startswith(_BLOBS):
+            self.file(name)
+            return
+        found = hashlib.sha256()
+        for piece in self.blob(name[len(_BLOBS) :]):
+            found.update(piece)
+        if found.hexdigest() != self.manifest.files[name][1]:
+            raise BundleError(f"{name} is not what the manifest says: copy the file again")
+
     def _checked(self, name: str) -> bytes:
         size, digest = self._digests[name]
         try:
@@ -212,6 +268,7 @@ class BundleReader:
             return file.read(most)
 
     def _parse(self) -> tuple[str, Manifest]:
+        places = {info.filename: place for place, info in enumerate(self._infos)}
         try:
             fields = json.loads(self._text)
             if fields["format"] != FORMAT:
@@ -219,6 +276,9 @@ class BundleReader:
             batches = tuple(self._packed(entry) for entry in fields["batches"])
             for name, (size, digest) in fields["files"].items():
                 self._note(name, size, digest)
+            for name, (_, digest) in fields["files"].items():
+                if name.startswith(_BLOBS) and not (SHA256.fullmatch(digest) and name == f"{_BLOBS}{digest}"):
+                    raise ValueError(f"evidence {name!r:.100} under another name")
             if not SAFE_ID.fullmatch(fields["gateway"]) or fields["kind"] not in (BATCHES, ANSWER):
                 raise ValueError("gateway or kind")
             return str(fields["key"]), Manifest(
@@ -227,7 +287,11 @@ class BundleReader:
                 made_ms=int(fields["made_ms"]),
                 batches=batches,
                 cursors={name: tuple(map(Cursor.from_json, known)) for name, known in fields["cursors"].items()},
-                files={name: (size, digest) for name, (size, digest) in fields["files"].items()},
+                files={
+                    name: tuple(fields["files"][name])
+                    for name in sorted(fields["files"], key=lambda name: places.get(name, 0))
+                },
+                more=fields.get("more") is True,
             )
         except BundleError:
             raise

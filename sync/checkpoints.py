@@ -97,6 +97,11 @@ class Checkpoints:
         self._asked = True
         self._wake.set()
 
+    def use(self, key: Ed25519PrivateKey) -> None:
+        """Sign with `key` from now on; a record introduced it, which the first checkpoint of it counts."""
+        self._key = key
+        self.request()
+
     def subscribe(self, listener: Callable[[], None]) -> None:
         """Call `listener` on the loop after each new checkpoint."""
         self._listeners.append(listener)
@@ -195,8 +200,10 @@ class Checkpoints:
         epoch = self._epoch
         origin = origin_of(self.journal.gateway, epoch)
         checkpoint = Checkpoint(origin=origin, size=tree.size, root=root(tree), chain=chain)
-        note = sign_note(checkpoint.text(), origin, self._key)
-        await self.journal.write(lambda connection: _save(connection, epoch, str(note), tree))
+        key = self._key  # another one may follow meanwhile
+        note = sign_note(checkpoint.text(), origin, key)
+        key_text = public_key_text(key)
+        await self.journal.write(lambda connection: _save(connection, epoch, str(note), tree, key_text))
         self.health.signed = head
         return tree
 
@@ -240,7 +247,8 @@ def _stored(connection: sqlite3.Connection, epoch: str) -> tuple[Note | None, Ra
         return note, EMPTY
 
 
-def _save(connection: sqlite3.Connection, epoch: str, note: str, tree: Range) -> None:
+def _save(connection: sqlite3.Connection, epoch: str, note: str, tree: Range, key: str) -> None:
+    connection.execute("INSERT OR IGNORE INTO evidence_key VALUES (?, ?)", (GATEWAY, key))
     connection.execute("INSERT INTO checkpoint (epoch, size, note) VALUES (?, ?, ?)", (epoch, tree.size, note))
     row = (epoch, tree.size, tree.to_bytes())
     connection.execute("INSERT OR REPLACE INTO checkpoint_tree VALUES (?, ?, ?)", row)

@@ -109,6 +109,7 @@ class CloudClient:
     Attributes:
         pace: how much may be sent now; senders of bulk ask it before each request.
         turns: who of bulk comes first.
+        try_now: ends the pause of who looks for the link.
         back: set when the journal comes through again after a fault; whoever waits for the link clears it first.
     """
 
@@ -116,12 +117,17 @@ class CloudClient:
         self.options, self.health = options, health
         self.pace, self.turns = Pace(options.cap), Turns()
         self.back = asyncio.Event()
+        self.try_now: Callable[[], None] = lambda: None
         self._key = key
         self._base = options.url.rstrip("/")
         self._ssl = trusted(options.ca_file) if self._base.startswith("https:") else None
         self._proxy = self.options.proxy or None if self._ssl else None  # plain http is this machine's own
         self._names = Names()
         self._dialed = 0
+
+    def use(self, key: Ed25519PrivateKey) -> None:
+        """Sign with `key` from the next request on."""
+        self._key = key
 
     def session(self) -> aiohttp.ClientSession:
         """A connection of its own."""

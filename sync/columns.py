@@ -90,6 +90,8 @@ def decompress(body: bytes, limit: int = MAX_PACKED_BYTES) -> bytes:
     Raises:
         DamagedError: not such a frame, larger than `limit` bytes, or a wrong checksum.
     """
+    if not isinstance(body, bytes):  # of a database that went bad
+        raise DamagedError(f"not a zstd frame but {type(body).__name__}")
     try:
         size = zstandard.frame_content_size(body)
         if size < 0:

@@ -21,6 +21,7 @@ DECLARED: Mapping[str, tuple[str, str]] = {
     "sync.forked": ("总部另有不同的记录", "headquarters has other records"),
     "sync.cloud_lost": ("总部的数据曾被恢复到较早状态", "headquarters lost what it had"),
     "sync.gap": ("总部缺少且网关已不保存", "headquarters does not have it, and it is not kept any more"),
+    "gateway.key_replaced": ("网关换了密钥，旧密钥未作证", "it has another key, which no older one introduced"),
     "sync.twin": ("另一台机器使用同一密钥", "another machine sends with the same key"),
     "journal.gap": ("留痕缺口", "records were not written"),
     "evidence.evicted": ("证据已移出", "evidence was evicted"),

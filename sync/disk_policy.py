@@ -42,13 +42,17 @@ class Budgets:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Use:
-    """Bytes that each class takes, and what the file system still has for us; `usable` is what it has at all."""
+    """Bytes that each class takes, and what the file system still has for us; `usable` is what it has at all.
+
+    `trends`: minutes and hours of charts, which share the history's budget and go by their age alone.
+    """
 
     journal: int
     history: int
     blobs: int
     free: int
     usable: int
+    trends: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +121,12 @@ def kept_free(use: Use, limits: Budgets) -> int:
 
 def history_limit(use: Use, limits: Budgets) -> int:
     """Bytes that the history's file may have now."""
-    return max(1, min(limits.history, use.history + max(0, use.free - kept_free(use, limits))))
+    return max(1, min(_own_history(use, limits), use.history + max(0, use.free - kept_free(use, limits))))
+
+
+def _own_history(use: Use, limits: Budgets) -> int:
+    """What the trends leave of the history's budget; never less than a quarter."""
+    return max(limits.history - use.trends, limits.history // 4)
 
 
 def history_excess(use: Use, limits: Budgets, *, can_shrink: bool) -> Excess | None:
@@ -127,8 +136,9 @@ def history_excess(use: Use, limits: Budgets, *, can_shrink: bool) -> Excess | N
         can_shrink: the file gives space back to the file system; without that, dropping for the sake of others would
             lose readings and help nobody.
     """
-    if use.history > limits.history:
-        return Excess(bytes=min(use.history - limits.history + limits.history // 50, _STEP), is_budget=True)
+    own = _own_history(use, limits)
+    if use.history > own:
+        return Excess(bytes=min(use.history - own + own // 50, _STEP), is_budget=True)
     short = int(kept_free(use, limits) * _SQUEEZE) - use.free
     if short > 0 and can_shrink and use.history > 0:
         return Excess(bytes=min(short, use.history, _STEP), is_budget=False)

@@ -27,6 +27,7 @@ from .journal import Verdict, genesis_chain, verify_file
 from .keys import parse_public_key
 from .merkle import EMPTY, Range, extend, root
 from .notes import Checkpoint, Note, NoteError, origin_of, parse_note, verify_cosignature, verify_note, witness_name
+from .rotations import REPLACED, ROTATED, Since, introduced
 from .sqlite import connect_for_reading
 from .tampering import Change, what_happened
 
@@ -175,7 +176,9 @@ def examine(
     """
     stored = _stored(path)
     problems: list[Problem] = []
-    keys = _Keys(tuple(gateway_keys) or stored.keys[GATEWAY], tuple(witness_keys) or stored.keys[WITNESS])
+    first = tuple(gateway_keys) or stored.keys[GATEWAY][:1]
+    gateway = introduced(first, stored.gateway, stored.turns, own=not gateway_keys)
+    keys = _Keys(tuple(gateway), tuple(witness_keys) or stored.keys[WITNESS])
     texts = [*stored.notes, *((None, text) for text in notes)]
     claims = [claim for size, text in texts if (claim := _claim(size, text, stored, keys, problems)) is not None]
     firsts = {first: epoch for epoch, first in stored.epochs}
@@ -206,9 +209,9 @@ def examine(
 
 @dataclass(frozen=True, slots=True)
 class _Keys:
-    """Who may have signed."""
+    """Who may have signed. `gateway`: the first key, and those that a record introduced, each from that record on."""
 
-    gateway: tuple[Ed25519PublicKey, ...]
+    gateway: tuple[Since, ...]
     witness: tuple[Ed25519PublicKey, ...]
 
 
@@ -219,6 +222,7 @@ class _Stored:
     gateway: str
     epochs: tuple[tuple[str, int], ...]
     notes: list[tuple[int | None, str]]
+    turns: list[tuple[int, str, bytes]]
     keys: dict[str, tuple[Ed25519PublicKey, ...]]
 
     def place(self, origin: str) -> tuple[int, int] | None:
@@ -242,10 +246,12 @@ def _stored(path: Path) -> _Stored:
                 sql = "SELECT size, note, cosignatures FROM checkpoint ORDER BY epoch, size"
                 notes = [(size, f"{note}{more}") for size, note, more in connection.execute(sql)]
             if "evidence_key" in tables:
-                rows = connection.execute("SELECT role, key FROM evidence_key").fetchall()
+                rows = connection.execute("SELECT role, key FROM evidence_key ORDER BY rowid").fetchall()
                 keys = {role: tuple(_readable(key for r, key in rows if r == role)) for role in keys}
             epochs = tuple(epochs_of(connection)) or ((meta["epoch"], 1),)
-            return _Stored(gateway=meta["gateway"], epochs=epochs, notes=notes, keys=keys)
+            sql = "SELECT seq, kind, data FROM record WHERE kind IN (?, ?) ORDER BY seq"
+            turns = connection.execute(sql, (ROTATED, REPLACED)).fetchall()
+            return _Stored(gateway=meta["gateway"], epochs=epochs, notes=notes, turns=turns, keys=keys)
     except (sqlite3.Error, KeyError) as error:
         raise PermanentError(f"{path}: not a journal: {error}", hint="name the journal.db of a gateway") from error
 
@@ -273,7 +279,8 @@ def _claim(size: int | None, text: str, stored: _Stored, keys: _Keys, problems: 
     try:
         if size is not None and size != checkpoint.size:
             raise NoteError(f"it is stored as one of {size} records")
-        verify_note(note, checkpoint.origin, keys.gateway)
+        seq = base + checkpoint.size
+        verify_note(note, checkpoint.origin, [one.key for one in keys.gateway if one.seq <= seq])
         return _Claim(note, checkpoint, base + checkpoint.size, end, _cosigned(note, keys.witness))
     except NoteError as error:
         problems.append(Problem(code="signature", about=(checkpoint.size, str(error))))

@@ -22,7 +22,7 @@ from typing import Any, NoReturn, TypeVar
 
 from ..words import Reading, mono_s
 from .columns import DamagedError, Sample, compress, decompress, pack, readings, thin, unpack
-from .damage import is_damage, set_aside
+from .damage import is_damage, look_at, reading_of, set_aside
 from .history_epochs import Span, begin, m002_epochs, part, read_marks, settle, spans_of
 from .history_room import HistoryRoom, m003_dropped
 from .identity import Identity, identity_of, identity_text, is_elsewhere, moved
@@ -393,10 +393,12 @@ class History(HistoryRoom):
         self._on_damage(aside)
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        if self.path.stat().st_size <= _CHECKED_BYTES:
-            verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-            if verdict != "ok":
-                raise DamagedError(f"{self.path}: {verdict}")
+        with reading_of(self.path):
+            look_at(connection, self.path, _SCHEMA.apply, _CHECKED_BYTES)
+            self._read(connection)
+
+    def _read(self, connection: sqlite3.Connection) -> None:
+        """What the file says of itself; made when it is new."""
         _SCHEMA.apply(connection)
         self._set_limit(connection)
         meta = dict(connection.execute("SELECT key, value FROM meta"))
@@ -435,7 +437,11 @@ class History(HistoryRoom):
 
 def _last(connection: sqlite3.Connection, gateway: str, epoch: str) -> tuple[int, bytes]:
     meta: dict[str, Any] = dict(connection.execute("SELECT key, value FROM meta WHERE key IN ('sealed', 'chain')"))
-    return meta.get("sealed", 0), meta.get("chain", stream_genesis(gateway, HISTORY, epoch))
+    n, chain = meta.get("sealed", 0), meta.get("chain", stream_genesis(gateway, HISTORY, epoch))
+    ((newest,),) = connection.execute("SELECT max(n) FROM segment").fetchall()
+    if not (isinstance(n, int) and isinstance(chain, bytes) and len(chain) == 32 and n >= (newest or 0)):
+        raise DamagedError("it does not know its newest segment")
+    return n, chain
 
 
 def _insert_segment(connection: sqlite3.Connection, n: int, batch: list[Reading], chain: bytes, body: bytes) -> None:

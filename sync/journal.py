@@ -19,13 +19,15 @@ from typing import Any, TypeVar
 
 from ..errors import ConfigError
 from ..words import now
+from .carrying import carry_over
 from .columns import DamagedError
-from .damage import is_damage
+from .damage import is_damage, reading_of
 from .epoch_table import RESTORED, began_with, epochs_of, m003_epochs, predecessor_json
 from .identity import Identity, identity_of, identity_text, moved
-from .journal_rescue import DAMAGED, check, rescue, suspicion_of
+from .journal_rescue import DAMAGED, begins_as_of, check, rescue, suspicion_of
+from .memory_journal import MARK, MOST_BYTES, NotRecorded
 from .record import Draft, Record, canonical, genesis_chain, next_chain
-from .sqlite import Schema, Writer, connect_for_reading
+from .sqlite import Schema, StoreError, Writer, connect_for_reading
 from .state import StateTable, bring_up_to_date, rebuild, transaction
 from .verifying import Verdict, verify_file, verify_rows
 
@@ -34,7 +36,9 @@ __all__ = [
     "Journal",
     "Record",
     "StateTable",
+    "StoreError",
     "Verdict",
+    "apply_schema",
     "bring_up_to_date",
     "canonical",
     "genesis_chain",
@@ -65,6 +69,9 @@ def m002_alarm_index(db: sqlite3.Connection) -> None:
 
 
 _SCHEMA = Schema("journal", (m001_records, m002_alarm_index, m003_epochs))
+apply_schema = _SCHEMA.apply
+_PATIENCE_S = (0.1, 0.4, 1.0)
+"""A disk that refuses for longer than this together is given up."""
 
 
 class Journal:
@@ -79,6 +86,8 @@ class Journal:
         relief: asked for room when the device is full; True when there is some now.
 
     Attributes:
+        not_recorded: of a journal in memory, since when and why; None on a disk.
+        unkept: drafts that the disk refused, in order: who goes on elsewhere commits them there first.
         epoch: of new records.
         epochs: (epoch, number of its first record), the newest last.
         began: body of the record that the newest epoch began with; empty for the first.
@@ -99,6 +108,8 @@ class Journal:
         self.epoch = ""
         self.epochs: list[tuple[str, int]] = []
         self.began: dict[str, Any] = {}
+        self.not_recorded: NotRecorded | None = None
+        self.unkept: list[Draft] = []
         self._where, self._carried = where, carried
         self._identity: Identity = {}
         self._rescued: dict[str, Any] = {}
@@ -154,6 +165,25 @@ class Journal:
             self._guard(named)
         future = self._writer.submit(self._job(drafts))
         future.add_done_callback(self._committed)
+        future.add_done_callback(lambda done: self._note_refused(done, drafts))
+        return await asyncio.shield(asyncio.wrap_future(future))
+
+    async def carry_over(self, memory: Path, beside: Sequence[str], readings: int | None) -> list[Record]:
+        """Append what was made in memory while the disk took nothing; see `carrying.carry_over`.
+
+        Raises:
+            StoreError: nothing was committed, and the memory is as it was.
+            sqlite3.Error, ValueError, KeyError, TypeError: it cannot be read, or does not fit; nothing was committed.
+        """
+
+        def insert(connection: sqlite3.Connection, drafts: Sequence[Draft]) -> list[Record]:
+            return self._job(drafts)(connection)
+
+        def job(connection: sqlite3.Connection) -> list[Record]:
+            return carry_over(connection, insert, memory, beside, readings)
+
+        future = self._writer.submit(job)
+        future.add_done_callback(self._committed)
         return await asyncio.shield(asyncio.wrap_future(future))
 
     async def begin_epoch(
@@ -204,6 +234,10 @@ class Journal:
     async def read(self, after: int, limit: int) -> list[Record]:
         """Up to `limit` records after `after`, in order."""
         return [Record.from_bytes(data, chain) for _, data, chain in await self.raw(after, limit)]
+
+    def _note_refused(self, future: Future[list[Record]], drafts: Sequence[Draft]) -> None:
+        if isinstance(future.exception(), StoreError):
+            self.unkept += drafts
 
     def _job(self, drafts: Sequence[Draft]) -> Callable[[sqlite3.Connection], list[Record]]:
         def job(connection: sqlite3.Connection) -> list[Record]:
@@ -272,7 +306,7 @@ class Journal:
                 _log.exception("a subscriber failed at records %d to %d", records[0].seq, records[-1].seq)
 
     def _make_writer(self) -> Writer:
-        return Writer(self.path, self._prepare, lambda _: self._relief())
+        return Writer(self.path, self._prepare, lambda _: self._relief(), patience=_PATIENCE_S)
 
     def _open(self) -> None:
         """A damaged file is set aside; what can be proven of it goes on. Blocks."""
@@ -288,13 +322,31 @@ class Journal:
         suspicion_of(self.path).unlink(missing_ok=True)
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        check(connection, self.path)
+        with reading_of(self.path):
+            meta = self._read(connection)
+        for table in self._tables:
+            bring_up_to_date(connection, table)
+        if self._rescued:
+            with transaction(connection):
+                self._begin(connection, DAMAGED, {"damaged": self._rescued})
+        self._look_where(connection, identity_of(meta.get("identity")))
+        self._head = _read_head(connection, self.gateway, self.epoch)
+
+    def _read(self, connection: sqlite3.Connection) -> dict[str, str]:
+        """What the file says of itself; made when it is new."""
+        check(connection, self.path, _SCHEMA.apply)
         _SCHEMA.apply(connection)
         meta = dict(connection.execute("SELECT key, value FROM meta"))
         if meta.get("gateway", self.gateway) != self.gateway:
+            if begins_as_of(connection, self.gateway):
+                raise DamagedError(f"{self.path}: its first record is of {self.gateway}, it says {meta['gateway']!r}")
             problem = f"gateway.id: must be {meta['gateway']!r}, whose journal this is (got {self.gateway!r})"
             raise ConfigError(str(self.path), [problem])
         self.epoch = meta.get("epoch") or secrets.token_hex(8)
+        self.not_recorded = NotRecorded.of(meta.get(MARK))
+        if self.not_recorded is not None:
+            size = connection.execute("PRAGMA page_size").fetchone()[0]
+            connection.execute(f"PRAGMA max_page_count={MOST_BYTES // size}")
         if not meta:
             rows = [("gateway", self.gateway), ("epoch", self.epoch)]
             with transaction(connection):
@@ -305,13 +357,7 @@ class Journal:
             )
         self.epochs = epochs_of(connection)
         self.began = began_with(connection, self.epochs)
-        for table in self._tables:
-            bring_up_to_date(connection, table)
-        if self._rescued:
-            with transaction(connection):
-                self._begin(connection, DAMAGED, {"damaged": self._rescued})
-        self._look_where(connection, identity_of(meta.get("identity")))
-        self._head = _read_head(connection, self.gateway, self.epoch)
+        return meta
 
     def _look_where(self, connection: sqlite3.Connection, stored: Identity) -> None:
         """Begin a new epoch when the file lies elsewhere than it did; what could not be read then is stored now."""

@@ -12,14 +12,15 @@ import contextlib
 import hashlib
 import logging
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .columns import DamagedError
-from .damage import set_aside
+from .damage import Make, look_at, set_aside
 from .record import Record, genesis_chain, next_chain
-from .sqlite import connect_for_reading, connect_for_writing
+from .sqlite import connect_for_reading, connect_for_writing, schema_in
 from .state import StateTable, transaction
 
 _log = logging.getLogger(__name__)
@@ -33,7 +34,18 @@ _MOST_HASHED = 4 * 2**30
 _LEAST_BYTES = 64
 _SKIPPED = ("record", "meta", "module", "epoch", "sqlite_sequence")
 
+_ROWS = "SELECT rowid, * FROM record"
+"""Names of columns may have gone bad, and then the first may hold nothing: the number is SQLite's own."""
+
 Row = tuple[int, str, bytes, bytes]
+
+
+def begins_as_of(connection: sqlite3.Connection, gateway: str) -> bool:
+    """Whether its first record is one of this gateway's, whatever the file says elsewhere."""
+    for row in filter(_is_record, _numbered(connection.execute(f"{_ROWS} WHERE rowid = 1"))):
+        epoch = Record.from_bytes(row[2], row[3]).epoch
+        return row[3] == next_chain(genesis_chain(gateway, epoch), row[2])
+    return False
 
 
 def suspicion_of(path: Path) -> Path:
@@ -41,55 +53,48 @@ def suspicion_of(path: Path) -> Path:
     return path.with_name(f"{path.name}-suspect")
 
 
-def check(connection: sqlite3.Connection, path: Path) -> None:
+def check(connection: sqlite3.Connection, path: Path, make: Make) -> None:
     """What is looked at before each start: the structure of a small file, or of one under suspicion, and whether the
     newest records can be read. That none was altered is for `verify` to say: that keeps nothing from starting.
+
+    Args:
+        make: makes the tables of a new journal.
 
     Raises:
         DamagedError, sqlite3.DatabaseError: the file cannot be gone on with.
     """
-    is_whole = path.stat().st_size <= _CHECKED_BYTES or suspicion_of(path).exists()
-    try:
-        problem = _problem(connection, is_whole=is_whole)
-    except sqlite3.DatabaseError as error:
-        if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) != sqlite3.SQLITE_ERROR:
-            raise  # the disk, or damage that SQLite knows itself
-        problem = str(error)  # names that changed, text that is none
-    if problem:
+    look_at(connection, path, make, sys.maxsize if suspicion_of(path).exists() else _CHECKED_BYTES)
+    made = schema_in(connection)
+    if made and (problem := _problem(connection, made)):
         raise DamagedError(f"{path}: {problem}")
 
 
-def _problem(connection: sqlite3.Connection, *, is_whole: bool) -> str:
-    if is_whole and (verdict := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-        return verdict
-    names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if names and not {"record", "meta", "module"} <= names:
+def _problem(connection: sqlite3.Connection, made: Mapping[str, str]) -> str:
+    if not {"record", "meta", "module"} <= made.keys():
         return "tables are missing"
-    if not names:
-        return ""
-    connection.execute("SELECT key, value FROM meta").fetchall()
+    if not all(type(text) is str for row in connection.execute("SELECT key, value FROM meta") for text in row):
+        return "meta says what is no text"
     rows = connection.execute("SELECT seq, kind, data, chain FROM record ORDER BY seq DESC LIMIT ?", (_TAIL,))
     return next((f"record {row[0]} cannot be read" for row in rows if not _is_record(row)), "")
 
 
 def _is_record(row: Row) -> bool:
     """Whether it says to be what its row says."""
-    seq, kind, data, chain = row
     try:
+        seq, kind, data, chain = row
         record = Record.from_bytes(data, chain)
     except (ValueError, KeyError, TypeError, RecursionError):
         return False
-    return record.seq == seq and record.kind == kind and isinstance(chain, bytes) and len(chain) == 32
+    is_whole = isinstance(data, bytes) and isinstance(chain, bytes) and len(chain) == 32
+    return is_whole and record.seq == seq and record.kind == kind
 
 
-def rescue(
-    path: Path, gateway: str, tables: Sequence[StateTable], schema: Callable[[sqlite3.Connection], None]
-) -> dict[str, Any]:
+def rescue(path: Path, gateway: str, tables: Sequence[StateTable], make: Make) -> dict[str, Any]:
     """Set `path` aside and begin it anew with what can be carried over. Blocks.
 
     Args:
         tables: the state tables; they are not carried over.
-        schema: makes the tables of a new journal.
+        make: makes the tables of a new journal.
 
     Returns:
         For the record that says so: `kept_as`, `sha256`, `bytes`, `carried` (how many records), `last`, `missing`
@@ -100,7 +105,7 @@ def rescue(
     facts: dict[str, Any] = {"kept_as": aside.name, "bytes": aside.stat().st_size, "sha256": _hash(aside)}
     derived = {name for table in tables for name in table.tables if name not in table.beside}
     with contextlib.closing(connect_for_writing(path)) as new:
-        schema(new)
+        make(new)
         try:
             with contextlib.closing(connect_for_reading(aside)) as old:
                 facts |= _carry(old, new, gateway, derived, facts["bytes"])
@@ -113,8 +118,8 @@ def rescue(
 def _carry(
     old: sqlite3.Connection, new: sqlite3.Connection, gateway: str, derived: set[str], size: int
 ) -> dict[str, Any]:
-    meta = dict(old.execute("SELECT key, value FROM meta").fetchall())
-    if meta.get("gateway") != gateway:
+    meta = dict(_readable(old, "SELECT * FROM meta"))
+    if meta.get("gateway") != gateway and not begins_as_of(old, gateway):
         return {"carried": 0, "last": 0, "missing": [], "problem": f"it is the journal of {meta.get('gateway')!r}"}
     carried, last, missing = 0, 0, list[list[int]]()
     epochs: list[tuple[int, str]] = []
@@ -133,7 +138,8 @@ def _carry(
         newest = epochs[-1][1] if epochs else str(meta["epoch"])
         new.executemany("INSERT INTO epoch VALUES (?, ?)", epochs)
         kept = {name: value for name, value in meta.items() if name not in ("epoch", "identity")}
-        new.executemany("INSERT INTO meta VALUES (?, ?)", (kept | {"epoch": newest}).items())
+        kept = {name: value for name, value in kept.items() if isinstance(name, str) and isinstance(value, str)}
+        new.executemany("INSERT INTO meta VALUES (?, ?)", (kept | {"epoch": newest, "gateway": gateway}).items())
     lost = list(_copy_beside(old, new, derived, last))
     return {"carried": carried, "last": last, "missing": missing} | ({"tables_lost": lost} if lost else {})
 
@@ -154,8 +160,8 @@ def _records(old: sqlite3.Connection, size: int) -> Iterator[Row]:
     after = 0
     while True:
         try:
-            sql = "SELECT seq, kind, data, chain FROM record WHERE seq > ? ORDER BY seq LIMIT ?"
-            rows = old.execute(sql, (after, _AT_ONCE)).fetchall()
+            sql = f"{_ROWS} WHERE rowid > ? ORDER BY rowid LIMIT ?"
+            rows = _numbered(old.execute(sql, (after, _AT_ONCE)))
             is_end = len(rows) < _AT_ONCE
             found = _ascending(rows, after)
             if not found and not is_end:
@@ -180,21 +186,25 @@ def _ascending(rows: Sequence[Row], after: int) -> list[Row]:
     return found
 
 
+def _numbered(rows: Iterable[tuple[Any, ...]]) -> list[Row]:
+    """What `_ROWS` gave."""
+    return [(row[0], *row[2:]) for row in rows]
+
+
 def _one_by_one(old: sqlite3.Connection, after: int) -> list[Row]:
     """Of the next numbers, those whose row can be read."""
     found: list[Row] = []
     for seq in range(after + 1, after + _AT_ONCE + 1):
         with contextlib.suppress(sqlite3.Error):
-            sql = "SELECT seq, kind, data, chain FROM record WHERE seq = ?"
-            found += old.execute(sql, (seq,)).fetchall()
+            found += _numbered(old.execute(f"{_ROWS} WHERE rowid = ?", (seq,)))
     return found
 
 
 def _newest(old: sqlite3.Connection) -> int:
     """The highest number of a record that can be read from the end; 0 when that cannot be told."""
     for count in (_AT_ONCE, 50, 5, 1):
-        sql = f"SELECT seq, kind, data, chain FROM record ORDER BY seq DESC LIMIT {count}"  # noqa: S608 - a number of ours
-        rows = _readable(old, sql)
+        sql = f"{_ROWS} ORDER BY rowid DESC LIMIT {count}"
+        rows = _numbered(_readable(old, sql))
         if found := [row[0] for row in rows if _is_record(row)]:
             return max(found)
     return 0

@@ -103,6 +103,7 @@ class UplinkHealth:
         forks: how often the cloud knew other data than there is here.
         link_bytes_s: rate of the link as measured; None while nothing large enough was sent.
         blobs: how the blobs fare.
+        enrolment: while headquarters does not know this gateway: the claim code and how its request stands.
     """
 
     state: str = "off"
@@ -120,6 +121,7 @@ class UplinkHealth:
     forks: int = 0
     link_bytes_s: float | None = None
     blobs: BlobHealth = field(default_factory=BlobHealth)
+    enrolment: dict[str, Any] | None = None
 
     @property
     def backlog_records(self) -> int:
@@ -223,4 +225,5 @@ class UplinkHealth:
             "hint": self.hints.get(worst, ""),
             "clock_offset_s": self.clock_offset_s,
             "machines": self.machines,
+            "enrolment": self.enrolment,
         }

@@ -86,10 +86,10 @@ class Snapshots:
                 await asyncio.sleep(GATHER_S)
 
     async def _send(self, client: Poster, session: Any) -> None:
-        seq = self._journal.head()[0]  # before what is read: the alarms are at least as new
+        epoch, seq = self._place()  # before what is read: the alarms are at least as new
         alarms = sorted(await self._alarms(), key=lambda alarm: (alarm.get("priority", 4), -alarm.get("rev", 0)))
         fields = {
-            "epoch": self._journal.epoch,
+            "epoch": epoch,
             "seq": seq,
             "open": len(alarms),
             "alarms": alarms[:MOST_ALARMS],
@@ -97,6 +97,14 @@ class Snapshots:
         }
         body = compress(canonical(fields))
         await client.post(session, snapshot_path(self._journal.gateway), body, hashlib.sha256(body).digest())
+
+    def _place(self) -> tuple[str, int]:
+        """In memory, the disk's newest record: headquarters knows no other numbers, and takes the epoch for the same
+        machine's."""
+        mark = self._journal.not_recorded
+        if mark is not None and mark.seq:
+            return mark.epoch, mark.seq
+        return self._journal.epoch, self._journal.head()[0]
 
     def _notice(self, records: list[Record]) -> None:
         if any(record.kind.startswith("alarm.") for record in records):

@@ -11,6 +11,7 @@ import contextlib
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import PermanentError
+from .columns import DamagedError
 
 _MOST_JOBS_IN_A_COMMIT = 512
 _RELIEFS = 3
@@ -45,7 +47,21 @@ _APPLIED = (
     """CREATE UNIQUE INDEX IF NOT EXISTS idx__sqlite_migrations_migration_set_name
        ON _sqlite_migrations (migration_set, name)""",
 )
+_HEAD_BYTES = 100
 _NOTE_APPLIED = "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES (?, ?, ?)"
+
+
+_REFUSALS = frozenset(
+    {
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_BUSY,
+    }
+)
+"""What SQLite says when the disk, and not the file's content, stands in the way."""
 
 
 class Schema:
@@ -65,7 +81,11 @@ class Schema:
         self.steps = tuple(steps)
 
     def apply(self, connection: sqlite3.Connection) -> None:
-        """Run the steps that the file has not seen: all of them, or none when one fails."""
+        """Run the steps that the file has not seen: all of them, or none when one fails.
+
+        Raises:
+            DamagedError: what the file says was run is not what its tables say.
+        """
         if {step.__name__ for step in self.steps} <= self._applied(connection):
             return
         connection.execute("BEGIN IMMEDIATE")
@@ -75,7 +95,7 @@ class Schema:
             applied = self._applied(connection)
             for step in self.steps:
                 if step.__name__ not in applied:
-                    step(connection)
+                    _run_step(connection, step)
                     row = (self.name, step.__name__, str(datetime.now(UTC)))
                     connection.execute(_NOTE_APPLIED, row)
         except BaseException:
@@ -90,6 +110,27 @@ class Schema:
             return set()
         names = connection.execute("SELECT name FROM _sqlite_migrations WHERE migration_set = ?", (self.name,))
         return {name for (name,) in names}
+
+
+def schema_in(connection: sqlite3.Connection) -> dict[str, str]:
+    """Tables and indexes by name, as they were made."""
+    return dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall())
+
+
+def schema_made_by(make: Callable[[sqlite3.Connection], Any]) -> dict[str, str]:
+    """The same of a new file."""
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        make(connection)
+        return schema_in(connection)
+
+
+def _run_step(connection: sqlite3.Connection, step: Callable[[sqlite3.Connection], None]) -> None:
+    try:
+        step(connection)
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+            raise
+        raise DamagedError(f"its tables are not those before {step.__name__}: {error}") from error
 
 
 class StoreError(PermanentError):
@@ -107,6 +148,7 @@ class Writer:
         prepare: run once on the writer's thread before any job (schema, migrations).
         relief: asked when a commit found no room; the commit is then tried again.
         shrinks: see `connect_for_writing`.
+        patience: seconds to wait before each further try of a commit that the disk refused.
     """
 
     def __init__(
@@ -116,9 +158,10 @@ class Writer:
         relief: Relief = lambda _: False,
         *,
         shrinks: bool = False,
+        patience: Sequence[float] = (),
     ) -> None:
         self.path = path
-        self._shrinks = shrinks
+        self._shrinks, self._patience = shrinks, tuple(patience)
         self._relief = relief
         self._jobs: queue.SimpleQueue[tuple[Job, Future[Any]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, args=(prepare,), name=f"writer-{path.stem}", daemon=True)
@@ -206,8 +249,11 @@ class Writer:
     def _run(
         self, connection: sqlite3.Connection, group: list[tuple[Job, Future[Any]]]
     ) -> list[tuple[Future[Any], Any, BaseException | None]]:
-        """One transaction of all jobs, again when room was made for it. Nothing of a failed one stays."""
-        for left in range(_RELIEFS, -1, -1):
+        """One transaction of all jobs, again when room was made for it, or the disk may have changed its mind. Nothing
+        of a failed one stays."""
+        pauses = iter(self._patience)
+        left = _RELIEFS
+        while True:
             done: list[tuple[Future[Any], Any, BaseException | None]] = []
             try:
                 connection.execute("BEGIN IMMEDIATE")
@@ -217,11 +263,14 @@ class Writer:
             except BaseException as error:
                 with contextlib.suppress(sqlite3.Error):
                     connection.execute("ROLLBACK")
-                if not (left and is_full(error) and self._relief(connection)):
+                if left and is_full(error) and self._relief(connection):
+                    left -= 1
+                elif is_refusal(error) and (pause_s := next(pauses, None)) is not None:
+                    time.sleep(pause_s)
+                else:
                     raise
             else:
                 return done
-        raise AssertionError("unreachable")
 
     def _fail(self, error: BaseException, group: list[tuple[Job, Future[Any]]]) -> None:
         if self._failure is None:
@@ -256,6 +305,11 @@ def is_full(error: BaseException) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
 
 
+def is_refusal(error: BaseException) -> bool:
+    """Whether the disk takes nothing: read-only, full, input/output errors, not to be opened."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _REFUSALS
+
+
 class _Connection(sqlite3.Connection):
     """Python fails at messages of SQLite that quote a damaged name; they are errors of the file like others."""
 
@@ -274,19 +328,47 @@ def connect_for_writing(path: Path, *, shrinks: bool = False) -> sqlite3.Connect
     Args:
         shrinks: a new file can give free pages back (`PRAGMA incremental_vacuum`); costs a page here and there.
     """
+    _look_at_versions(path)
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=True, timeout=10, factory=_Connection)
-    if shrinks:
-        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # before anything else: later it is ignored
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=FULL")
-    connection.execute("PRAGMA foreign_keys=ON")
-    connection.execute("PRAGMA journal_size_limit=4194304")
-    return connection
+    # auto_vacuum comes before anything else: later it is ignored
+    first = ("auto_vacuum=INCREMENTAL",) if shrinks else ()
+    last = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "journal_size_limit=4194304")
+    return _set_up(connection, *first, *last)
 
 
 def connect_for_reading(path: Path) -> sqlite3.Connection:
     """A read-only connection; it never checkpoints. May be used from any one thread at a time."""
     uri = f"{path.absolute().as_uri()}?mode=ro"
     connection = sqlite3.connect(uri, uri=True, check_same_thread=False, timeout=10, factory=_Connection)
-    connection.execute("PRAGMA query_only=ON")
+    return _set_up(connection, "query_only=ON")
+
+
+def _look_at_versions(path: Path) -> None:
+    """A file whose first page names a version to come would be one that nobody can write to, like on a dead disk.
+
+    Raises sqlite3.DatabaseError. Source: https://www.sqlite.org/fileformat2.html#the_database_header, 18 and 19.
+    """
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+        if len(head) == _HEAD_BYTES and not {head[18], head[19]} <= {1, 2}:
+            error = sqlite3.DatabaseError("its first page names a version that there is not")
+            error.sqlite_errorcode = sqlite3.SQLITE_NOTADB
+            raise error
+
+
+def _set_up(connection: sqlite3.Connection, *pragmas: str) -> sqlite3.Connection:
+    connection.text_factory = _text
+    try:
+        for pragma in pragmas:
+            connection.execute(f"PRAGMA {pragma}")
+    except sqlite3.OperationalError as error:
+        connection.close()
+        if error.sqlite_errorcode == sqlite3.SQLITE_ERROR:  # such as "unsupported file format"
+            error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise
     return connection
+
+
+def _text(data: bytes) -> str:
+    """Text that went bad is still what a person, or a check, can say something about."""
+    return data.decode("utf-8", "replace")

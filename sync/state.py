@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from .record import Record
+from .sqlite import schema_in, schema_made_by
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,10 +35,13 @@ class StateTable:
 
 
 def bring_up_to_date(connection: sqlite3.Connection, table: StateTable) -> None:
-    """Create the tables of `table`, or rebuild them from the records when its version changed."""
+    """Create the tables of `table`, or rebuild them from the records: when its version changed, or they are damaged."""
     row = connection.execute("SELECT version FROM module WHERE name = ?", (table.name,)).fetchone()
     if row is not None and row[0] == table.version:
-        return
+        made = schema_in(connection)
+        wanted = schema_made_by(lambda memory: memory.executescript(table.schema))
+        if all(made.get(name) == sql for name, sql in wanted.items()):
+            return
     with transaction(connection):
         rebuild(connection, table)
         connection.execute("INSERT OR REPLACE INTO module VALUES (?, ?)", (table.name, table.version))

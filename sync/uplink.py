@@ -68,12 +68,33 @@ async def run_uplink(
         await outbox.open()
     health.started()
     patience = Patience(options.backoff_max_s)
+    client.try_now = patience.look_again
     with watching(patience.look_again):
         async with asyncio.TaskGroup() as group:
             for outbox in outboxes:
                 group.create_task(_Stream(outbox, client, patience, note).run(), name=f"uplink {outbox.stream}")
             for sender in also:
                 group.create_task(sender(client), name=f"uplink {sender.__qualname__}")
+    raise AssertionError("the uplink's tasks never return")
+
+
+async def run_beside(
+    key: Ed25519PrivateKey,
+    options: UplinkOptions,
+    health: UplinkHealth,
+    senders: Sequence[Callable[[Any], Coroutine[Any, Any, Any]]],
+) -> NoReturn:
+    """Run senders without any stream, for ever: while nothing is recorded there is nothing to send in order.
+
+    Raises:
+        ConfigError: the address or the certificate cannot be used.
+    """
+    options.check()
+    client = CloudClient(options, key, health)
+    health.started()
+    async with asyncio.TaskGroup() as group:
+        for sender in senders:
+            group.create_task(sender(client), name=f"uplink {sender.__qualname__}")
     raise AssertionError("the uplink's tasks never return")
 
 

@@ -77,6 +77,16 @@ def snapshot_path(gateway: str) -> str:
     return f"/v1/gateways/{gateway}/snapshot"
 
 
+def enrolments_path(gateway: str) -> str:
+    """Path of requests to be enrolled."""
+    return f"/v1/gateways/{gateway}/enrolments"
+
+
+def keys_path(gateway: str) -> str:
+    """Path of a gateway's keys: where another one is introduced."""
+    return f"/v1/gateways/{gateway}/keys"
+
+
 def checkpoint_path(gateway: str) -> str:
     """POST: a signed checkpoint of the journal. SW-Chain is the chain value that it claims."""
     return f"/v1/gateways/{gateway}/checkpoints"

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NoReturn, Protocol
 
 from .checkpoints import Checkpoints, Signed, keep_cosignature, unwitnessed
-from .keys import parse_public_key
+from .keys import key_id, parse_public_key
 from .link_state import UplinkHealth
 from .notes import Note, NoteError, parse_signature, verify_cosignature, witness_name
 from .retrying import LinkError
@@ -45,11 +46,18 @@ class Witnessing:
 
     Args:
         look_s: without news it looks so often whether something is to be sent; the longest pause between tries, too.
+        trusted: headquarters' keys by id, where they are known: only they may countersign.
     """
 
-    def __init__(self, checkpoints: Checkpoints, *, look_s: float = LOOK_S) -> None:
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        *,
+        look_s: float = LOOK_S,
+        trusted: Callable[[], Mapping[str, object]] = dict[str, object],
+    ) -> None:
         self._checkpoints, self._health = checkpoints, checkpoints.health
-        self._look_s = look_s
+        self._look_s, self._trusted = look_s, trusted
         self._news = asyncio.Event()
         checkpoints.subscribe(self._news.set)
 
@@ -108,6 +116,9 @@ class Witnessing:
             return int(answer["have"])
         line, key_text = str(answer["cosignature"]), str(answer["key"])
         key = parse_public_key(key_text)
+        known = self._trusted()
+        if known and key_id(key) not in known:
+            raise NoteError(f"{key_text} is not the key of the headquarters that this gateway believes")
         cosigned = Note(signed.note.text, (parse_signature(line),))
         time_s = verify_cosignature(cosigned, witness_name(key), key)
         journal = self._checkpoints.journal

@@ -28,6 +28,7 @@ from sitewarden.edge.app import run_edge
 from sitewarden.edge.baseline_files import IN_FORCE, LAST, MOST_STARTS, PREVIOUS, TRIAL, Shelf
 from sitewarden.edge.baseline_keeping import BaselineKeeper
 from sitewarden.edge.baseline_merge import convertible, tighten, tighten_plan
+from sitewarden.edge.bundle_cargo import take_order
 from sitewarden.edge.conformity import judge
 from sitewarden.edge.ladders.plan import PRIORITY_1, STANDARD, Action, Colour, Plan, Rung
 from sitewarden.edge.models import AlarmTable, LevelTable
@@ -403,6 +404,19 @@ async def keeping(plant: Plant) -> AsyncIterator[None]:
     finally:
         task.cancel()
         await asyncio.wait([task])
+
+
+async def test_an_order_from_a_stick_is_tried_like_one_from_the_link(folder: Path):
+    plant = Plant(folder)
+    take = take_order(plant.keeper)
+    assert await take(order()) == {"revision": 1, "state": "trial", "problems": []}
+    assert (await take(order()))["state"] == "known"
+    refused = await take(order(2, key=OTHER))
+    assert refused["state"] == "refused"
+    assert "not trusted here" in refused["problems"][0]
+    plant.problems = ("alarm[0]: cannot be",)
+    assert await take(order(2)) == {"revision": 2, "state": "refused", "problems": ["alarm[0]: cannot be"]}
+    assert plant.keeper.have() == 2
 
 
 async def test_an_order_is_tried_and_confirmed(folder: Path, eventually: Callable[..., Any]):

@@ -5,6 +5,7 @@ With SITEWARDEN_SCREENSHOTS=FOLDER the pictures of the README are made anew.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -362,3 +363,58 @@ async def test_a_point_opens_its_chart_from_an_hour_to_a_year_and_gives_it_as_a_
         assert len(rows) > 1
         await expect(page.get_by_test_id("export-progress")).to_have_count(0)
         assert errors == []
+
+
+async def test_headquarters_opens_a_site_by_keyboard_and_takes_in_a_stick(demo, browser, picture, tmp_path):
+    desk, errors = await _open(browser, demo.address("cloud"), "it_liu", demo.pin("it_liu"), DESK)
+    phone, phone_errors = await _open(browser, demo.address("cloud"), "it_liu", demo.pin("it_liu"), PHONE)
+    row = desk.get_by_test_id("site-row-gw1")
+    await expect(row).to_have_attribute("data-state", "online")
+    await expect(desk.get_by_test_id("site-clock-gw1")).to_contain_text("秒", timeout=90_000)  # it said so of itself
+    await expect(desk.get_by_test_id("site-disk-gw1")).to_contain_text("历史")
+    await desk.get_by_test_id("sites-find").fill("nowhere")
+    await expect(row).to_have_count(0)
+    await desk.get_by_test_id("sites-find").fill("GW1")
+    await desk.get_by_test_id("sites-sort").select_option("lag")
+    await expect(row).to_be_visible()
+
+    await desk.get_by_test_id("site-open-gw1").focus()
+    await desk.keyboard.press("Enter")
+    await expect(desk.get_by_test_id("site-page-gw1")).to_have_attribute("data-state", "online")
+    assert desk.url.endswith("#/site/gw1")
+    for part in ("site-open-alarms", "site-epochs", "site-witness", "site-gaps", "site-quarantined", "site-evidence"):
+        await expect(desk.get_by_test_id(part)).to_be_visible()
+    await expect(desk.get_by_test_id("site-witness")).to_contain_text("已副签")
+    await expect(desk.get_by_test_id("site-epochs")).to_contain_text("首个纪元")
+    await picture(desk, "headquarters-site")
+    await desk.go_back()
+    await expect(desk.get_by_test_id("sites-find")).to_have_value("GW1")
+    await expect(desk.get_by_test_id("sites-sort")).to_have_value("lag")
+    await phone.goto(f"{demo.address('cloud')}#/site/gw1")  # as somebody sent it
+    await expect(phone.get_by_test_id("site-page-gw1")).to_be_visible()
+    assert await phone.evaluate("document.documentElement.scrollWidth <= innerWidth"), "no part is beside the screen"
+
+    stick = tmp_path / "plant.swx"
+    export = [sys.executable, "-m", "sitewarden", "bundle", "export", str(stick), "--all", "--data", str(demo.data)]
+    await asyncio.to_thread(subprocess.run, export, check=True, timeout=120)
+    await phone.get_by_test_id("nav-bundles").click()
+    broken = tmp_path / "broken.swx"
+    broken.write_bytes(stick.read_bytes()[:-50])
+    await phone.get_by_test_id("bundle-file").set_input_files(broken)
+    await expect(phone.get_by_test_id("bundle-failed")).to_contain_text("文件已损坏")
+    await phone.get_by_test_id("bundle-again").click()
+    await phone.get_by_test_id("bundle-file").set_input_files(stick)
+    await expect(phone.get_by_test_id("bundle-stream-journal")).to_contain_text(
+        re.compile(r"新收 \d+ 批\s*已有 \d+ 批")
+    )
+    async with phone.expect_download() as started:
+        await phone.get_by_test_id("bundle-answer").click()
+    answer = tmp_path / (await started.value).suggested_filename
+    await (await started.value).save_as(answer)
+    assert answer.name == "plant-answer.swx"
+    show = [sys.executable, "-m", "sitewarden", "bundle", "show", str(answer), "--json"]
+    shown = json.loads((await asyncio.to_thread(subprocess.run, show, check=True, capture_output=True)).stdout)
+    assert shown["cursors"]["journal"][0]["ack"] >= 1
+    assert "config/order.json" in shown["files"]
+    await picture(phone, "bundle-phone")
+    assert not (errors + phone_errors)

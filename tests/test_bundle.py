@@ -258,7 +258,7 @@ async def test_a_stick_goes_there_and_its_answer_comes_back(tmp_path: Path):
             ("history", 3, 0, ""),
         }
         taken = await site.bundling.take_answer(answer_of(result))
-        assert taken == {"journal": {"ack": 2, "durable": 2}, "history": {"ack": 3, "durable": 3}}
+        assert taken["streams"] == {"journal": {"ack": 2, "durable": 2}, "history": {"ack": 3, "durable": 3}}
         assert BundleReader(io.BytesIO(await site.export())).manifest.batches == ()
         await site.write(5)
         second = await site.export()
@@ -452,7 +452,7 @@ async def test_an_answer_about_other_data_begins_a_new_epoch(tmp_path: Path):
         )
         assert branch.startswith(old)
         answer = answer_of(again)
-        assert await site.bundling.take_answer(answer) == {"journal": {"ack": 1, "durable": 1}}
+        assert (await site.bundling.take_answer(answer))["streams"] == {"journal": {"ack": 1, "durable": 1}}
 
 
 # --- the command -------------------------------------------------------------------------------------------------
@@ -480,7 +480,7 @@ async def test_the_command_from_a_stopped_gateway_to_a_running_cloud_and_back(tm
     public, seal = keys[2].strip('"'), keys[-1]
     stick = tmp_path / "plant.swx"
     said = await asyncio.to_thread(sitewarden, "bundle", "export", stick, "--data", edge, "--seal", seal)
-    assert "written: 1 batches of the journal, 2 segments of the history" in said
+    assert "written: 1 journal batches, 2 history segments" in said
     assert "sealed" in await asyncio.to_thread(lambda: sitewarden("bundle", "show", stick, code=1))
     up: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     task = asyncio.create_task(run_cloud(load_cloud_config(tmp_path / "cloud.toml"), cloud, ready=up.set_result))

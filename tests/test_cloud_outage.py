@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import aiohttp
 import pytest
-from sitewarden.cloud import contacts, outages
+from sitewarden.cloud import contacts, engine_postgres, outages
 from sitewarden.cloud.app import run_cloud
 from sitewarden.cloud.config import load_cloud_config
 from sitewarden.cloud.contacts import Contacts
@@ -81,6 +82,57 @@ async def test_the_service_outlives_its_server_and_loses_nothing(
             async with PostgresDatabase(server.url(), STEPS) as database:
                 (cursor,) = (await Store(database).cursors("gw1"))["history"]
                 assert (cursor.ack, cursor.chain) == (stream.n, stream.chain)
+        finally:
+            server.stop()
+
+
+async def test_a_server_that_hangs_is_given_up_and_nothing_is_lost_or_taken_twice(
+    tmp_path: Path, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds its connections and says nothing; what was on its way may be committed when it wakes up, or not."""
+    need_postgres()
+    monkeypatch.setattr(engine_postgres, "_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(outages, "AWAY_S", 0.1)
+    with tempfile.TemporaryDirectory(prefix="pg", ignore_cleanup_errors=True) as folder:
+        server = PostgresServer(Path(folder) / "one", free_port())
+        server.init()
+        server.start("-c", "fsync=off")
+        stream, acked = Stream(), 0
+        refused, done = Counter[int](), asyncio.Event()
+
+        async def gateway(session: aiohttp.ClientSession, port: int) -> None:
+            nonlocal acked
+            while not done.is_set():
+                parcel = stream.next()
+                while True:
+                    status, answer, _ = await put(session, port, "gw1", parcel.n, parcel.body, parcel.chain)
+                    if status == 200:
+                        assert answer["ack"] == parcel.n
+                        break
+                    refused[status] += 1
+                    await asyncio.sleep(0.1)
+                acked = parcel.n
+
+        async def served() -> None:
+            goal = acked + 5
+            await eventually(lambda: acked >= goal, "it is served")
+
+        try:
+            async with service(tmp_path / "cloud", server.url()) as port, aiohttp.ClientSession() as session:
+                async with asyncio.timeout(120), asyncio.TaskGroup() as group:
+                    group.create_task(gateway(session, port))
+                    for _ in range(3):
+                        await served()
+                        server.freeze()
+                        before = refused.total()
+                        await eventually(lambda before=before: refused.total() > before, "nobody waits for ever")
+                        server.thaw()
+                    await served()
+                    done.set()
+                assert set(refused) == {503}
+            async with PostgresDatabase(server.url(), STEPS) as database:
+                kept = await database.read(lambda tx: tx.one("SELECT count(*), max(n) FROM batch"))
+                assert tuple(kept or ()) == (acked, acked)
         finally:
             server.stop()
 

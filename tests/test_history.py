@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import random
 import sqlite3
 import struct
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,8 +21,10 @@ from sitewarden.sync import columns
 from sitewarden.sync.columns import DamagedError, compress, decompress, pack, readings, thin, unpack
 from sitewarden.sync.history import History
 from sitewarden.sync.streams import batch_chain, stream_genesis
+from sitewarden.tests.peers.bad_bytes import flip
 from sitewarden.words import ClockState, Instant, Quality, Reading
 
+SOAK_S = float(os.environ.get("SITEWARDEN_SOAK_S", "600"))
 T0 = 1_600_000_000_000
 POINT = "aux_store.th1.humidity"
 
@@ -428,6 +432,49 @@ async def test_a_damaged_file_is_set_aside_and_a_new_one_begun(tmp_path: Path, d
         store.add([reading(T0, 1.0)])
         await store.flush(seal=True)
         assert [segment.n for segment in await store.sealed_after(0, 9)] == [1]
+
+
+async def _goes_on(folder: Path, seed: int, whole: bytes) -> str:
+    """Start on a file with damaged bytes: it is gone on with, without what cannot be read, or set aside."""
+    path, lost = folder / "history.db", list[Path]()
+    for file in folder.iterdir():
+        file.unlink()
+    path.write_bytes(whole)
+    flip(path, random.Random(seed), head_pages=10)
+    async with history(folder, on_damage=lost.append) as store:
+        store.add([reading(T0 + 10**6 + i, i) for i in range(150)])
+        await store.flush()
+        rows = await everything(store)
+        assert [row[0] for row in rows][-150:] == [T0 + 10**6 + i for i in range(150)], f"seed {seed}"
+    return "set aside" if lost else "some unread" if len(rows) < 600 else "as it was"
+
+
+async def _whole(folder: Path) -> bytes:
+    folder.mkdir()
+    async with history(folder) as store:
+        for turn in range(9):
+            store.add([reading(T0 + 50 * turn + i, i) for i in range(50)])
+            await store.flush()
+    return (folder / "history.db").read_bytes()
+
+
+async def test_bytes_that_went_bad_keep_no_history_from_going_on(tmp_path: Path) -> None:
+    whole = await _whole(tmp_path / "h")
+    found = Counter([await _goes_on(tmp_path / "h", seed, whole) for seed in range(80)])
+    assert min(found[one] for one in ("set aside", "as it was")) > 5, found
+
+
+@pytest.mark.soak
+async def test_bytes_that_went_bad_for_long(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, end_s, found = random.SystemRandom().randrange(10**9), time.monotonic() + SOAK_S, Counter[str]()
+    whole, seed = await _whole(tmp_path / "h"), first
+    try:
+        while time.monotonic() < end_s:
+            found[await _goes_on(tmp_path / "h", seed, whole)] += 1
+            seed += 1
+    finally:
+        with capsys.disabled():
+            print(f"\nseeds {first} to {seed}: {dict(found)}")
 
 
 async def test_damage_found_while_running_does_not_stop_the_history(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from sitewarden.sync import journal_rescue
 from sitewarden.sync.journal import Draft, Journal, Record, StateTable, verify_file
 from sitewarden.sync.journal_rescue import suspicion_of
 from sitewarden.sync.sqlite import StoreError
+from sitewarden.tests.peers.bad_bytes import flip
 from sitewarden.words import now
 
 SOAK_S = float(os.environ.get("SITEWARDEN_SOAK_S", "600"))
@@ -103,23 +104,6 @@ async def starts(folder: Path, was: Path) -> int:
     return carried
 
 
-def flip(path: Path, dice: random.Random) -> int:
-    """Damage some bytes somewhere, as a dying card does: a bit, a sector of zeros, a sector of something else."""
-    data = bytearray(path.read_bytes())
-    at = dice.randrange(len(data))
-    match dice.choice(["bit", "zeros", "noise"]):
-        case "bit":
-            data[at] ^= 1 << dice.randrange(8)
-        case "zeros":
-            at -= at % 512
-            data[at : at + 512] = bytes(512)
-        case _:
-            at -= at % 512
-            data[at : at + 512] = dice.randbytes(512)
-    path.write_bytes(data)
-    return at
-
-
 async def one(whole: Path, folder: Path, seed: int) -> str:
     dice = random.Random(seed)
     shutil.rmtree(folder, ignore_errors=True)
@@ -182,6 +166,20 @@ async def test_a_schema_that_is_no_text_is_damage(whole: Path, tmp_path: Path) -
             "UPDATE sqlite_master SET name = CAST(x'6361c5' AS TEXT), sql = 'x' WHERE name = 'cursor_of'"
         )
     assert await starts(tmp_path / "d", whole) >= 0
+
+
+async def test_a_note_of_what_was_done_that_went_bad_is_damage(whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "d")
+    with contextlib.closing(sqlite3.connect(tmp_path / "d" / "journal.db")) as connection, connection:
+        connection.execute("UPDATE _sqlite_migrations SET name = 'm003_epocis' WHERE name = 'm003_epochs'")
+    assert await starts(tmp_path / "d", whole) == RECORDS
+
+
+async def test_a_name_of_the_gateway_that_went_bad_is_damage(whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "d")
+    with contextlib.closing(sqlite3.connect(tmp_path / "d" / "journal.db")) as connection, connection:
+        connection.execute("UPDATE meta SET value = 'gwq' WHERE key = 'gateway'")
+    assert await starts(tmp_path / "d", whole) == RECORDS
 
 
 @pytest.mark.parametrize("seq", [2**40, -7])

@@ -49,6 +49,7 @@ BINARY = (
     "application/vnd.sitewarden.batch+zstd",
     "application/vnd.sitewarden.batches+msgpack",
     "application/offset+octet-stream",
+    "application/octet-stream",
 )
 HERE = copy.deepcopy(DOCUMENT)
 HERE["components"]["parameters"]["Gateway"]["schema"] = {"enum": [GATEWAY, "gw_unknown"]}
@@ -187,7 +188,13 @@ def test_operations_have_a_name_and_say_who_may(service: Service) -> None:
         operation = DOCUMENT["paths"][path][verb]
         assert operation["summary"].endswith(".")
         assert operation["tags"][0] in {tag["name"] for tag in DOCUMENT["tags"]}
-        wanted = {"signature"} if path.startswith("/v1/") else {"session"} if "/sites" in path else set()
+        wanted = (
+            {"signature"}
+            if path.startswith("/v1/")
+            else {"session"}
+            if "/sites" in path or "/bundles" in path
+            else set()
+        )
         assert wanted <= {name for way in operation["security"] for name in way}
         names.append(operation["operationId"])
     assert len(set(names)) == len(names)
@@ -224,7 +231,8 @@ def judge(case: Any, service: Service) -> None:
     auth = Signed() if gateways and not _is_about(case, ParameterLocation.HEADER) else None
     signs_out = case.path == "/api/v1/session" and case.method == "DELETE"  # the others still need the session
     cookies = {} if gateways or signs_out or _is_about(case, ParameterLocation.COOKIE) else service.cookies
-    response = case.call(base_url=service.url, auth=auth, cookies=cookies, timeout=60)
+    token = {"X-CSRF-Token": service.csrf} if "/bundles" in case.path else {}
+    response = case.call(base_url=service.url, auth=auth, cookies=cookies, headers=token, timeout=60)
     case.validate_response(response, excluded_checks=[ignored_auth, positive_data_acceptance])
 
 
@@ -246,7 +254,7 @@ def test_nobody_gets_in_unsigned(case: Any, service: Service) -> None:
 
 @pytest.mark.parametrize("path", [path for verb, path in sorted(documented()) if verb == "get" and "/sites" in path])
 def test_nobody_gets_in_without_a_session(path: str, service: Service) -> None:
-    url = service.url + path.format(gateway=GATEWAY, sha256="0" * 64)
+    url = service.url + path.format(gateway=GATEWAY, sha256="0" * 64, id=1)
     answer = requests.get(url, timeout=60)
     assert answer.status_code == 401
     assert answer.json()["error"]["reason"] == "signed_out"

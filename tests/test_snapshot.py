@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,13 +19,15 @@ from sitewarden.cloud.pages import Pages
 from sitewarden.cloud.snapshots import MOST_BYTES, STEPS, Snapshots
 from sitewarden.cloud.store import STEPS as STORE_STEPS
 from sitewarden.cloud.store import Store
+from sitewarden.edge.own_word import own_word
 from sitewarden.errors import RefusedError
 from sitewarden.sync.columns import compress, decompress
 from sitewarden.sync.journal import Draft, Journal
+from sitewarden.sync.link_state import UplinkHealth
 from sitewarden.sync.retrying import LinkError
 from sitewarden.sync.snapshot import MOST_ALARMS
 from sitewarden.sync.snapshot import Snapshots as Sender
-from sitewarden.words import now
+from sitewarden.words import mono_s, now
 
 EPOCH = "ab" * 8
 
@@ -217,3 +220,22 @@ async def test_hundreds_of_open_alarms_pass_a_narrow_link_in_a_second(sending: S
     await sending.journal.append([Draft(kind="alarm.raised", at=now(), actor="gateway", body={})])
     await eventually(lambda: sending.wire.sent and sending.wire.sent[-1]["open"] == MOST_ALARMS, "all of them")
     assert sending.wire.sizes[-1] < 32_000
+
+
+def test_a_gateway_says_how_far_how_full_and_how_right_its_clock_is(tmp_path: Path) -> None:
+    uplink, disk = UplinkHealth(), {"bytes": 1, "most": 4}
+    uplink.waits("journal", 3)
+    about = {"version": "1", "clock": "synced", "uptime_s": 5, "broker": {"state": "up"}, "deliveries": {"failing": 0}}
+    shares = {"level": "short", "about": "history", "pct": 91.0, "free_bytes": 7, "usable_bytes": 9}
+    shares |= dict.fromkeys(("journal", "history", "blobs"), disk)
+    units = [{"units": [{"state": "ok"}, {"state": "fault"}]}]
+    status = about | {"buses": units, "link": uplink.to_json(), "disk": shares, "not_recorded": None}
+    word = own_word(status, uplink, tmp_path)
+    assert (word["streams"]["journal"]["waiting"], word["evidence"]["waiting"], word["silent"]) == (3, 0, 1)
+    assert (word["disk"], word["disk_use"]["pct"], word["disk_use"]["history"]) == ("short", 91.0, disk)
+    assert word["clock_offset_s"] is None, "nobody has told yet"
+    uplink.told_time(round((time.time() + 42) * 1000), mono_s())
+    assert own_word(status, uplink, tmp_path)["clock_offset_s"] == pytest.approx(42, abs=0.5)
+    assert own_word(status | {"disk": None}, uplink, tmp_path)["disk_use"] is None
+    in_memory = {"not_recorded": {"since": "2026-11-23T08:00:00.000Z", "why": "x", "records": 3}}
+    assert own_word(status | in_memory, uplink, tmp_path)["not_recorded"] == "2026-11-23T08:00:00.000Z"

@@ -109,7 +109,7 @@ async def test_a_batch_is_kept_once_and_known_again(database: Database, tmp_path
     assert (again.new, again.cursor.ack) == (False, len(parcels))
     (cursor,) = (await store.cursors("gw1"))["journal"]
     assert (cursor.epoch, cursor.ack, cursor.chain) == (epoch, len(parcels), parcels[-1].chain)
-    assert await store.last_record("gw1") == 15
+    assert (await store.last_record("gw1"))[0] == 15
     events = await store.events("gw1", 100, None)
     assert [event.seq for event in events] == list(range(15, 0, -1))
     assert [event.seq for event in await store.events("gw1", 3, 10)] == [9, 8, 7]

@@ -28,9 +28,10 @@ from sitewarden.edge.alarms.system import (
 from sitewarden.edge.alerts.port import ChannelHealth, Fault
 from sitewarden.edge.dashboards import DashboardHealth
 from sitewarden.edge.disk import DiskWatch, Space, is_short
-from sitewarden.edge.faults import ChannelState, Steady, broker_sights, channel_sights
+from sitewarden.edge.faults import ChannelState, Steady, broker_sights, channel_sights, link_sights
 from sitewarden.edge.ladders.plan import PRESETS, Action
 from sitewarden.sensors.mqtt_words import MqttHealth
+from sitewarden.sync.link_state import UplinkHealth
 from sitewarden.words import Instant
 
 NOON_MS = 1_790_000_000_000
@@ -62,7 +63,10 @@ def test_each_kind_is_an_alarm_that_it_and_the_control_room_acknowledge(kind: Ki
 
 
 def test_every_system_kind_of_the_contract_is_there_and_its_ladder_never_freezes() -> None:
-    kinds = "flood chatter standing delivery_failed modem_down broker_down clock_step disk ladder_overdue"
+    kinds = (
+        "flood chatter standing delivery_failed modem_down broker_down clock_step disk ladder_overdue key_revoked"
+        " not_recorded"
+    )
     assert {kind.value for kind in MEANINGS} == set(kinds.split())
     assert all(rung.action is not Action.FREEZE for rung in PRESETS["system"].rungs)
 
@@ -247,3 +251,15 @@ def _stored(rule: Rule, when: Instant | None = None) -> dict[str, Any]:
     (acked,) = step(rule, raised.alarm, Acknowledge(occurrence=1, role="it", person="zhao"), when, 2)
     assert acked.alarm.state is State.UNACK
     return alarm_json(rule, acked.alarm, when)
+
+
+def test_a_revoked_key_is_an_alarm_until_headquarters_accepts_again() -> None:
+    uplink = UplinkHealth()
+    uplink.failed("journal", "unreachable", "no route")
+    assert link_sights(uplink) == []
+    uplink.failed("journal", "revoked", "the cloud answered 401 revoked: this key was revoked")
+    (sight,) = link_sights(uplink)
+    assert (sight.rule.id, sight.rule.name_en) == ("system.key_revoked", "Key revoked: ask headquarters")
+    assert "revoked" in sight.facts["error"]
+    uplink.succeeded("journal")
+    assert link_sights(uplink) == []

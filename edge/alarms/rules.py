@@ -47,6 +47,8 @@ class Kind(enum.StrEnum):
     CLOCK_STEP = "clock_step"
     DISK = "disk"
     LADDER_OVERDUE = "ladder_overdue"
+    KEY_REVOKED = "key_revoked"
+    NOT_RECORDED = "not_recorded"
 
 
 class Side(enum.StrEnum):

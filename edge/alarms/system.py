@@ -43,6 +43,8 @@ MEANINGS: Mapping[Kind, Meaning] = {
     Kind.LADDER_OVERDUE: Meaning(
         name="升级或通知逾期", name_en="Escalation or messages overdue", priority=2, limit=120, unit="s"
     ),
+    Kind.KEY_REVOKED: Meaning(name="密钥已被总部吊销，请联系总部", name_en="Key revoked: ask headquarters", priority=3),
+    Kind.NOT_RECORDED: Meaning(name="未记录：磁盘写不进", name_en="NOT RECORDED: the disk takes nothing", priority=2),
 }
 
 

@@ -48,7 +48,8 @@ class ChannelDeps:
     """What channels need of the gateway.
 
     Attributes:
-        data: its folder; a relative serial port starts there, and what must outlive the process is kept there.
+        data: its folder; a relative serial port starts there.
+        keeps: folder of what must outlive the process; None: the same.
         set_output: of beacons and of a modem's power: see `output_keeper.SetOutput`.
         events: what a channel (by id) tells on its own.
         lamp_tested: told of every lamp test of a beacon (by id).
@@ -58,6 +59,7 @@ class ChannelDeps:
     set_output: SetOutput
     events: Callable[[str], Events]
     lamp_tested: Callable[[str, LampTest], None] = _no_test
+    keeps: Path | None = None
 
 
 def complete(
@@ -212,7 +214,7 @@ def _sms(table: Any, deps: ChannelDeps | None) -> SmsModem:
     names = ("validity_s", "report_s", "parts_max", "send_limit_s", "answer_s", "submit_s", "check_s", "register_s")
     settings = SmsSettings(
         port=str(deps.data / table.serial),  # an absolute path stays what it is
-        memory=FileMemory(deps.data / f"sms-{table.id}.json"),
+        memory=FileMemory((deps.keeps or deps.data) / f"sms-{table.id}.json"),
         baud=table.baud,
         pin=table.pin,
         smsc=table.smsc,

@@ -31,6 +31,7 @@ from .message_words import (
     ROLES,
     SAY,
     TEST,
+    UNRECORDED,
     VALUE,
     VALUES,
     WORK,
@@ -57,6 +58,7 @@ class Composer:
         people: by id.
         areas: names of areas by id, Chinese and English.
         has_modem: an answer by SMS reaches the gateway.
+        is_recorded: what happens now is kept; else every message says that it is not.
     """
 
     site: str
@@ -64,6 +66,7 @@ class Composer:
     people: Mapping[str, Person]
     areas: Mapping[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
     has_modem: bool = True
+    is_recorded: bool = True
 
     def __call__(self, batch: Batch) -> Notice:
         """The notice of one message; `key`, `number` and `facts` are those of the row that it names."""
@@ -140,6 +143,7 @@ class _Telling:
     def _tags(self) -> str:
         lang, left = self._lang, [TEST] if self._row.is_test else []
         left += [RESENT] if self._batch.resent else []
+        left += [UNRECORDED] if not self._composer.is_recorded else []
         said = [name[lang] for name in self._kind_tags() if name[lang]]
         if lang:
             return "".join(f"[{name[1]}]" for name in left) + f"[{' '.join(said)}] "

@@ -75,6 +75,7 @@ ALL_OVER = Say(("恢复", "CLEAR"), ("已关闭，无需处置", "closed, nothin
 REPLY = Say(("回复", "REPLY"), ("", ""))
 TEST = ("测试", "TEST")
 RESENT = ("重发", "RESENT")
+UNRECORDED = ("未记录", "NOT RECORDED")
 LATE = ("延迟", "LATE")
 CLOSED_BY: Mapping[str, tuple[str, str]] = {
     "acked_and_normal": ("已恢复正常并确认", "back to normal and acknowledged"),

@@ -14,6 +14,7 @@ from ..alarms.overlay import Overlay, OverlayKind
 from ..alarms.table import stored_alarms
 from ..ladders import reports
 from ..ladders.climb import Climb
+from ..not_recorded import not_recorded_json
 from . import asked
 from .alarm_view import alarm_view
 from .parts import Ask
@@ -119,13 +120,16 @@ class AlarmApi:
     async def _silence(self, request: web.Request) -> web.Response:
         """`silenced`: ids of the alarms that sounded in the person's areas. Nothing is acknowledged by it."""
         await body(request, {})
-        return web.json_response({"silenced": list(self._ask().silence(request[PERSON]))})
+        parts = self._ask()
+        silenced = list(parts.silence(request[PERSON]))
+        return web.json_response({"silenced": silenced, "not_recorded": not_recorded_json(parts.journal)})
 
     async def _answer(self, alarm_id: str) -> web.Response:
-        """The alarm as it was committed."""
+        """The alarm as it was committed; `not_recorded`: in memory alone, since when."""
         parts = self._ask()
         stored = await parts.journal.query(stored_alarms)
-        return web.json_response({"alarm": alarm_view(stored[alarm_id], parts.site.people)})
+        mark = not_recorded_json(parts.journal)
+        return web.json_response({"alarm": alarm_view(stored[alarm_id], parts.site.people), "not_recorded": mark})
 
 
 def _ladder(alarm: dict[str, Any], climbs: dict[str, Climb], instant: Instant) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from ..ladders import reports
 from ..ladders.climb import Climb
 from ..ladders.deviation import CLOSED_BY
 from ..ladders.freeze import Freeze
+from ..not_recorded import not_recorded_json
 from . import asked
 from .parts import Ask
 
@@ -56,11 +57,13 @@ class LadderApi:
         await parts.acting.release(person, freeze_id, asked.reason(fields, "reason"))
         freezes = await parts.journal.query(reports.freezes)
         views = [_freeze_view(freeze, parts.site.people, person) for freeze in freezes if freeze.id == freeze_id]
-        return web.json_response({"freeze": views[0] if views else None})
+        mark = not_recorded_json(parts.journal)
+        return web.json_response({"freeze": views[0] if views else None, "not_recorded": mark})
 
     async def _close(self, request: web.Request) -> web.Response:
         fields = await body(request, {"cause": str, "measure": str})
         report_id, person, parts = request.match_info["report"], request[PERSON], self._ask()
+        parts.check_sign_off()
         cause, measure = asked.reason(fields, "cause"), asked.reason(fields, "measure")
         await parts.acting.close_deviation(person, report_id, cause, measure)
         freezes, found = await parts.journal.query(

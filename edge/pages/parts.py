@@ -27,6 +27,7 @@ class Parts:
     Attributes:
         data: folder of the stores.
         silence: stops what sounds where a person answers for it; raises RefusedError where nothing does.
+        check_sign_off: before somebody puts a name under something; raises RefusedError where it could not be kept.
         reload: gets who asked, and the actor of the record.
     """
 
@@ -43,6 +44,7 @@ class Parts:
     outputs: Outputs
     reload: Callable[[str, str], Awaitable[Outcome]]
     proof: ProofTest
+    check_sign_off: Callable[[], None] = lambda: None
 
 
 Ask = Callable[[], Parts]

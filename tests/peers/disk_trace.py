@@ -38,9 +38,9 @@ def compiler() -> str | None:
     return shutil.which("cc") or shutil.which("gcc")
 
 
-def build(folder: Path) -> Path:
-    """Compile the library that records."""
-    library, source = folder / "disk_trace.so", Path(__file__).with_name("disk_trace.c")
+def build(folder: Path, name: str = "disk_trace") -> Path:
+    """Compile a library of this folder: the one that records, or another one."""
+    library, source = folder / f"{name}.so", Path(__file__).with_name(f"{name}.c")
     command = [str(compiler()), "-O1", "-Wall", "-Wno-nonnull-compare", "-shared", "-fPIC"]
     subprocess.run([*command, "-o", str(library), str(source), "-ldl", "-lpthread"], check=True)
     return library

@@ -79,13 +79,28 @@ class PostgresServer:
         if self.process is None:
             return
         if how is signal.SIGKILL:
-            children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-            for child in children:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(child), signal.SIGKILL)
+            self._signal_children(how)
         self.process.send_signal(how)
         self.process.wait(60)
         self.process = None
+
+    def freeze(self) -> None:
+        """It answers nothing any more, and hangs up on nobody, until `thaw`."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+        self._signal_children(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Go on."""
+        assert self.process is not None
+        self._signal_children(signal.SIGCONT)
+        self.process.send_signal(signal.SIGCONT)
+
+    def _signal_children(self, how: signal.Signals) -> None:
+        assert self.process is not None
+        for child in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(child), how)
 
     def _copied(self) -> Path:
         """Programs that the user may run: a virtual environment below /root may not be entered."""

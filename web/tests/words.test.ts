@@ -18,14 +18,14 @@ const SAID = {
   'alarm.state': ['NORM', 'UNACK', 'ACKED', 'RTNUN', 'LATU', 'LATA'],
   'alarm.kind': [
     'hihi', 'hi', 'lo', 'lolo', 'stale', 'quality', 'roc', 'deviation', 'discrete', 'discrepancy', 'frozen', 'comm_loss', 'flood', 'chatter', 'standing',
-    'delivery_failed', 'modem_down', 'broker_down', 'clock_step', 'disk', 'ladder_overdue',
+    'delivery_failed', 'modem_down', 'broker_down', 'clock_step', 'disk', 'ladder_overdue', 'key_revoked', 'not_recorded',
   ],
   error: [
     'already_running', 'real_alarm', 'permit_active', 'flood', 'point_missing',
     'signed_out', 'wrong_pin', 'too_many_tries', 'csrf', 'not_your_role', 'not_your_area', 'role_not_required', 'already_acked', 'distinct_persons',
     'old_occurrence', 'not_in_alarm', 'no_such_alarm', 'ack_first', 'still_on', 'bad_quality', 'not_latched', 'no_such_point', 'bad_request', 'too_large',
     'not_found', 'wrong_method', 'not_allowed', 'not_covered', 'covered', 'too_long', 'reason_missing', 'permit_missing', 'life_safety', 'no_such_freeze',
-    'no_such_position', 'no_such_deviation', 'still_frozen', 'unavailable', 'busy', 'no_parquet',
+    'no_such_position', 'no_such_deviation', 'still_frozen', 'unavailable', 'busy', 'no_parquet', 'not_recorded', 'disk_full',
   ],
   why: [
     'timeout', 'no_connection', 'bad_frame', 'bus_noise', 'exception', 'exception_10', 'exception_11', 'driver_error', 'out_of_range', 'not_a_number', 'sentinel', 'unknown_state',

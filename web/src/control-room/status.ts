@@ -65,7 +65,8 @@ export function useStatusItems(): ComputedRef<Item[]> {
     const now = status.value
     if (!now) return [page]
     const broker = { id: 'broker', label: t('status.broker'), text: known('status.brokerState', now.broker.state), bad: !['up', 'off'].includes(now.broker.state) }
-    const journal = { id: 'journal', label: t('status.journal'), text: `#${now.journal.seq}`, bad: false }
+    const unkept = Boolean(now.not_recorded)
+    const journal = { id: 'journal', label: t('status.journal'), text: unkept ? t('alarm.kind.not_recorded') : `#${now.journal.seq}`, bad: unkept }
     const quiet = now.clock === 'unsynced'
     const clock = { id: 'clock', label: t('status.clock'), text: known('status.clockState', now.clock), bad: now.clock !== 'synced' && !quiet, tip: quiet ? t('status.clockTip') : '' }
     const always = [page, uplink(now), broker, buses(now), deliveries(now), ...(now.channels.length ? [channels(now)] : []), journal, clock]

@@ -1,9 +1,10 @@
 import { computed, ref, shallowRef } from 'vue'
-import { isUnacknowledged } from '../shared/acks'
 import { get } from '../shared/api'
-import { setServerTime, utcMs } from '../shared/clock'
+import { monoMs, setServerTime, utcMs } from '../shared/clock'
 import { openLive, type Live } from '../shared/live'
 import type { Fleet, FleetSite, Named } from '../shared/types'
+import type { Row } from './order'
+import { standingOf, wholeAlarm } from './standing'
 
 export const sites = shallowRef<FleetSite[] | null>(null)
 /** What this headquarters is called. */
@@ -22,17 +23,12 @@ let running = false
 let asking = false
 let askAgain = false
 
-const ORDER = { silent: 0, late: 1, online: 2, never: 3 } as const
+/** Seconds since a gateway was heard of, counted on since the last answer; null: it never was. */
+export const contactS = (site: FleetSite): number | null =>
+  site.contact_age_s === null ? null : site.contact_age_s + Math.max(0, monoMs.value - seenMs.value) / 1000
 
-const worstPriority = (site: FleetSite): number =>
-  Math.min(99, ...site.open_alarms.map((alarm) => alarm.priority + (isUnacknowledged(alarm) ? 0 : 10)))
-
-/** Sites that need someone come first. */
-export const sorted = computed(() =>
-  [...(sites.value ?? [])].sort(
-    (a, b) => worstPriority(a) - worstPriority(b) || ORDER[a.state] - ORDER[b.state] || a.gateway.localeCompare(b.gateway),
-  ),
-)
+/** Every site and how it stands now. */
+export const rows = computed<Row[]>(() => (sites.value ?? []).map((site) => ({ site, standing: standingOf(site, contactS(site), utcMs.value) })))
 
 /** One answer of the server at a time; a change that comes meanwhile asks once more. */
 export async function refresh(): Promise<void> {
@@ -46,7 +42,7 @@ export async function refresh(): Promise<void> {
     const answer = await get<Fleet>('/sites')
     if (!running) return
     setServerTime(answer.time)
-    sites.value = answer.sites
+    sites.value = answer.sites.map((site) => ({ ...site, open_alarms: site.open_alarms.map(wholeAlarm) }))
     cloud.value = answer.cloud ?? null
     seenMs.value = performance.now()
     refreshedMs.value = utcMs.value

@@ -1,8 +1,10 @@
+import { headquartersEn } from './headquarters-en'
 import { pagesEn } from './pages-en'
 import type { Messages } from './zh'
 
 export const en: Messages = {
   ...pagesEn,
+  ...headquartersEn,
   app: {
     controlRoom: 'Control room',
     headquarters: 'Headquarters',
@@ -71,8 +73,8 @@ export const en: Messages = {
     priority: 'Priority {n}',
     kind: {
       hihi: 'High-high', hi: 'High', lo: 'Low', lolo: 'Low-low', stale: 'No data', quality: 'Bad readings', roc: 'Changes fast', deviation: 'Deviation', discrete: 'State', discrepancy: 'Discrepancy', frozen: 'Frozen value',
-      comm_loss: 'No communication', flood: 'Flood', chatter: 'Chatter', standing: 'Standing', delivery_failed: 'Notice failed', modem_down: 'Modem down', broker_down: 'Broker down', clock_step: 'Clock stepped',
-      disk: 'Disk', ladder_overdue: 'Escalation overdue',
+      comm_loss: 'No communication', flood: 'Flood', chatter: 'Chatter', standing: 'Standing', delivery_failed: 'Notice failed', modem_down: 'Modem down', broker_down: 'Broker down', key_revoked: 'Key revoked', clock_step: 'Clock stepped',
+      disk: 'Disk', ladder_overdue: 'Escalation overdue', not_recorded: 'Not recorded',
     },
     state: {
       UNACK: 'Unacknowledged', ACKED: 'Acknowledged, still on', RTNUN: 'Returned, unacknowledged', LATU: 'Latched, unacknowledged',
@@ -128,11 +130,17 @@ export const en: Messages = {
     lost: 'Connection to the gateway lost', since: 'for {age}', frozen: 'The values below are not live; reconnecting…',
     lostHq: 'Connection to the headquarters server lost', back: 'Connected again',
   },
+  notRecorded: {
+    since: 'since {time}', goesOn: 'Alarms, messages and acknowledgements go on, in memory alone: gone with the power.',
+    do: 'Note on paper what you do; have IT look at the disk. No photos, no sign-offs.',
+  },
   nav: { overview: 'Overview', alarms: 'Alarms', status: 'Status' },
   status: {
     title: 'System status',
     uplink: 'Uplink',
     link: { up: 'connected', down: 'disconnected', off: 'not configured' },
+    revoked: 'Key revoked: ask headquarters. Records stay here, none is lost',
+    claim: { pending: 'Headquarters does not know this gateway yet. Tell its operator: id {gateway}, claim code {code}, fingerprint {fingerprint} ({minutes} minutes left)', refused: 'Headquarters refused this gateway', dropped: 'Wrong codes were typed; another one follows', forged: 'The answer of headquarters was forged, and not used', expired: 'The claim code has expired', unreached: 'Asking to be enrolled: headquarters was not reached' },
     backlog: '{n} records waiting',
     backlogSegments: '{n} history segments',
     machines: '{n} machines send with this key: one is a clone, stop it',
@@ -192,34 +200,32 @@ export const en: Messages = {
     legendLimit: 'triangle: value now; ticks: limits',
   },
   charts: { none: 'No history has come in yet.', point: 'Point', range: 'Range', hour: 'Hour', day: 'Day', week: 'Week', month: 'Month', year: 'Year', empty: 'Nothing came in this time.', low: 'min', mean: 'mean', high: 'max', count: '{n} readings', bad: '{n} bad', gaps: 'gaps: no valid data; orange: some bad', behind: 'being made anew from the history: newer parts follow', exporting: 'exporting {percent} %' },
+  keys: {
+    title: 'Gateways and keys', waiting: '{n} waiting for approval', lost: 'this list may be old', asked: 'asked {age} ago', fingerprint: 'Fingerprint', code: 'Claim code', approve: 'Approve', refuse: 'Refuse', revoke: 'Revoke…',
+    replaces: 'This gateway has a good key already. The machine was replaced: the old key ends at once', tries: 'Have whoever stands at the gateway read the code aloud, and compare the fingerprint. {n} tries left', nobody: 'No gateway waits for approval. Run sitewarden enrol on it, or wait until it shows a code by itself', notYours: 'Approving and revoking need the role it or admin',
+    none: 'No key', from: 'since {time}', until: 'until {time}', revokedBy: 'revoked {time} by {who}',
+    state: { active: 'good', ending: 'ending', ended: 'ended', revoked: 'revoked' },
+    source: { config: 'configuration file', enrolled: 'claim code', rotated: 'introduced by the old key' },
+    revokeTitle: 'Revoke the key of {name}', revokeWhat: 'From this moment on headquarters takes nothing that this key has signed. Nothing is lost on the gateway: it comes once the gateway has been enrolled anew with another key.', why: 'Reason', typeId: 'Type the id {id} to confirm',
+    refused: { wrong_code: 'That is not the code: does this gateway show it?', request_ended: 'The request has ended: look at the new code on the gateway', no_code: 'A claim code has 8 letters and digits', no_such_request: 'This gateway does not ask', already_enrolled: 'This gateway has a good key already', key_taken: 'Another gateway has this key', revoked: 'This key was revoked: the gateway needs another one', not_your_role: 'Needs the role it or admin', network: 'Headquarters was not reached', csrf: 'Sign in again' },
+  },
   conformity: {
     title: 'Conformity with the baseline', revision: 'revision {n}', file: 'baseline.toml has a mistake, the last revision stays:', good: 'conforms', missing: '{n} sensors missing', silent: '{n} sensors silent', loose: '{n} looser values tightened', unknown: 'no report yet', reported: 'reported by the gateway {time}', equipment: 'Must stand there:',
     state: { none: 'no baseline', trial: 'on trial', confirmed: 'in force', refused: 'refused', rolled_back: 'taken back' }, sensor: { missing: 'missing', silent: 'there, but silent' }, type: { temperature: 'temperature', humidity: 'humidity', pressure: 'pressure', CH4: 'flammable CH₄', H2S: 'H₂S', CO: 'CO', O2: 'O₂', NH3: 'NH₃', CO2: 'CO₂' },
     looseTitle: 'The site had set these looser; the baseline counts:', point: 'Point', key: 'Key', said: 'Site', now: 'In force', noKind: 'Areas that name no kind of room (nothing is asked of them):',
   },
   fleet: {
+    notRecorded: 'Gateway does NOT RECORD (its disk takes nothing) since {time}',
     snapshot: 'Records are still on their way: alarms as the gateway said at {time}',
-    title: 'Sites',
-    site: 'Site',
     state: { online: 'Online', late: 'Delayed', silent: 'Silent', never: 'Never seen' },
-    contact: 'Last contact',
-    journal: 'Journal received',
-    history: 'History received',
-    quarantine: 'Quarantine',
-    quarantined: '{n} batches',
     cloned: 'Two machines send with this key: one is a clone. Alarms of both are shown; stop the wrong one.',
     records: '#{n}',
-    alarms: 'Open alarms',
     noAlarms: 'No alarms',
     asOf: 'as of {age} ago',
     unacked: 'Unacknowledged',
     none: 'No site has been enrolled yet.',
-    details: 'Alarm records',
-    openCount: '{n} open',
     record: 'record {n}',
     refreshed: 'updated {time}',
-    gateway: 'Gateway',
-    expand: 'click a site for its alarm records',
   },
   error: {
     title: 'That did not work',
@@ -258,6 +264,8 @@ export const en: Messages = {
     no_such_deviation: 'There is no such report',
     still_frozen: 'The work is still frozen: release it first, then close the report',
     unavailable: 'The gateway cannot do this at present',
+    not_recorded: 'NOT RECORDED: the gateway’s disk takes nothing. Keep it on paper or on the phone and send it again afterwards',
+    disk_full: 'The gateway’s disk is nearly full: have IT make room first. Alarms go on',
     busy: 'Busy: wait until one is done, then try again',
     no_parquet: 'Parquet is not installed on the gateway (pip install "sitewarden[parquet]"): use CSV',
     export_failed: 'The export did not finish: the file is not whole. Try again',

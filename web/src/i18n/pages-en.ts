@@ -1,6 +1,6 @@
 import type { pagesZh } from './pages-zh'
 
-type Words<T> = { [K in keyof T]: T[K] extends string ? string : Words<T[K]> }
+export type Words<T> = { [K in keyof T]: T[K] extends string ? string : Words<T[K]> }
 
 export const pagesEn: Words<typeof pagesZh> = {
   page: {

@@ -1,8 +1,10 @@
+import { headquartersZh } from './headquarters-zh'
 import { pagesZh } from './pages-zh'
 
 /** Chinese: the plants' language, and the shape that every other language must have. */
 export const zh = {
   ...pagesZh,
+  ...headquartersZh,
   app: {
     controlRoom: '中控室',
     headquarters: '总部',
@@ -71,8 +73,8 @@ export const zh = {
     priority: '优先级 {n}',
     kind: {
       hihi: '高高报', hi: '高报', lo: '低报', lolo: '低低报', stale: '无数据', quality: '读数异常', roc: '变化过快', deviation: '偏差', discrete: '状态', discrepancy: '反馈不符', frozen: '读数不变',
-      comm_loss: '通信中断', flood: '报警泛滥', chatter: '抖动', standing: '长期报警', delivery_failed: '通知失败', modem_down: '短信模块故障', broker_down: '消息服务中断', clock_step: '时钟跳变',
-      disk: '磁盘', ladder_overdue: '升级超时',
+      comm_loss: '通信中断', flood: '报警泛滥', chatter: '抖动', standing: '长期报警', delivery_failed: '通知失败', modem_down: '短信模块故障', broker_down: '消息服务中断', key_revoked: '密钥被吊销', clock_step: '时钟跳变',
+      disk: '磁盘', ladder_overdue: '升级超时', not_recorded: '未记录',
     },
     state: { UNACK: '未确认', ACKED: '已确认，仍在报警', RTNUN: '已恢复，未确认', LATU: '已锁定，未确认', LATA: '已锁定，待复位', NORM: '正常' },
     against: '限值 {limit}',
@@ -121,11 +123,16 @@ export const zh = {
     warn: '报警不会发出声音',
   },
   connection: { lost: '与网关的连接已中断', since: '已 {age}', frozen: '下方数值不是实时值，正在重连…', lostHq: '与总部服务器的连接已中断', back: '连接已恢复' },
+  notRecorded: {
+    since: '自 {time} 起', goesOn: '报警、通知和确认照常，但只在内存中，断电即失。', do: '请在纸上记录处置；通知信息员检查磁盘。不能上传照片，不能签字。',
+  },
   nav: { overview: '总览', alarms: '报警', status: '状态' },
   status: {
     title: '系统状态',
     uplink: '上行',
     link: { up: '已连总部', down: '总部断开', off: '未配置总部' },
+    revoked: '密钥已被总部吊销：请联系总部。记录留在本机，不会丢失',
+    claim: { pending: '总部还不认识本网关。请告诉总部：编号 {gateway}，认领码 {code}，指纹 {fingerprint}（还有 {minutes} 分钟）', refused: '总部拒绝了本网关的申请', dropped: '认领码输错多次，稍后显示新的', forged: '总部的答复是伪造的，未采用', expired: '认领码已过期', unreached: '向总部申请认领：没有连上' },
     backlog: '待传 {n} 条记录',
     backlogSegments: '{n} 段历史数据',
     machines: '{n} 台机器使用同一密钥发送：其中一台是克隆，请停用',
@@ -185,34 +192,32 @@ export const zh = {
     legendLimit: '三角：当前值；竖线：限值',
   },
   charts: { none: '还没有收到历史数据。', point: '测点', range: '时间范围', hour: '一小时', day: '一天', week: '一周', month: '一月', year: '一年', empty: '这段时间没有数据。', low: '最低', mean: '平均', high: '最高', count: '{n} 个读数', bad: '{n} 个坏值', gaps: '无有效数据处留空；橙色：有坏值', behind: '正在从历史重建，较新的部分稍后补上', exporting: '导出中 {percent}%' },
+  keys: {
+    title: '网关与密钥', waiting: '{n} 台网关等待批准', lost: '列表可能已过期', asked: '{age}前申请', fingerprint: '指纹', code: '认领码', approve: '批准', refuse: '拒绝', revoke: '吊销…',
+    replaces: '这个网关已有有效密钥。确是换机：旧密钥立即结束', tries: '请站在网关旁的人念出认领码并核对指纹。还可输入 {n} 次', nobody: '没有等待批准的网关。在网关上运行 sitewarden enrol，或等它自己显示认领码', notYours: '批准和吊销需要信息或管理员角色',
+    none: '没有密钥', from: '自 {time}', until: '至 {time}', revokedBy: '{time} 由 {who} 吊销',
+    state: { active: '有效', ending: '即将结束', ended: '已结束', revoked: '已吊销' },
+    source: { config: '配置文件', enrolled: '认领码', rotated: '由旧密钥引入' },
+    revokeTitle: '吊销 {name} 的密钥', revokeWhat: '从这一刻起总部不再接收此密钥签名的任何数据。网关上的记录不会丢失；换新密钥重新认领后继续上传。', why: '原因', typeId: '输入网关编号 {id} 以确认',
+    refused: { wrong_code: '认领码不对：是这台网关显示的码吗？', request_ended: '申请已结束，请看网关上新的认领码', no_code: '认领码是 8 个字母和数字', no_such_request: '这个网关没有在申请', already_enrolled: '这个网关已有有效密钥', key_taken: '另一个网关已用此密钥', revoked: '此密钥已被吊销，网关须换新密钥', not_your_role: '需要信息或管理员角色', network: '没有连上总部服务', csrf: '请重新登录' },
+  },
   conformity: {
     title: '安全基线符合性', revision: '第 {n} 版', file: 'baseline.toml 有错，仍用上一版：', good: '符合', missing: '缺 {n} 种传感器', silent: '{n} 种传感器无数据', loose: '{n} 处放宽已收紧', unknown: '尚未报告', reported: '网关报告于 {time}', equipment: '应备：',
     state: { none: '无基线', trial: '试运行', confirmed: '已生效', refused: '已拒绝', rolled_back: '已回退' }, sensor: { missing: '没有', silent: '有，但无数据' }, type: { temperature: '温度', humidity: '湿度', pressure: '压力', CH4: '可燃气 CH₄', H2S: '硫化氢 H₂S', CO: '一氧化碳 CO', O2: '氧气 O₂', NH3: '氨 NH₃', CO2: '二氧化碳 CO₂' },
     looseTitle: '站点的设定比基线宽，已按基线执行：', point: '测点', key: '项目', said: '站点设定', now: '实际执行', noKind: '没有写明房间类型的区域（不检查）：',
   },
   fleet: {
+    notRecorded: '网关未记录（磁盘写不进），自 {time} 起',
     snapshot: '记录还在路上，报警按网关 {time} 的快照显示',
-    title: '站点',
-    site: '站点',
     state: { online: '在线', late: '延迟', silent: '失联', never: '从未连接' },
-    contact: '最近联系',
-    journal: '留痕已收',
-    history: '历史已收',
-    quarantine: '隔离',
-    quarantined: '{n} 批',
     cloned: '两台机器使用同一密钥发送：其中一台是克隆。两台的报警都已显示，请停用错误的一台。',
     records: '#{n} 条',
-    alarms: '未关闭报警',
     noAlarms: '无报警',
     asOf: '截至 {age}前',
     unacked: '未确认',
     none: '还没有站点接入。',
-    details: '报警记录',
-    openCount: '当前 {n} 条',
     record: '第 {n} 条',
     refreshed: '更新于 {time}',
-    gateway: '网关',
-    expand: '点击站点查看报警记录',
   },
   error: {
     title: '操作没有成功',
@@ -251,6 +256,8 @@ export const zh = {
     no_such_deviation: '没有这份偏差报告',
     still_frozen: '作业仍在冻结：先解除冻结，再关闭偏差报告',
     unavailable: '网关暂时没有这个功能',
+    not_recorded: '未记录：网关磁盘写不进。请先保存在纸上或手机里，恢复后重新提交',
+    disk_full: '网关磁盘将满，请先让信息员清理；报警照常',
     busy: '正忙：请等前面的做完再试',
     no_parquet: '网关上没有安装 Parquet 程序库（pip install "sitewarden[parquet]"），请改用 CSV',
     export_failed: '导出没有完成，文件不完整，请重试',

@@ -77,6 +77,27 @@ export async function call<T>(method: string, path: string, body?: unknown): Pro
   return (text ? JSON.parse(text) : undefined) as T
 }
 
+/**
+ * Send bytes, or nothing, and give the answer as it comes.
+ *
+ * `timeoutMs`: for the whole answer. Throws ApiError as `call`.
+ */
+export async function send(method: string, path: string, body: Blob | null, timeoutMs: number, stop?: AbortSignal): Promise<Response> {
+  const headers: Record<string, string> = { 'Content-Type': 'application/octet-stream', 'X-CSRF-Token': csrf }
+  const limit = AbortSignal.timeout(timeoutMs)
+  const signal = stop ? AbortSignal.any([stop, limit]) : limit
+  let response: Response
+  try {
+    response = await fetch(`/api/v1${path}`, { method, headers, body, credentials: 'same-origin', cache: 'no-store', signal })
+  } catch {
+    throw new ApiError(0, stop?.aborted ? 'stopped' : 'network', '')
+  }
+  if (response.ok) return response
+  const error = await failure(response)
+  if (error.status === 401 && error.reason === 'signed_out') onSignedOut()
+  throw error
+}
+
 export const get = <T>(path: string): Promise<T> => call<T>('GET', path)
 export const post = <T>(path: string, body: unknown): Promise<T> => call<T>('POST', path, body)
 export const del = <T>(path: string): Promise<T> => call<T>('DELETE', path)

@@ -51,3 +51,15 @@ export function clockText(utc: string | number | null | undefined, nowMs: number
   const today = new Date(nowMs)
   return date.toDateString() === today.toDateString() ? time : `${two(date.getMonth() + 1)}-${two(date.getDate())} ${time}`
 }
+
+/** A number of bytes as people read it, in steps of 1000: `1.2 MB`. */
+export function sizeText(bytes: number): string {
+  const units = ['B', 'kB', 'MB', 'GB', 'TB']
+  let value = Number.isFinite(bytes) ? Math.max(0, bytes) : 0
+  let unit = 0
+  while (value >= 999.5 && unit < units.length - 1) {
+    value /= 1000
+    unit += 1
+  }
+  return `${unit && value < 9.95 ? value.toFixed(1) : Math.round(value)} ${units[unit]}`
+}

@@ -352,6 +352,7 @@ export interface ChannelStatus {
 }
 
 export interface Status {
+  gateway?: string
   time: string
   clock: string
   uptime_s: number
@@ -363,12 +364,18 @@ export interface Status {
     /** How many send with this gateway's key; more than one: a clone. */
     machines?: number
     last_ok: string | null
+    /** A word of why it is down. */
+    reason?: string
+    /** While headquarters does not know this gateway. */
+    enrolment?: { state: string; code: string; fingerprint: string; left_s: number; error: string } | null
   }
   broker: { state: string; since: string | null }
   buses: { id: string; state: string; units: UnitStatus[] }[]
   deliveries: { pending: number; failing: number }
   channels: ChannelStatus[]
   journal: { seq: number; epoch: string }
+  /** Since when the disk takes nothing; null while everything is recorded. */
+  not_recorded?: { since: string; why: string; records: number } | null
   /** Null until the gateway has looked. */
   disk?: Disk | null
 }
@@ -393,6 +400,35 @@ export interface Fleet {
   sites: FleetSite[]
 }
 
+export interface JournalEpoch {
+  epoch: string
+  /** Number of the newest record that came. */
+  records: number
+  since: string
+  last: string
+  /** Empty for the first one. */
+  reason: string
+  predecessor: string | null
+  at: string | null
+}
+
+export interface DeclaredGap {
+  epoch: string
+  first: number
+  last: number
+  readings: number
+  why: string
+  from: string | null
+  to: string | null
+}
+
+export interface WitnessFork {
+  epoch: string
+  size: number
+  at: string
+  why: string
+}
+
 export interface FleetSite {
   gateway: string
   site: Named & { id: string }
@@ -400,12 +436,40 @@ export interface FleetSite {
   contact_age_s: number | null
   state: 'online' | 'late' | 'silent' | 'never'
   version: string | null
-  /** `records`: number of the last record received. */
-  journal: StreamAck & { records: number }
-  history: StreamAck
+  /** `records`: number of the last record received; `newest`: its time. */
+  journal: StreamAck & { records: number; newest: string | null }
+  /** `newest`: time of the newest reading that charts know. */
+  history: StreamAck & { newest: string | null }
   quarantined: number
+  witness: { last: { epoch: string; records: number; at: string } | null; forks: WitnessFork[] } | null
   snapshot?: { as_of: string; open: number; seq: number; records_behind: number | null; health: Record<string, unknown> } | null
   open_alarms: (Alarm & { epoch?: string })[]
   /** Two machines send with this gateway's key. */
   cloned?: boolean
+  epochs: JournalEpoch[]
+  gaps: DeclaredGap[]
+  gap_count: number
+  gap_readings: number
+}
+
+export interface SetAside {
+  id: number
+  stream: string
+  epoch: string
+  n: number
+  seq: number | null
+  at: string
+  reason: string
+  bytes: number | null
+}
+
+/** One site with all that is known of it. */
+export interface SiteDetails {
+  time: string
+  site: FleetSite
+  epochs: (JournalEpoch & { alive: boolean })[]
+  gaps: DeclaredGap[]
+  checkpoints: { epoch: string; records: number; at: string }[]
+  quarantine: SetAside[]
+  evidence: { count: number; bytes: number; wanted: number; unfinished: number }
 }
