@@ -13,7 +13,7 @@ from typing import Any, NoReturn, Self, TypeVar
 from ..errors import PermanentError
 from ..sync.sqlite import Schema, StoreError, Writer, connect_for_reading, is_the_stores
 from .lanes import Lanes
-from .transactions import Database, Job, Row, Step, Tx, UnavailableError, select_locked
+from .transactions import Database, Job, Quick, Row, Step, Tx, UnavailableError, select_locked
 from .waves import Outcome, SpoiltError
 
 __all__ = [
@@ -45,7 +45,7 @@ class SqliteDatabase:
     def __init__(self, path: Path, steps: Sequence[Step], *, replicated: bool = False) -> None:
         self.path, self.replicated = path, replicated
         schema = Schema("cloud", [_step(step) for step in steps])
-        self._writer = Writer(path, schema.apply)
+        self._writer = Writer(path, schema.apply, near=True)
         self._lanes = Lanes(self._together, 1)
         self._readers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cloud-read")
         self._reading: sqlite3.Connection | None = None
@@ -82,7 +82,8 @@ class SqliteDatabase:
 
     async def _together(self, jobs: Sequence[tuple[str, Job[Any]]], guarded: bool) -> list[Outcome]:
         """See `lanes.Together`. To the writer's thread a group is one job: each crossing costs as much as a batch."""
-        return await self._writer.run(lambda connection: _group(connection, [job for _, job in jobs], guarded))
+        run = self._writer.run_here if all(isinstance(job, Quick) for _, job in jobs) else self._writer.run
+        return await run(lambda connection: _group(connection, [job for _, job in jobs], guarded))
 
     async def until_broken(self) -> NoReturn:
         await self._broken.wait()

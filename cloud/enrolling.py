@@ -274,9 +274,10 @@ class Enrolling:
         good = [row for row in rows if row.state(now_ms) != "revoked" and (kid or row.state(now_ms) != "ended")]
         if not good:
             raise RefusedError("no_such_key", f"gateway {gateway} has no such key that could be revoked")
-        done = await self._store.revoke(good, by, reason.strip()[:_MOST_REASON], now_ms)
+        why = " ".join(reason.split())[:_MOST_REASON]
+        done = await self._store.revoke(good, by, why, now_ms)
         await self._register.look()
-        log.warning("gateway %s: revoked by %s: %s (%s)", gateway, by, ", ".join(done), reason.strip()[:_MOST_REASON])
+        log.warning("gateway %s: revoked by %s: %s (%s)", gateway, by, ", ".join(done), why)
         self._changed(gateway)
         return done
 

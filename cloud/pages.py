@@ -178,7 +178,7 @@ class Pages:
 
 
 def _word_json(word: Snapshot, records: dict[str, int]) -> dict[str, Any]:
-    behind = word.seq - records[word.epoch] if word.epoch in records else None
+    behind = max(0, word.seq - records[word.epoch]) if word.epoch in records else None
     about = {"as_of": utc_text(word.at_ms), "open": word.open, "health": word.health}
     return {**about, "seq": word.seq, "records_behind": behind}
 

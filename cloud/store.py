@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from ..errors import RefusedError
 from ..sync.columns import DamagedError
@@ -25,6 +25,12 @@ from .gap_store import STEPS as GAP_STEPS
 from .gap_store import keep_gap, lies_in_gap
 from .lineages import shown_of
 from .project import AlarmNow, EpochNow, GatewayNow, change_of
+from .transactions import Job, Quick
+
+T = TypeVar("T")
+
+_QUICK, _QUICK_BYTES = 40, 256 * 1024
+"""Batches and records together, and bytes, that a quick job brings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +157,7 @@ class Store:
             UnavailableError: nothing is known to have been committed.
         """
         before = self._safe.get(parcel.key, 0) if self.database.replicated else None
-        taken = await self.database.write(lambda tx: take(tx, parcel, before), key=parcel.gateway)
+        taken = await self.database.write(_job_of([parcel], lambda tx: take(tx, parcel, before)), key=parcel.gateway)
         return replace(taken, cursor=(await self._settled(parcel.gateway, parcel.stream, [taken.cursor]))[0])
 
     async def take_several(self, parcels: Sequence[Parcel]) -> list[Taken]:
@@ -165,7 +171,8 @@ class Store:
         """
         key = parcels[0].key
         before = self._safe.get(key, 0) if self.database.replicated else None
-        taken = await self.database.write(lambda tx: _take_several(tx, parcels, before), key=key[0])
+        job = _job_of(parcels, lambda tx: _take_several(tx, parcels, before))
+        taken = await self.database.write(job, key=key[0])
         last = replace(taken[-1], cursor=(await self._settled(key[0], key[1], [taken[-1].cursor]))[0])
         return [*taken[:-1], last]
 
@@ -338,6 +345,12 @@ async def _take_several(tx: Tx, parcels: Sequence[Parcel], safe: int | None) -> 
                 raise
             break
     return taken
+
+
+def _job_of(parcels: Sequence[Parcel], job: Job[T]) -> Job[T]:
+    """Few small batches are quick."""
+    records = sum(1 + len(parcel.records) for parcel in parcels)
+    return Quick(job) if records <= _QUICK and sum(len(one.body) for one in parcels) <= _QUICK_BYTES else job
 
 
 _FORK = "the gateway's data was restored or cloned: it needs a new epoch"

@@ -1,7 +1,8 @@
 """The database under the cloud's store: a transaction with three verbs, whatever the engine is.
 
 What the cloud does is written once, as coroutines over a `Tx`: `async def take(tx, parcel): row = await tx.one(…)`.
-On PostgreSQL they wait for the server; on SQLite nothing waits, and the coroutine runs through on the writer's thread.
+On PostgreSQL they wait for the server; on SQLite nothing waits, and the coroutine runs through: on the writer's
+thread, or, when it is `Quick`, on the loop's.
 SQL is what both understand: `?` for parameters, `ON CONFLICT … DO UPDATE`, `LIKE`; no `GLOB`, `max(a, b)`, `INSERT OR`.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol, Self, TypeVar
+from typing import Any, Generic, NoReturn, Protocol, Self, TypeVar
 
 from ..errors import TransientError
 
@@ -61,6 +62,18 @@ class Step:
     name: str
     sqlite: tuple[str, ...]
     postgres: tuple[str, ...] | None = None
+
+
+class Quick(Generic[T]):
+    """A job of a few statements, each of which takes microseconds."""
+
+    __slots__ = ("_job",)
+
+    def __init__(self, job: Job[T]) -> None:
+        self._job = job
+
+    def __call__(self, tx: Tx) -> Coroutine[Any, Any, T]:
+        return self._job(tx)
 
 
 class Database(Protocol):

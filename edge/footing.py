@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ..sync.carrying import GAP, is_same, unknown_gap
-from ..sync.damage import REFUSED, is_damage, is_out_of_room, why_refused
+from ..sync.damage import REFUSED, is_damage, is_out_of_room, set_aside, why_refused
 from ..sync.journal import Draft, Journal, Record, StoreError
 from ..sync.memory_journal import BEGAN, NotRecorded, refusal_of
 from ..sync.reserve import Reserve
@@ -37,6 +37,7 @@ _TRIES_S = (0.2, 1.0)
 _OUTAGE_MS = 60_000
 """A shorter time without records after a sudden end is that of the start."""
 STOPPED = "gateway.stopped"
+HISTORY = "history.db"
 
 
 class DiskIsBackError(Exception):
@@ -65,6 +66,8 @@ class Footing:
         self._first_pause_s = self._pause_s = first_pause_s
         self._settled_s = mono_s()
         self._is_first = True
+        self._to_tell: list[Draft] = []
+        self._aside_s: float | None = None
 
     @property
     def in_memory(self) -> bool:
@@ -103,12 +106,35 @@ class Footing:
         why = next((text for leaf in leaves if (text := why_refused(leaf))), "")
         if not why or any(is_damage(leaf) for leaf in leaves):
             return False
+        if self._is_history_alone(leaves) and self._set_history_aside(why):
+            return True
         if all(isinstance(leaf, OSError) for leaf in leaves) and not _refusal(self.data):
             return False  # another device's
         if mono_s() - self._settled_s > _LASTED_S:
             self._pause_s = self._first_pause_s
         self._unkept = journal.unkept if journal is not None else []
         return self._try_memory(why)
+
+    def _is_history_alone(self, leaves: Sequence[BaseException]) -> bool:
+        """Whether the disk takes the journal all the same. Not twice in a while: then more of it goes bad."""
+        refused = [leaf for leaf in leaves if why_refused(leaf)]
+        files = {leaf.path for leaf in refused if isinstance(leaf, StoreError)}
+        is_alone = files == {self.data / HISTORY} and all(isinstance(leaf, StoreError) for leaf in refused)
+        is_soon = self._aside_s is not None and mono_s() - self._aside_s < _LASTED_S
+        return is_alone and not is_soon and not any(map(is_out_of_room, refused)) and not try_disk(self.data)
+
+    def _set_history_aside(self, why: str) -> bool:
+        """A part of the disk that went bad under the history must cost no record: another file begins."""
+        try:
+            aside = set_aside(self.data / HISTORY)
+        except OSError as error:
+            _log.error("%s cannot be renamed: %s", self.data / HISTORY, error)
+            return False
+        _log.error("%s failed (%s); kept as %s, a new history begins", self.data / HISTORY, why, aside.name)
+        body = {"kept_as": aside.name, "why": why}
+        self._to_tell.append(Draft(kind="history.damaged", at=now(), actor="gateway", body=body))
+        self._aside_s = mono_s()
+        return True
 
     async def begin(self, journal: Journal) -> None:
         """The journal is open: the first records after a change of place. In memory what the disk refused goes first.
@@ -124,6 +150,9 @@ class Footing:
             await self._carry_over(journal)
         elif self._is_first:
             await self._tell_of_outage(journal)
+        if self._to_tell and not self.in_memory:
+            await journal.append(self._to_tell)
+            self._to_tell = []
         self._unkept, self._is_first = [], False
 
     def count_readings(self, count: int) -> None:

@@ -27,7 +27,7 @@ from .history_epochs import Span, begin, m002_epochs, part, read_marks, settle, 
 from .history_room import HistoryRoom, m003_dropped
 from .identity import Identity, identity_of, identity_text, is_elsewhere, moved
 from .resting import Rests
-from .sqlite import Schema, Writer, connect_for_reading
+from .sqlite import Schema, StoreError, Writer, connect_for_reading, is_refusal
 from .streams import HISTORY, batch_chain, stream_genesis
 
 T = TypeVar("T")
@@ -373,6 +373,8 @@ class History(HistoryRoom):
                 await asyncio.to_thread(writer.open)
                 self._reading = connect_for_reading(self.path)
             except (sqlite3.DatabaseError, DamagedError) as error:
+                if is_refusal(error):
+                    raise StoreError(f"{self.path}: {error}", path=self.path) from error
                 if last_try or not is_damage(error):
                     raise
                 self._quarantine()

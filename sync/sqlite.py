@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ _APPLIED = (
        ON _sqlite_migrations (migration_set, name)""",
 )
 _HEAD_BYTES = 100
+_BUSY_MS = 10_000
 _NOTE_APPLIED = "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES (?, ?, ?)"
 
 
@@ -134,7 +135,15 @@ def _run_step(connection: sqlite3.Connection, step: Callable[[sqlite3.Connection
 
 
 class StoreError(PermanentError):
-    """The store could not commit. The owner must end the process: what was not committed was not announced."""
+    """The store could not commit. The owner must end the process: what was not committed was not announced.
+
+    Attributes:
+        path: the file that failed; None when that cannot be told.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", path: Path | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.path = path
 
 
 class Writer:
@@ -149,6 +158,7 @@ class Writer:
         relief: asked when a commit found no room; the commit is then tried again.
         shrinks: see `connect_for_writing`.
         patience: seconds to wait before each further try of a commit that the disk refused.
+        near: `run_here` may use the loop's thread.
     """
 
     def __init__(
@@ -159,8 +169,13 @@ class Writer:
         *,
         shrinks: bool = False,
         patience: Sequence[float] = (),
+        near: bool = False,
     ) -> None:
         self.path = path
+        self._turn = threading.Lock()  # who has it uses the connection
+        self._queued = 0
+        self._committer = ThreadPoolExecutor(1, f"commit-{path.stem}") if near else None
+        self._near: sqlite3.Connection | None = None
         self._shrinks, self._patience = shrinks, tuple(patience)
         self._relief = relief
         self._jobs: queue.SimpleQueue[tuple[Job, Future[Any]] | None] = queue.SimpleQueue()
@@ -183,6 +198,8 @@ class Writer:
                 self._jobs.put(None)
         if self._thread.is_alive():
             self._thread.join()
+        if self._committer is not None:
+            self._committer.shutdown()
 
     def submit(self, job: Callable[[sqlite3.Connection], Any]) -> Future[Any]:
         """Queue `job`; the future resolves after its commit is on the device. Nobody can cancel it."""
@@ -193,15 +210,59 @@ class Writer:
                 future.set_exception(StoreError(f"{self.path}: is closed"))
             else:
                 self._jobs.put((job, future))
+                self._queued += 1
         return future
 
     async def run(self, job: Callable[[sqlite3.Connection], Any]) -> Any:
         """Await `submit`; cancelling the caller never withdraws the job."""
         return await asyncio.shield(asyncio.wrap_future(self.submit(job)))
 
+    async def run_here(self, job: Callable[[sqlite3.Connection], Any]) -> Any:
+        """`run` for what takes microseconds: on the loop's thread, but for the commit, which waits for the device.
+
+        A thread gets the interpreter back after each statement only when the loop lets go of it: that takes longer than
+        the statement. Whatever is out of the ordinary (the file is busy, there is no room) goes the way of `run`, and
+        `job` is run once more.
+
+        Raises:
+            StoreError: as `run`.
+        """
+        connection, committer = self._near, self._committer
+        if connection is None or committer is None or not self._may_now():
+            return await self.run(job)
+        try:
+            value = _run_now(connection, job)
+        except _NotNowError:
+            self._turn.release()
+            return await self.run(job)
+        except BaseException:
+            self._turn.release()
+            raise
+        is_kept = await asyncio.shield(asyncio.wrap_future(committer.submit(self._commit_now, connection)))
+        return value if is_kept else await self.run(job)
+
+    def _may_now(self) -> bool:
+        """Take the connection, unless somebody has it or waits for it: jobs stay in order."""
+        with self._lock:
+            return not self._queued and self._failure is None and self._turn.acquire(blocking=False)
+
+    def _commit_now(self, connection: sqlite3.Connection) -> bool:
+        """False: there was no room, which the writer's thread may make."""
+        try:
+            connection.execute("COMMIT")
+        except BaseException as error:
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            if is_full(error):
+                return False
+            raise self._fail(error, []) from error
+        finally:
+            self._turn.release()
+        return True
+
     def _serve(self, prepare: Callable[[sqlite3.Connection], None]) -> None:
         try:
-            connection = connect_for_writing(self.path, shrinks=self._shrinks)
+            connection = connect_for_writing(self.path, shrinks=self._shrinks, same_thread=self._committer is None)
         except BaseException as error:
             self._ready.set_exception(error)
             return
@@ -212,13 +273,19 @@ class Writer:
                 connection.close()
                 self._ready.set_exception(error)
                 return
+            self._near = connection
             self._ready.set_result(None)
             while (first := self._jobs.get()) is not None:
                 group, last = self._gather(first)
-                self._commit(connection, group)
+                with self._turn:
+                    self._commit(connection, group)
+                with self._lock:
+                    self._queued -= len(group)
                 del first, group  # what the jobs hold, perhaps megabytes, while the next one is waited for
                 if last:
                     break
+            self._near = None
+            self._turn.acquire()  # for good: nobody uses it any more
 
     def _gather(self, first: tuple[Job, Future[Any]]) -> tuple[list[tuple[Job, Future[Any]]], bool]:
         group = [first]
@@ -272,12 +339,35 @@ class Writer:
             else:
                 return done
 
-    def _fail(self, error: BaseException, group: list[tuple[Job, Future[Any]]]) -> None:
+    def _fail(self, error: BaseException, group: list[tuple[Job, Future[Any]]]) -> StoreError:
         if self._failure is None:
-            self._failure = StoreError(f"{self.path}: {error}", hint="check free space and the health of the disk")
+            hint = "check free space and the health of the disk"
+            self._failure = StoreError(f"{self.path}: {error}", hint=hint, path=self.path)
             self._failure.__cause__ = error
         for _, future in group:
             future.set_exception(self._failure)
+        return self._failure
+
+
+class _NotNowError(Exception):
+    """The writer's thread should do it."""
+
+
+def _run_now(connection: sqlite3.Connection, job: Callable[[sqlite3.Connection], Any]) -> Any:
+    """In a transaction that is left open. Raises _NotNowError; what the job raised, and then nothing is left of it."""
+    try:
+        connection.execute("PRAGMA busy_timeout=0")  # nobody else writes; whoever does is waited for elsewhere
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        finally:
+            connection.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
+        return job(connection)
+    except Exception as error:
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        if is_the_stores(error):
+            raise _NotNowError from error
+        raise
 
 
 def _run_in_savepoint(connection: sqlite3.Connection, job: Job) -> tuple[Any, BaseException | None]:
@@ -322,14 +412,17 @@ class _Connection(sqlite3.Connection):
             raise found from error
 
 
-def connect_for_writing(path: Path, *, shrinks: bool = False) -> sqlite3.Connection:
+def connect_for_writing(path: Path, *, shrinks: bool = False, same_thread: bool = True) -> sqlite3.Connection:
     """A connection in WAL mode with `synchronous=FULL` and explicit transactions.
 
     Args:
         shrinks: a new file can give free pages back (`PRAGMA incremental_vacuum`); costs a page here and there.
+        same_thread: no other thread may use it.
     """
     _look_at_versions(path)
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=True, timeout=10, factory=_Connection)
+    connection = sqlite3.connect(
+        path, isolation_level=None, check_same_thread=same_thread, timeout=_BUSY_MS / 1000, factory=_Connection
+    )
     # auto_vacuum comes before anything else: later it is ignored
     first = ("auto_vacuum=INCREMENTAL",) if shrinks else ()
     last = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "journal_size_limit=4194304")

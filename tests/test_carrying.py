@@ -270,6 +270,41 @@ def test_only_a_disk_that_refuses_sends_the_gateway_to_memory(data: Path, error:
     assert footing.falls(ValueError("a bug"), None) is False, "in memory a bug still ends the process"
 
 
+def history_failed(data: Path, code: int = sqlite3.SQLITE_IOERR) -> StoreError:
+    error = StoreError("history.db", path=data / "history.db")
+    error.__cause__ = refused(code)
+    return error
+
+
+async def test_a_part_of_the_disk_that_went_bad_under_the_history_costs_no_record(data: Path) -> None:
+    (data / "history.db").write_bytes(b"x")
+    footing = Footing(data, "gw1")
+    assert footing.falls(ExceptionGroup("g", [history_failed(data)]), None)
+    assert not footing.in_memory
+    (aside,) = data.glob("history.db.damaged-*")
+    async with open_journal(data, "gw1") as journal:
+        await footing.begin(journal)
+        (told,) = [record for record in await journal.read(0, 100) if record.kind == "history.damaged"]
+        assert told.body["kept_as"] == aside.name
+        await footing.begin(journal)
+        assert sum(record.kind == "history.damaged" for record in await journal.read(0, 100)) == 1, "told once"
+    (data / "history.db").write_bytes(b"x")
+    assert footing.falls(history_failed(data), None)
+    assert footing.in_memory, "the next one goes bad soon: the disk is not trusted any more"
+
+
+@pytest.mark.parametrize("also", ["journal", "full", "disk"])
+def test_a_history_that_fails_with_others_is_the_disk(data: Path, also: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = [history_failed(data, sqlite3.SQLITE_FULL if also == "full" else sqlite3.SQLITE_IOERR)]
+    errors += [failed()] if also == "journal" else []
+    if also == "disk":
+        monkeypatch.setattr(footing_module, "_refusal", lambda _: os.strerror(errno.EIO))
+    footing = Footing(data, "gw1")
+    assert footing.falls(ExceptionGroup("g", errors), None)
+    assert footing.in_memory
+    assert not list(data.glob("history.db.damaged-*"))
+
+
 def test_where_memory_takes_nothing_either_the_process_ends(data: Path, memory: Path) -> None:
     memory.write_text("a file in the place of the folder")
     assert not Footing(data, "gw1").falls(failed(), None)

@@ -79,7 +79,7 @@ class Headquarters:
         return await self.tell("/approve", **({"gateway": gateway, "code": code, "id": None, "replace": False} | more))
 
     async def revoke(self, gateway: str = "gw1", kid: str | None = None) -> tuple[int, Any]:
-        return await self.tell("/revoke", gateway=gateway, kid=kid, reason="被盗")
+        return await self.tell("/revoke", gateway=gateway, kid=kid, reason=" 被盗\nx forged ")
 
     async def keys(self, gateway: str = "gw1") -> dict[str, str]:
         """Key id to state."""
@@ -516,7 +516,12 @@ async def test_a_revoked_gateway_says_so_and_loses_nothing(tmp_path: Path, event
         assert not {"revoked", "key_ended"} & set(STRANGER)
         assert hq.rows("SELECT count(*) FROM record")[0][0] < site.journal.head()[0]
         (key,) = (await hq.tell(""))[1]["gateways"][0]["keys"]
-        assert (key["kid"], key["state"], key["reason"], key["revoked_by"]) == (kid, "revoked", "被盗", "console")
+        assert (key["kid"], key["state"], key["reason"], key["revoked_by"]) == (
+            kid,
+            "revoked",
+            "被盗 x forged",
+            "console",
+        )
         assert key["key"] == public_key_text(site.ring.key), "old checkpoints can still be verified"
 
 

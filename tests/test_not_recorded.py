@@ -404,6 +404,38 @@ async def _put(page: Page, data: bytes) -> tuple[int, str]:
         return answer.status, (await answer.json())["error"]["reason"]
 
 
+# --- a part of the disk ---
+
+
+async def test_a_bad_place_under_the_history_costs_no_record(
+    tmp_path: Path, sensors: Sensors, library: Path, free_port, eventually: Eventually
+) -> None:
+    gateway = Gateway(tmp_path, free_port(), sensors, SITE)
+    gateway.prepare()
+    place = BadDisk(library, tmp_path / "data" / "history.db-wal", tmp_path / "errno")
+    async with process(gateway, *place.before()):
+        await until_recorded(gateway, eventually)
+        place.refuse(errno.EIO)
+
+        def aside() -> list[Path]:
+            return list((tmp_path / "data").glob("history.db.damaged-*"))
+
+        await eventually(aside, "the history is kept aside", bound_s=BOUND_S)
+        place.heal()
+        await until_recorded(gateway, eventually)
+        sensors.registers[1] = [800, 240]
+        await until_open(gateway, eventually, HUMID)
+        assert gateway.has(HUMID, "raised"), "on the disk, at once"
+        (told,) = [r["body"] for r in gateway.records() if r["kind"] == "history.damaged"]
+        assert told["kept_as"] in {path.name for path in aside()}
+
+        def kept() -> bool:
+            return query(tmp_path / "data" / "history.db", "SELECT count(*) FROM tail") != [(0,)]
+
+        await eventually(kept, "readings are kept in the new file", bound_s=BOUND_S)
+    check_story(gateway)
+
+
 # --- the start ---
 
 

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from sitewarden.cloud import pages
 from sitewarden.cloud.config import CloudConfig, CloudTable, GatewayTable
 from sitewarden.cloud.engine import SqliteDatabase
 from sitewarden.cloud.ingest import Contacts
@@ -80,6 +81,17 @@ async def test_a_fire_is_seen_before_its_record_has_come(hq: Hq):
     assert (site["snapshot"]["open"], site["snapshot"]["as_of"]) == (3, "2026-11-18T11:06:40.000Z")
     assert site["snapshot"]["records_behind"] is None, "of that epoch nothing has come at all"
     assert hq.changed == ["gw1"]
+
+
+@pytest.mark.parametrize(
+    ("records", "behind"), [({"ab" * 8: 5}, 4), ({"ab" * 8: 9}, 0), ({"ab" * 8: 30}, 0), ({}, None)]
+)
+async def test_records_that_came_after_the_word_are_not_missing(
+    hq: Hq, records: dict[str, int], behind: int | None
+) -> None:
+    assert await hq.post(body(seq=9))
+    (word,) = (await hq.snapshots.live())["gw1"]
+    assert pages._word_json(word, records)["records_behind"] == behind
 
 
 async def test_a_gateway_of_before_the_compression_is_understood(hq: Hq):

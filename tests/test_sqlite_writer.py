@@ -352,3 +352,115 @@ def test_files_of_version_0_1_are_known(tmp_path: Path) -> None:
         (2, "m002_second"),
     ]
     connection.close()
+
+
+# --- on the loop's thread ---
+
+
+@pytest.fixture
+def near(path: Path) -> Iterator[Writer]:
+    writer = Writer(path, schema, near=True)
+    writer.open()
+    yield writer
+    writer.close()
+
+
+def threads(seen: list[str], then: Callable[[sqlite3.Connection], Any]) -> Callable[[sqlite3.Connection], Any]:
+    def job(connection: sqlite3.Connection) -> Any:
+        seen.append(threading.current_thread().name)
+        return then(connection)
+
+    return job
+
+
+async def test_a_quick_job_runs_here_and_is_committed(near: Writer, path: Path):
+    seen: list[str] = []
+    for n in range(3):
+        assert await near.run_here(threads(seen, insert(n))) == n
+        assert stored(path)[-1] == n
+    assert set(seen) == {threading.main_thread().name}
+
+
+async def test_a_quick_job_that_raises_leaves_nothing(near: Writer, path: Path):
+    def job(connection: sqlite3.Connection) -> None:
+        insert(1)(connection)
+        raise ValueError("its own")
+
+    with pytest.raises(ValueError, match="its own"):
+        await near.run_here(job)
+    assert await near.run_here(insert(2)) == 2
+    assert stored(path) == [2]
+
+
+async def test_a_quick_job_comes_after_those_that_wait(near: Writer):
+    order: list[int] = []
+    with busy(near):
+        first = near.submit(lambda _: order.append(1))
+        second = asyncio.create_task(near.run_here(lambda _: order.append(2)))
+        await asyncio.sleep(0)
+    await second
+    first.result(BOUND_S)
+    assert order == [1, 2]
+
+
+async def test_where_the_file_is_busy_the_loop_does_not_wait(near: Writer, path: Path):
+    seen: list[str] = []
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    task = asyncio.create_task(near.run_here(threads(seen, insert(1))))
+    for _ in range(5):
+        await asyncio.sleep(0.01)
+    assert not task.done()
+    other.execute("ROLLBACK")
+    other.close()
+    assert await task == 1
+    assert seen == ["writer-store"]
+
+
+class Refuses:
+    """A connection whose commits fail with a code of SQLite."""
+
+    def __init__(self, connection: sqlite3.Connection, code: int) -> None:
+        self._connection, self.code = connection, code
+
+    def execute(self, sql: str, parameters: Any = ()) -> sqlite3.Cursor:
+        if sql == "COMMIT" and self.code:
+            error = sqlite3.OperationalError("no")
+            error.sqlite_errorcode = self.code
+            raise error
+        return self._connection.execute(sql, parameters)
+
+
+async def test_after_a_commit_that_failed_nothing_more_is_taken(near: Writer, path: Path):
+    near._near = Refuses(near._near, sqlite3.SQLITE_IOERR)  # type: ignore[arg-type,assignment]
+    with pytest.raises(StoreError):
+        await near.run_here(insert(1))
+    with pytest.raises(StoreError):
+        await near.run_here(insert(2))
+    with pytest.raises(StoreError):
+        await near.run(insert(3))
+    assert stored(path) == []
+
+
+async def test_without_room_the_writers_thread_makes_some(near: Writer, path: Path):
+    seen: list[str] = []
+    near._near = Refuses(near._near, sqlite3.SQLITE_FULL)  # type: ignore[arg-type,assignment]
+    assert await near.run_here(threads(seen, insert(1))) == 1
+    assert seen == [threading.main_thread().name, "writer-store"]
+    assert stored(path) == [1]
+
+
+async def test_a_cancelled_caller_withdraws_no_commit(near: Writer, path: Path, eventually):
+    task = asyncio.create_task(near.run_here(insert(1)))
+    await asyncio.sleep(0)
+    task.cancel()
+    await eventually(lambda: stored(path) == [1], "it is committed all the same")
+    assert await near.run_here(insert(2)) == 2
+
+
+async def test_quick_and_other_jobs_at_once_are_all_there(near: Writer, path: Path):
+    async def one(n: int) -> int:
+        return await (near.run_here if n % 3 else near.run)(insert(n))
+
+    assert sorted(await asyncio.gather(*(one(n) for n in range(300)))) == list(range(300))
+    assert stored(path) == list(range(300))
