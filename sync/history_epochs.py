@@ -65,9 +65,9 @@ def part(connection: sqlite3.Connection, gateway: str, epoch: str, kept: int) ->
     at = next(i for i, span in enumerate(spans) if span.epoch == epoch)
     following = spans[at + 1]
     connection.execute("UPDATE epoch SET done = 1, apart = 0 WHERE epoch = ?", (epoch,))
-    connection.execute("UPDATE epoch SET first = ? WHERE epoch = ?", (kept + 1, following.epoch))
-    if kept + 1 == spans[at].first:  # nothing of it is anywhere
+    if kept + 1 == spans[at].first:  # nothing of it is anywhere, and its place is the next one's
         connection.execute("DELETE FROM epoch WHERE epoch = ?", (epoch,))
+    connection.execute("UPDATE epoch SET first = ? WHERE epoch = ?", (kept + 1, following.epoch))
     return following.epoch, rechain(connection, gateway, following.epoch, kept + 1, following.last)
 
 

@@ -545,3 +545,18 @@ async def test_it_says_when_it_is_behind(tmp_path: Path) -> None:
     assert not large.is_behind()
     large.add([reading(T0, 1.0)])
     assert large.is_behind()
+
+
+async def test_an_epoch_of_which_nothing_is_anywhere_gives_its_place_to_the_next(tmp_path: Path) -> None:
+    async with history(tmp_path) as store:
+        for turn in range(2):
+            store.add([reading(T0 + turn * 1000 + i, i) for i in range(3)])
+            await store.flush(seal=True)
+        first = store.epoch
+        second = await store.part(first, 1)
+        store.add([reading(T0 + 9000, 1.0)])
+        await store.flush(seal=True)
+        assert [(span.first, span.epoch) for span in await store.spans()] == [(1, first), (2, second)]
+        assert await store.part(first, 0) == second
+        assert [(span.first, span.epoch) for span in await store.spans()] == [(1, second)]
+        assert [segment.n for segment in await store.sealed_after(0, 9)] == [1, 2, 3]
