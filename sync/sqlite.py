@@ -47,7 +47,7 @@ _APPLIED = (
     """CREATE UNIQUE INDEX IF NOT EXISTS idx__sqlite_migrations_migration_set_name
        ON _sqlite_migrations (migration_set, name)""",
 )
-_HEAD_BYTES = 100
+_HEAD_BYTES, _MAGIC = 100, b"SQLite format 3\0"
 _BUSY_MS = 10_000
 _NOTE_APPLIED = "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES (?, ?, ?)"
 
@@ -443,7 +443,8 @@ def _look_at_versions(path: Path) -> None:
     """
     with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
-        if len(head) == _HEAD_BYTES and not {head[18], head[19]} <= {1, 2}:
+        is_written = head.startswith(_MAGIC)  # after a power cut the first page may lie in the WAL alone
+        if is_written and len(head) == _HEAD_BYTES and not {head[18], head[19]} <= {1, 2}:
             error = sqlite3.DatabaseError("its first page names a version that there is not")
             error.sqlite_errorcode = sqlite3.SQLITE_NOTADB
             raise error

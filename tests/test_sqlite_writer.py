@@ -464,3 +464,15 @@ async def test_quick_and_other_jobs_at_once_are_all_there(near: Writer, path: Pa
 
     assert sorted(await asyncio.gather(*(one(n) for n in range(300)))) == list(range(300))
     assert stored(path) == list(range(300))
+
+
+def test_a_first_page_that_lies_in_the_wal_alone_is_no_damage(opened, path: Path, tmp_path: Path):
+    """What a power cut in the middle of a checkpoint leaves."""
+    opened().submit(insert(1)).result(BOUND_S)
+    cut = tmp_path / "cut.db"
+    cut.write_bytes(bytes(path.stat().st_size or 4096))
+    cut.with_name("cut.db-wal").write_bytes(path.with_name(f"{path.name}-wal").read_bytes())
+    writer = Writer(cut, schema)
+    writer.open()
+    writer.close()
+    assert stored(cut) == [1]
