@@ -34,6 +34,8 @@ _MOST_HASHED = 4 * 2**30
 _LEAST_BYTES = 64
 _SKIPPED = ("record", "meta", "module", "epoch", "sqlite_sequence")
 
+_NOT_READ = (sqlite3.Error, TypeError, ValueError, KeyError, AttributeError, OverflowError)
+"""What comes of rows that are not what they should be."""
 _ROWS = "SELECT rowid, * FROM record"
 """Names of columns may have gone bad, and then the first may hold nothing: the number is SQLite's own."""
 
@@ -109,7 +111,7 @@ def rescue(path: Path, gateway: str, tables: Sequence[StateTable], make: Make) -
         try:
             with contextlib.closing(connect_for_reading(aside)) as old:
                 facts |= _carry(old, new, gateway, derived, facts["bytes"])
-        except sqlite3.Error as error:
+        except _NOT_READ as error:
             facts |= {"carried": 0, "last": 0, "missing": [], "problem": str(error)}
     _log.error("%s is damaged; kept as %s; %d records were carried over", path, aside.name, facts["carried"])
     return facts
@@ -229,8 +231,8 @@ def _copy_beside(old: sqlite3.Connection, new: sqlite3.Connection, derived: set[
                     new.execute(sql)
                 marks = ", ".join("?" * len(names))
                 new.executemany(f"INSERT INTO {quoted} VALUES ({marks})", rows)  # noqa: S608 - quoted
-        except sqlite3.Error:
-            yield name
+        except _NOT_READ:
+            yield str(name)
 
 
 def _readable(old: sqlite3.Connection, sql: str) -> list[Any]:
