@@ -18,7 +18,7 @@ REFUSED = frozenset(
     {errno.EROFS, errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ENXIO, errno.ENODEV, errno.EUCLEAN, errno.ESTALE}
 )
 """What the kernel says when a disk takes nothing. Not EACCES and EPERM: that is somebody's mistake."""
-_DAMAGED_CODES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_DAMAGED_CODES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_TOOBIG}  # of a row: no job writes one
 _NOT_UNDERSTOOD = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH}
 
 Make = Callable[[sqlite3.Connection], object]
