@@ -23,7 +23,7 @@ from ingest_load import Gateway, as_gateways, flood, segment, send
 from meter import Child, Goals, child, columns, cpu_s, free_port, listens, median, python, wait_for
 from sitewarden.tests.peers.postgres import PostgresServer, programs
 
-SIDE_BY_SIDE, BATCHES, READINGS, POINTS, ROUNDS = 32, 30, 5_000, 200, 5
+SIDE_BY_SIDE, BATCHES, READINGS, POINTS, ROUNDS = 32, 30, 5_000, 200, 15
 FLEET, ALARMS, FLEET_READINGS, CONNECTIONS, AT_ONCE = 10_000, 100, 300, 2_000, 3_000
 NOOP, SQLITE, POSTGRES = "no-op handler", "SQLite", "PostgreSQL"
 

@@ -36,6 +36,7 @@ from .bundles import Bundles, KeysOf
 from .chart_pages import ChartPages
 from .charts import STEPS as CHART_STEPS
 from .charts import Charts
+from .checking import Checkers
 from .config import CloudConfig
 from .contract import add_contract
 from .engine import SqliteDatabase, UnavailableError
@@ -118,7 +119,8 @@ async def run_cloud(config: CloudConfig, data: Path, *, ready: Callable[[int], N
         enrolling = Enrolling(config, keys, register, public_key_text(witness_key), pages.changed)
         decisions = EnrolPages(enrolling)
         await stack.enter_async_context(_own_socket(bundles, backups, decisions, data / SOCKET))
-        ingest = Ingest(config, store, contacts, pages.changed)
+        checkers = Checkers(config.cloud.checkers)
+        ingest = Ingest(config, store, contacts, pages.changed, checkers=checkers)
         ingest.incarnation = await epochs.incarnation(await asyncio.to_thread(_identity, config, data))
         ingest.add_routes(app)
         enrolling.add_routes(app, ingest)
@@ -166,6 +168,7 @@ async def run_cloud(config: CloudConfig, data: Path, *, ready: Callable[[int], N
             group.create_task(blobs.run(), name="cloud blobs")
             group.create_task(uploads.run(), name="cloud uploads")
             group.create_task(lag.run(), name="cloud lag")
+            group.create_task(checkers.run(), name="cloud checkers")
             group.create_task(_feed_watchdog(store, notifier), name="cloud watchdog")
             log.info("the cloud answers on %s port %d", config.cloud.host, port)
             log.info("checkpoints are countersigned with %s", public_key_text(witness_key))

@@ -32,7 +32,7 @@ from ..sync.seal import SEALED_BYTES, is_sealed, unseal
 from ..sync.streams import STREAMS
 from .blobs import Blobs
 from .bundle_blobs import Brought, name_blobs, take_blobs
-from .ingest import open_parcel
+from .parcels import open_parcel
 from .store import OutOfStepError, Store
 
 MOST_BYTES = 4 << 30

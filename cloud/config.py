@@ -16,7 +16,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    PrivateAttr,
     StringConstraints,
     ValidationError,
     field_validator,
@@ -65,6 +64,8 @@ class CloudTable(_Table):
         metrics_networks: who may read `/metrics` beside this machine.
         metrics_token_file: relative to cloud.toml; its token opens `/metrics` from anywhere.
         connections: open at the same time; a gateway keeps two or three, a page one.
+        checkers: processes that check signatures and contents once many gateways come at once; none given: one for each
+            core but one, at most two.
         durable: what gateways may delete of what is kept in cloud.db. `committed`: what is on the disk with full sync;
             with that disk it is lost. `backup`: what a completed `sitewarden cloud backup` has.
     """
@@ -80,6 +81,7 @@ class CloudTable(_Table):
     silent_s: Annotated[float, Field(ge=20, le=604800)] = 300.0
     baseline: str = ""
     connections: Annotated[int, Field(ge=50, le=50_000)] = 2_000
+    checkers: Annotated[int, Field(ge=0, le=8)] | None = None
     durable: Literal["backup", "committed"] = "committed"
     metrics_networks: list[str] = Field(default_factory=list)
     metrics_token_file: str = ""
@@ -226,11 +228,9 @@ class CloudConfig(_Table):
     store_password: str = Field(default="", exclude=True, repr=False)
     metrics_token: str = Field(default="", exclude=True, repr=False)
 
-    _enrolled: Mapping[str, GatewayTable] = PrivateAttr(default_factory=dict[str, GatewayTable])
-
     def find(self, gateway: str) -> GatewayTable | None:
         """The gateway of this id; what was approved here goes before what the file says."""
-        return self._enrolled.get(gateway) or self._by_id.get(gateway)
+        return self._known.get(gateway)
 
     def in_file(self, gateway: str) -> GatewayTable | None:
         """What cloud.toml alone says of a gateway."""
@@ -239,16 +239,24 @@ class CloudConfig(_Table):
     @property
     def gateways(self) -> Sequence[GatewayTable]:
         """All that are known: those of the file in its order, then those that were only approved, by id."""
-        listed = [self._enrolled.get(entry.id, entry) for entry in self.gateway]
-        return [*listed, *(self._enrolled[name] for name in sorted(self._enrolled.keys() - self._by_id.keys()))]
+        known = self._known
+        listed = [known[entry.id] for entry in self.gateway]
+        return [*listed, *(known[name] for name in sorted(known.keys() - self._by_id.keys()))]
 
     def use(self, enrolled: Mapping[str, GatewayTable]) -> None:
         """What headquarters' database says of keys is `enrolled` from now on; see `enrolled.Register`."""
-        self._enrolled = enrolled
+        known = self._known
+        known.clear()
+        known.update(self._by_id, **enrolled)
 
     @cached_property
     def _by_id(self) -> Mapping[str, GatewayTable]:
         return {entry.id: entry for entry in self.gateway}
+
+    @cached_property
+    def _known(self) -> dict[str, GatewayTable]:
+        """By id. No private attribute: reading one takes as long as a statement of SQLite, and every request asks."""
+        return dict(self._by_id)
 
 
 class _File(_Table):

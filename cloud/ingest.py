@@ -5,44 +5,42 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import hashlib
 import ipaddress
 import logging
 import math
 import random
-import re
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from ..errors import RefusedError
-from ..sync.columns import DamagedError, decompress
-from ..sync.columns_count import content_size, count_readings
-from ..sync.gaps import Gap, check_place, unpack_gap
+from ..sync.columns_count import content_size
 from ..sync.several import MAX_BYTES as MAX_SEVERAL_BYTES
 from ..sync.streams import JOURNAL, STREAMS
 from ..sync.wire import (
     MAX_BODY_BYTES,
     MAX_CHUNK_BYTES,
-    MAX_PAYLOAD_BYTES,
-    JournalPayload,
+    Claim,
     Message,
     SyncReply,
-    bytes_from_text,
     bytes_text,
     check_digest,
-    verify,
+    claim_of,
 )
+from .checking import Checkers
 from .config import CloudConfig, GatewayTable
 from .contacts import Contacts as Contacts
 from .engine import UnavailableError
 from .outages import AWAY_S
+from .parcels import EPOCH, NUMBER, Address, open_parcel
 from .several import Several
+from .signatures import holds
 from .store import OutOfStepError, Parcel, Store, Taken
 from .turns import Turns
 
@@ -70,8 +68,6 @@ _STATUS = {
     "key_taken": 409,
     "too_many_keys": 409,
 }
-_EPOCH = re.compile(r"[0-9a-f]{8,64}")
-_NUMBER = re.compile(r"[1-9][0-9]{0,14}")
 _INLINE_BYTES = 16 * 1024
 _LARGE_BYTES = 128 * 1024
 
@@ -100,6 +96,7 @@ class Ingest:
         changed: Callable[[str], None],
         clock: Callable[[], float] = time.time,
         turns: Turns | None = None,
+        checkers: Checkers | None = None,
     ) -> None:
         self._config, self._store, self._contacts = config, store, contacts
         self._changed, self._clock = changed, clock
@@ -107,6 +104,7 @@ class Ingest:
         self._refused: dict[tuple[str, str], str] = {}
         self.refusals: Counter[str] = Counter()
         self._turns = turns or Turns()
+        self._checkers = checkers or Checkers(0)
         self._large = asyncio.Lock()
 
     def busy(self) -> bool:
@@ -126,10 +124,12 @@ class Ingest:
 
         async def post(request: web.Request) -> web.StreamResponse:
             digest, chain = request.headers.get("Content-Digest", ""), request.headers.get("SW-Chain", "")
-            gateway = self._authenticated(request, digest=digest, chain=chain)
-            async with self._body(request, gateway.id, digest) as body, self._turns.turn(gateway.id, urgent=True):
-                await self._contacts.note(gateway.id, self._now_ms())
-                return await handler(gateway, body)
+            gateway = await self._authenticated(request, digest=digest, chain=chain)
+            async with self._turns.room(gateway.id, _size(request)):
+                body = await _checked_body(request, digest)
+                async with self._turns.turn(gateway.id, urgent=True):
+                    await self._contacts.note(gateway.id, self._now_ms())
+                    return await handler(gateway, body)
 
         app.router.add_post(path, self.answering(post))
 
@@ -137,7 +137,7 @@ class Ingest:
         """A further door: `handler(request, gateway)` answers requests that a gateway has signed."""
 
         async def get(request: web.Request) -> web.StreamResponse:
-            gateway = self._authenticated(request, digest="", chain="")
+            gateway = await self._authenticated(request, digest="", chain="")
             await self._contacts.note(gateway.id, self._now_ms())
             return await handler(request, gateway)
 
@@ -149,7 +149,7 @@ class Ingest:
         async def patch(request: web.Request) -> web.StreamResponse:
             digest = request.headers.get("Content-Digest", "")
             upload = (request.headers.get("Upload-Offset", ""), request.headers.get("Upload-Length", ""))
-            gateway = self._authenticated(request, digest=digest, chain="", upload=upload)
+            gateway = await self._authenticated(request, digest=digest, chain="", upload=upload)
             async with self._turns.room(gateway.id, min(request.content_length or MAX_CHUNK_BYTES, MAX_CHUNK_BYTES)):
                 piece = await read_body(request, MAX_CHUNK_BYTES)
                 check_digest(digest, piece)
@@ -159,7 +159,7 @@ class Ingest:
         app.router.add_patch(path, self.answering(patch))
 
     async def _where(self, request: web.Request) -> web.Response:
-        gateway = self._authenticated(request, digest="", chain="")
+        gateway = await self._authenticated(request, digest="", chain="")
         await self._contacts.note(gateway.id, self._now_ms())
         self._changed(gateway.id)
         cursors = await self._store.cursors(gateway.id)
@@ -174,46 +174,47 @@ class Ingest:
 
     async def _chain(self, request: web.Request) -> web.Response:
         """Where two histories parted is found by asking for chain values."""
-        gateway = self._authenticated(request, digest="", chain="")
+        gateway = await self._authenticated(request, digest="", chain="")
         stream, epoch, number = (request.match_info[name] for name in ("stream", "epoch", "n"))
-        if stream not in STREAMS or not _EPOCH.fullmatch(epoch) or not _NUMBER.fullmatch(number):
+        if stream not in STREAMS or not EPOCH.fullmatch(epoch) or not NUMBER.fullmatch(number):
             raise RefusedError("bad_request", "there is no such batch in this protocol")
         chain = await self._store.chain_at(gateway.id, stream, epoch, int(number))
         return web.json_response({"n": int(number), "chain": bytes_text(chain) if chain else None})
 
     async def _put(self, request: web.Request) -> web.Response:
         digest, chain = request.headers.get("Content-Digest", ""), request.headers.get("SW-Chain", "")
-        gateway = self._authenticated(request, digest=digest, chain=chain)
-        parcel_of = _address(request, gateway.id, chain)
-        urgent = request.match_info["stream"] == JOURNAL
-        async with self._body(request, gateway.id, digest) as body, self._turns.turn(gateway.id, urgent=urgent):
-            received_ms = self._now_ms()
-            async with self._unpacking(len(body), content_size(body)) as inline:
-                parcel = (
-                    parcel_of(body, received_ms) if inline else await asyncio.to_thread(parcel_of, body, received_ms)
-                )
-                taken = await self._store.take(parcel)
+        gateway = await self._authenticated(request, digest=digest, chain=chain)
+        address = Address.named(request.match_info, gateway.id, chain)
+        urgent = address.stream == JOURNAL
+        async with self._turns.room(gateway.id, _size(request)):
+            body = await _checked_body(request, digest)
+            async with self._turns.turn(gateway.id, urgent=urgent):
+                received_ms = self._now_ms()
+                if self._turns.busy:
+                    self._checkers.want()
+                size = max(len(body), content_size(body))
+                async with self._large if size > _LARGE_BYTES else contextlib.nullcontext():
+                    taken = await self._store.take(await self._parcel(address, body, size, received_ms))
         return await self._taken(request, gateway, [taken], received_ms)
 
     async def _put_several(self, request: web.Request) -> web.Response:
         digest, chain = request.headers.get("Content-Digest", ""), request.headers.get("SW-Chain", "")
-        gateway = self._authenticated(request, digest=digest, chain=chain)
-        _address(request, gateway.id, chain)
+        gateway = await self._authenticated(request, digest=digest, chain=chain)
+        Address.named(request.match_info, gateway.id, chain)
         several = Several.named(request.match_info)
-        async with (
-            self._body(request, gateway.id, digest, MAX_SEVERAL_BYTES) as body,
-            self._turns.turn(gateway.id, urgent=False),
-        ):
-            received_ms = self._now_ms()
-            bodies = several.open(body, chain)
+        async with self._turns.room(gateway.id, _size(request)):
+            body = await _checked_body(request, digest, MAX_SEVERAL_BYTES)
+            async with self._turns.turn(gateway.id, urgent=False):
+                received_ms = self._now_ms()
+                bodies = several.open(body, chain)
 
-            def parcels() -> list[Parcel]:
-                key = gateway.id, several.stream, several.epoch
-                return [open_parcel(*key, n, own, one, received_ms) for n, own, one in bodies]
+                def parcels() -> list[Parcel]:
+                    key = gateway.id, several.stream, several.epoch
+                    return [open_parcel(*key, n, own, one, received_ms) for n, own, one in bodies]
 
-            async with self._large:  # one after the other: unpacked, each may be a hundred times as large
-                opened = await asyncio.to_thread(parcels)
-            taken = await self._store.take_several(opened)
+                async with self._large:  # one after the other: unpacked, each may be a hundred times as large
+                    opened = await asyncio.to_thread(parcels)
+                taken = await self._store.take_several(opened)
         return await self._taken(request, gateway, taken, received_ms)
 
     async def _taken(
@@ -227,28 +228,28 @@ class Ingest:
         self._changed(gateway.id)
         credit, retry_ms = self._turns.credit(gateway.id, MAX_BODY_BYTES)
         answer = taken[-1].cursor.to_json() | {"time_ms": received_ms, "credit_bytes": credit, "retry_ms": retry_ms}
-        return web.json_response(answer | ({"quarantined": True} if problems else {}))
+        if problems:
+            answer["quarantined"] = True
+        return web.Response(body=msgspec.json.encode(answer), content_type="application/json", charset="utf-8")
 
-    @contextlib.asynccontextmanager
-    async def _body(
-        self, request: web.Request, gateway: str, digest: str, most: int | None = None
-    ) -> AsyncIterator[bytes]:
-        """What was sent, checked; there is room for it for the length of the block."""
-        async with self._turns.room(gateway, _size(request)):
-            body = await read_body(request, most)
-            check_digest(digest, body)
-            yield body
+    async def _parcel(self, address: Address, body: bytes, size: int, received_ms: int) -> Parcel:
+        """What a body holds. Small ones are worth no thread; large ones no way to another process.
 
-    @contextlib.asynccontextmanager
-    async def _unpacking(self, packed: int, unpacked: int) -> AsyncIterator[bool]:
-        """Whether a body is so small that no thread is worth it.
-
-        Of large ones there is never more than one: unpacked, a batch that means harm is a hundred times as large.
+        Args:
+            size: of the body or of what is in it, whatever is more. The caller holds `_large` where it is large: of
+                those there is never more than one, until it is stored. Unpacked, a batch that means harm is a hundred
+                times as large.
         """
-        async with self._large if max(packed, unpacked) > _LARGE_BYTES else contextlib.nullcontext():
-            yield max(packed, unpacked) <= _INLINE_BYTES
+        if size > _LARGE_BYTES:
+            return await asyncio.to_thread(address.opened, body, received_ms)
+        if address.stream != JOURNAL and self._checkers.running:
+            looked = await self._checkers.looked(body)
+            return address.opened(body, received_ms) if looked is None else address.counted(body, received_ms, *looked)
+        if size > _INLINE_BYTES:
+            return await asyncio.to_thread(address.opened, body, received_ms)
+        return address.opened(body, received_ms)
 
-    def _authenticated(
+    async def _authenticated(
         self, request: web.Request, *, digest: str, chain: str, upload: tuple[str, str] | None = None
     ) -> GatewayTable:
         """Judged before the body is read: who is not known cannot make us hold anything."""
@@ -265,28 +266,38 @@ class Ingest:
             hint = "approve its claim code, or enter the public key that it shows into cloud.toml"
             raise RefusedError("not_enrolled", f"gateway {name} has no key here yet", hint=hint)
         try:
-            self.verified(request, keys, digest=digest, chain=chain, upload=upload)
+            await self._verified(self._claim(request, keys, digest=digest, chain=chain, upload=upload))
         except RefusedError as refused:
             if refused.reason != "wrong_key" or not ended:
                 raise
-            kid = self.verified(request, ended, digest=digest, chain=chain, upload=upload)
+            kid = await self._verified(self._claim(request, ended, digest=digest, chain=chain, upload=upload))
             raise gateway.why_ended(kid) from refused
         return gateway
 
     def verified(
+        self, request: web.Request, keys: Mapping[str, Ed25519PublicKey], *, digest: str = "", chain: str = ""
+    ) -> str:
+        """Id of the key that signed this request, one of `keys`. Raises as `wire.verify`."""
+        claim = self._claim(request, keys, digest=digest, chain=chain)
+        is_right = holds(claim.key.public_bytes_raw(), claim.signature, claim.base)
+        return claim.judged(is_right, self._clock())
+
+    async def _verified(self, claim: Claim) -> str:
+        """The same, by a helping process where there is one."""
+        return claim.judged(await self._checkers.holds(claim), self._clock())
+
+    def _claim(
         self,
         request: web.Request,
         keys: Mapping[str, Ed25519PublicKey],
         *,
-        digest: str = "",
-        chain: str = "",
+        digest: str,
+        chain: str,
         upload: tuple[str, str] | None = None,
-    ) -> str:
-        """Id of the key that signed this request, one of `keys`. Raises as `wire.verify`."""
-        message = Message(
-            method=request.method, target_uri=self._target(request), digest=digest, chain=chain, upload=upload
-        )
-        return verify(message, request.headers, keys, self._clock())
+    ) -> Claim:
+        uri = self._target(request)
+        message = Message(method=request.method, target_uri=uri, digest=digest, chain=chain, upload=upload)
+        return claim_of(message, request.headers, keys)
 
     def _target(self, request: web.Request) -> str:
         """The address as the client asked for it; only the configuration knows it, but for this machine's own names.
@@ -332,6 +343,8 @@ class Ingest:
         return {"error": error, "time_ms": self._now_ms(), **step}
 
     def _log_refusal(self, request: web.Request, refused: RefusedError | None) -> None:
+        if refused is None and not self._refused:
+            return
         name, stream = request.match_info["gateway"], request.match_info.get("stream", "sync")
         if refused is not None:
             self.refusals[refused.reason] += 1
@@ -361,72 +374,17 @@ def _is_own_name(host: str, configured: str) -> bool:
         return False
 
 
-def _address(request: web.Request, gateway: str, chain: str) -> Callable[[bytes, int], Parcel]:
-    """Check the path and the chain; returns what makes a parcel of a body, for a thread."""
-    stream, epoch, number = (request.match_info[name] for name in ("stream", "epoch", "n"))
-    try:
-        claimed = bytes_from_text(chain)
-    except ValueError as error:
-        raise RefusedError("bad_request", f"SW-Chain: {error}") from error
-    wrong = [
-        what
-        for what, right in (
-            (f"stream {stream[:40]!r}", stream in STREAMS),
-            (f"epoch {epoch[:80]!r}", _EPOCH.fullmatch(epoch)),
-            (f"batch {number[:40]!r}", _NUMBER.fullmatch(number)),
-            ("a chain value that is not 32 bytes", len(claimed) == 32),
-        )
-        if not right
-    ]
-    if wrong:
-        raise RefusedError("bad_request", f"there is no {' and no '.join(wrong)} in this protocol")
-
-    def parcel_of(body: bytes, received_ms: int) -> Parcel:
-        return open_parcel(gateway, stream, epoch, int(number), claimed, body, received_ms)
-
-    return parcel_of
-
-
-def open_parcel(gateway: str, stream: str, epoch: str, n: int, chain: bytes, body: bytes, received_ms: int) -> Parcel:
-    """Unpack and check a batch as far as that goes without the store. Pure; bad content becomes `problem`."""
-    digest: bytes | None = None
-    records: tuple[Any, ...] = ()
-    before, count, problem = b"", 0, ""
-    gap: Gap | None = None
-    try:
-        payload = decompress(body, MAX_PAYLOAD_BYTES)
-        digest = hashlib.sha256(payload).digest()
-        if stream == JOURNAL:
-            packed = JournalPayload.unpack(payload)
-            before, records = packed.before, tuple(packed.verified(epoch))
-            count = len(records)
-        elif (gap := unpack_gap(payload)) is not None:
-            check_place(gap, n, chain)
-        else:
-            count = count_readings(payload)
-    except DamagedError as error:
-        problem, gap = str(error), None
-    return Parcel(
-        gateway=gateway,
-        stream=stream,
-        epoch=epoch,
-        n=n,
-        chain=chain,
-        body=body,
-        received_ms=received_ms,
-        digest=digest,
-        problem=problem,
-        before=before,
-        records=records,
-        count=count,
-        gap=gap,
-    )
-
-
 def _size(request: web.Request) -> int:
     """Bytes that a body may take until it is read."""
     size = request.content_length
     return MAX_BODY_BYTES if size is None else min(size, MAX_BODY_BYTES)
+
+
+async def _checked_body(request: web.Request, digest: str, most: int | None = None) -> bytes:
+    """What was sent, as its Content-Digest says. Raises RefusedError: as `read_body`, and `digest`."""
+    body = await read_body(request, most)
+    check_digest(digest, body)
+    return body
 
 
 async def read_body(request: web.Request, most: int | None = None) -> bytes:

@@ -158,7 +158,8 @@ class Store:
         """
         before = self._safe.get(parcel.key, 0) if self.database.replicated else None
         taken = await self.database.write(_job_of([parcel], lambda tx: take(tx, parcel, before)), key=parcel.gateway)
-        return replace(taken, cursor=(await self._settled(parcel.gateway, parcel.stream, [taken.cursor]))[0])
+        (cursor,) = await self._settled(parcel.gateway, parcel.stream, [taken.cursor])
+        return taken if cursor is taken.cursor else replace(taken, cursor=cursor)
 
     async def take_several(self, parcels: Sequence[Parcel]) -> list[Taken]:
         """`take` for each in turn, in one transaction, as far as they fit; what fits is kept whatever comes after it.
@@ -182,7 +183,7 @@ class Store:
             return list(cursors)
         if self.database.replicated:
             self._safe |= {(gateway, stream, cursor.epoch): cursor.ack for cursor in cursors}
-        return [replace(cursor, durable=cursor.ack) for cursor in cursors]
+        return [cursor if cursor.durable == cursor.ack else replace(cursor, durable=cursor.ack) for cursor in cursors]
 
     async def contacted(self, gateway: str, contact_ms: int) -> None:
         """Remember when a gateway was last heard of."""

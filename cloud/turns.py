@@ -9,11 +9,10 @@ back (`busy`, 429 with Retry-After) instead of waiting with an open connection.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 
 from ..errors import RefusedError
 
@@ -62,38 +61,43 @@ class Turns:
         """Several requests are read, wait or are in work."""
         return sum(self._of_one.values()) >= _BUSY
 
-    @contextlib.asynccontextmanager
-    async def room(self, gateway: str, size: int) -> AsyncIterator[None]:
-        """Room for a body of up to `size` bytes. Raises BusyError."""
+    def room(self, gateway: str, size: int) -> AbstractAsyncContextManager[None]:
+        """Room for a body of up to `size` bytes. To enter it raises BusyError."""
+        return _Room(self, gateway, size)
+
+    def turn(self, gateway: str, *, urgent: bool) -> AbstractAsyncContextManager[None]:
+        """Until it is entered no other request of this gateway and kind is in work. To enter it raises BusyError."""
+        return _Turn(self, self._urgent if urgent else self._bulk, gateway)
+
+    def take_room(self, gateway: str, size: int) -> None:
+        """See `room`."""
         if self._of_one[gateway] >= MOST_OF_ONE:
             raise BusyError(f"{MOST_OF_ONE} requests of this gateway are under way", self._spread(1.0))
         if size > self._room or self.waiting >= MOST_WAITING:
             raise BusyError("too much is under way", self._spread(self.wait_s()))
         self._of_one[gateway] += 1
         self._room -= size
-        try:
-            yield
-        finally:
-            self._room += size
-            self._of_one[gateway] -= 1
-            if not self._of_one[gateway]:
-                del self._of_one[gateway]
 
-    @contextlib.asynccontextmanager
-    async def turn(self, gateway: str, *, urgent: bool) -> AsyncIterator[None]:
-        """Until this returns no other request of this gateway and kind is in work. Raises BusyError."""
-        ring = self._urgent if urgent else self._bulk
+    def leave_room(self, gateway: str, size: int) -> None:
+        """See `room`."""
+        self._room += size
+        self._of_one[gateway] -= 1
+        if not self._of_one[gateway]:
+            del self._of_one[gateway]
+
+    async def begin(self, ring: _Ring, gateway: str) -> None:
+        """See `turn`."""
         if self._free > 0 and not self.waiting and ring.begin(gateway):
             self._free -= 1
         else:
             await self._queued(ring, gateway)
-        try:
-            yield
-        finally:
-            ring.end(gateway)
-            self._free += 1
-            self._count()
-            self._call()
+
+    def end(self, ring: _Ring, gateway: str) -> None:
+        """See `turn`."""
+        ring.end(gateway)
+        self._free += 1
+        self._count()
+        self._call()
 
     def wait_s(self) -> float:
         """How long a request that comes now waits for its turn, roughly."""
@@ -142,6 +146,36 @@ class Turns:
 
     def _spread(self, wait_s: float) -> float:
         return min(_LONGEST_WAIT_S, max(1.0, wait_s) * (0.5 + random.random()))  # noqa: S311 - spreads load
+
+
+class _Room:
+    """A generator in its place costs as much as the look at a signature's fields."""
+
+    __slots__ = ("_gateway", "_size", "_turns")
+
+    def __init__(self, turns: Turns, gateway: str, size: int) -> None:
+        self._turns, self._gateway, self._size = turns, gateway, size
+
+    async def __aenter__(self) -> None:
+        self._turns.take_room(self._gateway, self._size)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._turns.leave_room(self._gateway, self._size)
+
+
+class _Turn:
+    """The same for a turn."""
+
+    __slots__ = ("_gateway", "_ring", "_turns")
+
+    def __init__(self, turns: Turns, ring: _Ring, gateway: str) -> None:
+        self._turns, self._ring, self._gateway = turns, ring, gateway
+
+    async def __aenter__(self) -> None:
+        await self._turns.begin(self._ring, self._gateway)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._turns.end(self._ring, self._gateway)
 
 
 class _Ring:

@@ -115,7 +115,7 @@ class Bundling:
                     ack = known.get((outbox.stream, epoch))
                     if ack is None or everything:  # what is gone was durable there
                         ack = await outbox.kept_from() - 1
-                    since[f"{outbox.stream}/{epoch}"] = ack
+                    since[f"{outbox.stream}/{epoch}"] = max(ack, await outbox.gone())  # a link may have brought it
         return since
 
     async def export(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hmac
 import logging
+import random
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from secrets import token_hex
 from typing import Any
 
 from aiohttp import web
@@ -226,7 +226,7 @@ async def _add_headers(request: web.Request, response: web.StreamResponse) -> No
 async def name_request(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Middleware: what is logged for a request has its id, and so has the answer. A caller may bring its own."""
     given = request.headers.get("X-Request-ID", "")
-    REQUEST.set(given if _REQUEST_ID.fullmatch(given) else token_hex(8))
+    REQUEST.set(given if given and _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(64):016x}")
     return await handler(request)
 
 

@@ -75,6 +75,9 @@ class HistoryOutbox:
     async def kept_from(self) -> int:
         return max(1, min(await self._history.oldest(), self._end + 1) - self._base)
 
+    async def gone(self) -> int:
+        return min(await self.kept_from() - 1, self._had(self._span))
+
     async def open(self) -> None:
         self._spans = await self._history.spans()
         self._ack = max(self._history.durable, self._base)

@@ -97,6 +97,10 @@ class Outbox(Protocol):
         """The first batch of the epoch that is kept here."""
         ...
 
+    async def gone(self) -> int:
+        """The last batch of the epoch that is not kept any more because the cloud called it durable; 0: none."""
+        ...
+
     async def batch(self, n: int) -> Batch | None:
         """Batch `n`, durable here and the same each time; None when there is nothing to put into it yet.
 
@@ -192,6 +196,9 @@ class JournalOutbox:
 
     async def kept_from(self) -> int:
         return 1
+
+    async def gone(self) -> int:
+        return 0
 
     async def open(self) -> None:
         """Make the tables where they are missing. A batch is only made when the one before it was taken."""

@@ -319,15 +319,50 @@ def sign(message: Message, key: Ed25519PrivateKey, *, created_s: int, nonce: str
     return headers
 
 
-def verify(message: Message, headers: Mapping[str, str], keys: Mapping[str, Ed25519PublicKey], now_s: float) -> str:
-    """Check the signature of `message`; returns the id of the key that made it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """What a request says of its signature, read but not believed yet.
+
+    Attributes:
+        key_id: of `key`, which belongs to the gateway.
+        base: the bytes that were signed.
+        created_s: when, as the gateway says.
+    """
+
+    key_id: str
+    key: Ed25519PublicKey
+    signature: bytes
+    base: bytes
+    created_s: int
+
+    def holds(self) -> bool:
+        """Whether the key made the signature. Takes a tenth of a millisecond and more."""
+        try:
+            self.key.verify(self.signature, self.base)
+        except InvalidSignature:
+            return False
+        return True
+
+    def judged(self, holds: bool, now_s: float) -> str:
+        """Id of the key. Raises RefusedError: `bad_signature` or, if only the time is wrong, `clock`."""
+        if not holds:
+            raise RefusedError("bad_signature", "the signature does not fit the request")
+        early_s = self.created_s - now_s
+        if abs(early_s) > MAX_CLOCK_ERROR_S:
+            hint = "set the gateway's clock, or sign by the time that this answer carries"
+            raise RefusedError("clock", f"signed {early_s:+.0f} s from this service's time", hint=hint)
+        return self.key_id
+
+
+def claim_of(message: Message, headers: Mapping[str, str], keys: Mapping[str, Ed25519PublicKey]) -> Claim:
+    """Read the signature of `message`.
 
     Args:
         headers: with `Signature-Input` and `Signature`.
         keys: key id to key, of this gateway alone.
 
     Raises:
-        RefusedError: `unsigned`, `wrong_profile`, `wrong_key`, `bad_signature` or, if only the time is wrong, `clock`.
+        RefusedError: `unsigned`, `wrong_profile`, `wrong_key`, `bad_signature`.
     """
     if "Signature-Input" not in headers or "Signature" not in headers:
         raise RefusedError("unsigned", "the request is not signed")
@@ -341,14 +376,24 @@ def verify(message: Message, headers: Mapping[str, str], keys: Mapping[str, Ed25
         raise RefusedError("wrong_key", f"key {found['keyid']} does not belong to this gateway", hint=hint)
     try:
         signature = bytes_from_text(headers["Signature"].removeprefix("sw="))
-        key.verify(signature, signature_base(covered, found["params"]))
-    except (ValueError, InvalidSignature) as error:
+    except ValueError as error:
         raise RefusedError("bad_signature", "the signature does not fit the request") from error
-    early_s = int(found["created"]) - now_s
-    if abs(early_s) > MAX_CLOCK_ERROR_S:
-        hint = "set the gateway's clock, or sign by the time that this answer carries"
-        raise RefusedError("clock", f"signed {early_s:+.0f} s from this service's time", hint=hint)
-    return found["keyid"]
+    return Claim(
+        key_id=found["keyid"],
+        key=key,
+        signature=signature,
+        base=signature_base(covered, found["params"]),
+        created_s=int(found["created"]),
+    )
+
+
+def verify(message: Message, headers: Mapping[str, str], keys: Mapping[str, Ed25519PublicKey], now_s: float) -> str:
+    """Check the signature of `message`; returns the id of the key that made it.
+
+    Args and Raises: as `claim_of` and `Claim.judged`.
+    """
+    claim = claim_of(message, headers, keys)
+    return claim.judged(claim.holds(), now_s)
 
 
 def head_answer(headers: Mapping[str, str]) -> dict[str, Any]:

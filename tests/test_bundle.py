@@ -23,7 +23,7 @@ from sitewarden.cloud.app import run_cloud
 from sitewarden.cloud.bundles import Bundles
 from sitewarden.cloud.config import load_cloud_config
 from sitewarden.cloud.engine import SqliteDatabase
-from sitewarden.cloud.ingest import open_parcel
+from sitewarden.cloud.parcels import open_parcel
 from sitewarden.cloud.store import STEPS, Store
 from sitewarden.edge.bundling import Bundling
 from sitewarden.errors import RefusedError

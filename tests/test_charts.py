@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sitewarden.cloud.charts import DAY_MS, HOUR_MS, MINUTE_MS, STEPS, Charts, Fold
 from sitewarden.cloud.engine import SqliteDatabase
-from sitewarden.cloud.ingest import open_parcel
+from sitewarden.cloud.parcels import open_parcel
 from sitewarden.cloud.store import STEPS as STORE_STEPS
 from sitewarden.cloud.store import Store
 from sitewarden.sync.columns import compress, pack, unpack

@@ -25,7 +25,7 @@ from sitewarden.cloud.charts import Charts
 from sitewarden.cloud.config import CloudConfig, CloudTable, GatewayTable
 from sitewarden.cloud.engine import Database, SqliteDatabase
 from sitewarden.cloud.engine_postgres import PostgresDatabase
-from sitewarden.cloud.ingest import open_parcel
+from sitewarden.cloud.parcels import open_parcel
 from sitewarden.cloud.site_store import Counts, SiteStore
 from sitewarden.cloud.store import PARTITIONED, Parcel, Store
 from sitewarden.cloud.store import STEPS as STORE_STEPS

@@ -30,7 +30,7 @@ from sitewarden.cloud.charts import STEPS as CHART_STEPS
 from sitewarden.cloud.config import load_cloud_config
 from sitewarden.cloud.engine import Database, SqliteDatabase, Step, Tx, UnavailableError
 from sitewarden.cloud.engine_postgres import PostgresDatabase, numbered, translated
-from sitewarden.cloud.ingest import open_parcel
+from sitewarden.cloud.parcels import open_parcel
 from sitewarden.cloud.store import PARTITIONED, OutOfStepError, Parcel, Store, Taken
 from sitewarden.cloud.store import STEPS as STORE_STEPS
 from sitewarden.cloud.witness_store import STEPS as WITNESS_STEPS

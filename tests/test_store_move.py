@@ -18,8 +18,8 @@ from sitewarden.cloud import moving
 from sitewarden.cloud.app import SOCKET, database_of, run_cloud
 from sitewarden.cloud.config import CloudConfig, CloudTable, load_cloud_config, store_table
 from sitewarden.cloud.engine import UnavailableError
-from sitewarden.cloud.ingest import open_parcel
 from sitewarden.cloud.moving import move_store
+from sitewarden.cloud.parcels import open_parcel
 from sitewarden.cloud.store import Store
 from sitewarden.errors import ConfigError, PermanentError
 from sitewarden.sync.columns import compress

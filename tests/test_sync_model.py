@@ -16,6 +16,7 @@ import sqlite3
 import tempfile
 from collections.abc import Coroutine
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import pytest
@@ -26,7 +27,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from sitewarden.cloud.bundles import Bundles
 from sitewarden.cloud.engine import SqliteDatabase
-from sitewarden.cloud.ingest import open_parcel
+from sitewarden.cloud.parcels import open_parcel
 from sitewarden.cloud.store import STEPS, OutOfStepError, Store
 from sitewarden.edge.bundling import Bundling
 from sitewarden.errors import RefusedError
@@ -287,6 +288,20 @@ def test_headquarters_ends_with_the_list():
         max_examples=25, stateful_step_count=25, deadline=None, derandomize=True, suppress_health_check=_SLOW
     )
     run_state_machine_as_test(SyncMachine, settings=chosen)
+
+
+def test_what_the_link_brought_and_was_deleted_is_no_gap_on_the_next_stick():
+    """An answer to a stick of long ago says less than the link has heard since."""
+    site = SyncMachine()
+    site.measure(1, False)
+    site.stick_is_written(False)
+    site.measure(1, True)
+    first: Any = SimpleNamespace(draw=lambda _: 0)
+    site.stick_is_read(first, True)
+    site.send(HISTORY, 1, False)
+    site.cloud_is_backed_up(True)
+    site.stick_is_written(False)
+    site.teardown()
 
 
 @pytest.mark.soak

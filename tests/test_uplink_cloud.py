@@ -23,7 +23,7 @@ import zstandard
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sitewarden.cloud import app as cloud_app
-from sitewarden.cloud import ingest
+from sitewarden.cloud import parcels
 from sitewarden.cloud.config import CloudConfig, CloudTable, GatewayTable, load_cloud_config
 from sitewarden.cloud.engine import SqliteDatabase
 from sitewarden.cloud.ingest import Contacts, Ingest
@@ -573,7 +573,7 @@ async def test_content_that_cannot_be_unpacked_blocks_nothing(tmp_path: Path, st
 UNPACK_IN_CHILD = """
 import re, resource, sys
 from pathlib import Path
-from sitewarden.cloud.ingest import open_parcel
+from sitewarden.cloud.parcels import open_parcel
 
 def peak_kib():
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
@@ -629,7 +629,7 @@ def test_a_small_batch_cannot_unpack_to_gigabytes(bomb: str, stream: str) -> Non
 
 async def test_batches_are_unpacked_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     running, most = [0], [0]
-    really = ingest.open_parcel
+    really = parcels.open_parcel
 
     def slow(*arguments: Any) -> Any:
         running[0] += 1
@@ -638,7 +638,7 @@ async def test_batches_are_unpacked_one_at_a_time(tmp_path: Path, monkeypatch: p
         running[0] -= 1
         return really(*arguments)
 
-    monkeypatch.setattr(ingest, "open_parcel", slow)
+    monkeypatch.setattr(parcels, "open_parcel", slow)
     body = b"not zstd at all"
     async with cloud(tmp_path) as port, asyncio.TaskGroup() as group:
         paths = [wire.batch_path("gw1", "history", f"aabbccd{i}", 1) for i in range(6)]

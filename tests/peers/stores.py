@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import aiohttp
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sitewarden.cloud.ingest import open_parcel
+from sitewarden.cloud.parcels import open_parcel
 from sitewarden.cloud.store import Parcel
 from sitewarden.sync.columns import compress, pack
 from sitewarden.sync.streams import batch_chain, stream_genesis
@@ -46,10 +46,16 @@ KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 
 
 async def put(
-    session: aiohttp.ClientSession, port: int, gateway: str, n: int, body: bytes, chain: bytes = bytes(32)
+    session: aiohttp.ClientSession,
+    port: int,
+    gateway: str,
+    n: int,
+    body: bytes,
+    chain: bytes = bytes(32),
+    epoch: str = EPOCH,
 ) -> tuple[int, Any, Mapping[str, str]]:
     """PUT a history batch that `KEY` signs; status, answer and headers."""
-    uri, digest = f"http://127.0.0.1:{port}{batch_path(gateway, 'history', EPOCH, n)}", content_digest(body)
+    uri, digest = f"http://127.0.0.1:{port}{batch_path(gateway, 'history', epoch, n)}", content_digest(body)
     message = Message(method="PUT", target_uri=uri, digest=digest, chain=bytes_text(chain))
     headers = sign(message, KEY, created_s=int(time.time()), nonce=secrets.token_hex(16))
     async with session.put(uri, data=body, headers=headers) as reply:
