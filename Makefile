@@ -35,7 +35,7 @@ held() { cat "$$1" 2>/dev/null || true; }
 writable() {
   if [ -e "$$1" ] && [ ! -w "$$1" ]; then
     fail "$$1 belongs to $$(stat -c %U "$$1"), and you are $$(id -un)." \
-      "Run make as $$(stat -c %U "$$1"), or remove what that user made: sudo rm -rf .venv web/node_modules web/dist var"
+      "Run make as $$(stat -c %U "$$1"), or remove what that user made: sudo rm -rf .venv .peers web/node_modules web/dist var"
   fi
 }
 endef
@@ -141,6 +141,37 @@ test: setup web ## run every test (soak tests: make soak)
 	# They wait more than they compute: four processes, and none ends long after the others. ARGS='-n 0 tests/test_x.py' runs one alone.
 	$(PY) -m pytest -m 'not soak' -n 4 --dist worksteal $(ARGS)
 
+.PHONY: peers
+peers: web-modules ## install what some tests talk to: Node-RED, and Home Assistant where Python is 3.11
+	@$(LIB)
+	writable .; writable .peers
+	key="$$(printf '%s\0' tests/peers/node-red/package-lock.json | digest) $$(node --version)"
+	if [ "$$(held .peers/node-red/.sitewarden)" != "$$key" ]; then
+	  say "Node-RED, as tests/peers/node-red/package-lock.json names it"
+	  mkdir -p .peers/node-red
+	  cp tests/peers/node-red/package.json tests/peers/node-red/package-lock.json tests/peers/node-red/.npmrc .peers/node-red/
+	  npm --prefix .peers/node-red ci --ignore-scripts --no-audit --no-fund
+	  printf '%s\n' "$$key" > .peers/node-red/.sitewarden
+	fi
+	key="$$(printf '%s\0' tests/peers/home-assistant.lock | digest)"
+	if [ "$$(held .peers/home-assistant/.sitewarden)" != "$$key" ]; then
+	  rm -rf .peers/home-assistant
+	  mkdir -p .peers/home-assistant
+	  if command -v python3.11 >/dev/null && python3.11 -c 'import ensurepip, venv' 2>/dev/null; then
+	    say "Home Assistant, as tests/peers/home-assistant.lock names it"
+	    python3.11 -m venv .peers/home-assistant
+	    if .peers/home-assistant/bin/python -m pip install --quiet --require-hashes -r tests/peers/home-assistant.lock; then
+	      printf '%s\n' "$$key" > .peers/home-assistant/.sitewarden
+	    else
+	      say "Home Assistant does not install here: left out"
+	      touch .peers/home-assistant/unavailable
+	    fi
+	  else
+	    say "Home Assistant's version of tests/peers/home-assistant.lock needs Python 3.11 with venv: left out"
+	    touch .peers/home-assistant/unavailable
+	  fi
+	fi
+
 .PHONY: check
 check: setup web-modules ## lint, formatting, types, import contracts
 	@$(LIB)
@@ -204,5 +235,5 @@ lock: ## make the requirements locks again (needs uv); UPGRADE=--upgrade for new
 
 .PHONY: clean
 clean: ## remove everything that was installed or built here; var/ (the demo's data) stays
-	@rm -rf $(VENV) web/node_modules web/dist build dist ./*.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) .peers web/node_modules web/dist build dist ./*.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

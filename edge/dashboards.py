@@ -25,6 +25,7 @@ from ..sync.journal import Journal, Record, StateTable
 from ..words import Instant, Reading, mono_s, now, utc_text
 from .alarms.rules import Rule
 from .alarms.table import alarm_events_after, stored_alarms
+from .discovery import Discovery
 from .metas import PointMeta
 from .pauses import in_slices
 from .proof_topics import ProofTopics
@@ -135,6 +136,7 @@ class Dashboards:
         status: the gateway's status for `gw/<gw>/health`.
         health: for pages.
         answer: carries out a command: user, what, payload, retained; None: nobody commands over MQTT.
+        discovery: what Home Assistant is told.
     """
 
     def __init__(
@@ -150,6 +152,7 @@ class Dashboards:
         status: Callable[[], dict[str, Any]],
         health: DashboardHealth,
         answer: Answer | None = None,
+        discovery: Discovery | None = None,
     ) -> None:
         self._base = f"sw/v1/{site}"
         self._site = site
@@ -162,6 +165,9 @@ class Dashboards:
         self._status = status
         self._health = health
         self._answer = answer
+        self._discovery = discovery or Discovery()
+        self._announced: Mapping[str, Any] = {}
+        self._birth = ""
         self._changed = values.cursor()
         self._sent: dict[str, tuple[Any, float]] = {}
         self._revs: dict[str, int] = {}
@@ -178,7 +184,14 @@ class Dashboards:
         self._tests = ProofTopics(lambda seq: f"{site}/{gateway}/{journal.epoch}/{seq}")
         journal.subscribe(self._note_records)
 
-    def change(self, *, broker: Broker, points: Sequence[PointMeta], rules: Sequence[Rule]) -> None:
+    def change(
+        self,
+        *,
+        broker: Broker,
+        points: Sequence[PointMeta],
+        rules: Sequence[Rule],
+        discovery: Discovery | None = None,
+    ) -> None:
         """Go on with another configuration: a session publishes the difference, and empties what is gone.
 
         Another `broker` counts from the next connection on: the caller runs `run` again.
@@ -186,6 +199,7 @@ class Dashboards:
         self._broker = broker
         self._points = {meta.point.id: meta for meta in points}
         self._known = frozenset(rule.id for rule in rules)
+        self._discovery = discovery or Discovery()
         self._news.set()
 
     def has_test(self, seq: int) -> bool:
@@ -233,6 +247,8 @@ class Dashboards:
         await self._empty_what_is_gone(client)
         if self._answer is not None:
             await client.subscribe(f"{self._base}/cmd/+/+", qos=1)
+        self._birth = ""
+        await self._follow_birth(client)
         self._health.set("up")
         async with asyncio.TaskGroup() as group:
             group.create_task(self._publish_values(client), name="mqtt-values")
@@ -243,8 +259,9 @@ class Dashboards:
     async def _publish_everything(self, client: aiomqtt.Client) -> None:
         self._sent.clear()
         self._news.clear()
-        self._told, self._told_rules = {}, frozenset()
+        self._told, self._told_rules, self._announced = {}, frozenset(), {}
         await self._publish_metas(client)
+        await self._announce(client)
         alarms = await self._journal.query(stored_alarms)
         self._revs = {alarm_id: alarm["rev"] for alarm_id, alarm in alarms.items()}
         known = self._known
@@ -265,6 +282,21 @@ class Dashboards:
                 self._sent.pop(name, None)
                 await self._publish_value(client, name)
         self._told = points
+
+    async def _follow_birth(self, client: aiomqtt.Client) -> None:
+        birth = self._discovery.birth
+        if birth and birth != self._birth:
+            await client.subscribe(birth, qos=1)
+        self._birth = birth
+
+    async def _announce(self, client: aiomqtt.Client) -> None:
+        """To Home Assistant, what is new or was changed since."""
+        configs = self._discovery.configs
+        self._used |= configs.keys()
+        for topic, config in configs.items():
+            if self._announced.get(topic) != config:
+                await _publish(client, topic, _dump(config), retain=True)
+        self._announced = configs
 
     async def _publish_states(self, client: aiomqtt.Client, alarms: Mapping[str, Any], ids: Iterable[str]) -> None:
         for alarm_id in ids:
@@ -288,6 +320,11 @@ class Dashboards:
     async def _follow_commands(self, client: aiomqtt.Client) -> None:
         """Answer commands; without any, raise MqttError when the connection is lost."""
         async for message in client.messages:
+            if message.topic.value == self._birth:
+                if message.payload == b"online":  # Home Assistant has started, perhaps without what was retained
+                    self._announced = {}
+                    self._news.set()
+                continue
             parts = message.topic.value.removeprefix(f"{self._base}/cmd/").split("/")
             if self._answer is None or len(parts) != 2:
                 continue
@@ -303,6 +340,8 @@ class Dashboards:
             async with self._turn:
                 self._news.clear()
                 await self._publish_metas(client)
+                await self._follow_birth(client)
+                await self._announce(client)
                 alarms, known = await self._journal.query(stored_alarms), self._known
                 fresh = known - self._told_rules
                 self._revs |= {alarm_id: alarms[alarm_id]["rev"] for alarm_id in fresh & alarms.keys()}
@@ -316,7 +355,7 @@ class Dashboards:
         leaves += [f"alarm/{alarm_id}/state" for alarm_id in self._known]
         leaves += self._standing.topics
         leaves += ["alarm/summary", f"gw/{self._gateway}/status", f"gw/{self._gateway}/health"]
-        return {f"{self._base}/{leaf}" for leaf in leaves}
+        return {f"{self._base}/{leaf}" for leaf in leaves} | self._discovery.configs.keys()
 
     async def _empty_what_is_gone(self, client: aiomqtt.Client) -> None:
         """Points and rules that were taken out of the configuration leave nothing behind on the broker."""

@@ -76,6 +76,7 @@ class MqttTable(_Table):
     cert_file: TextOrEmpty = ""
     key_file: TextOrEmpty = ""
     ack: MqttAck = "accepted"
+    home_assistant: TextOrEmpty = ""
 
 
 class BrokerTable(_Table):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from .wording import show, show_number, show_url
 
 _JSON = ("json", "tasmota", "zigbee2mqtt", "chirpstack")
 _ANNOUNCED = ("tasmota", "zigbee2mqtt")
+_PREFIX = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
 _EXAMPLES = {"number": "plant/boiler/pressure", "tasmota": "gasroom", "zigbee2mqtt": "gasroom"}
 
 
@@ -37,6 +39,9 @@ def find_broker_problems(document: Document, path: str, part: Part) -> Iterator[
         yield f"{path}.username: is required beside password_file: text in quotes"
     if broker.key_file and not broker.cert_file and "cert_file" not in part.broken:
         yield f"{path}.cert_file: is required beside key_file: the certificate of this gateway"
+    prefix = getattr(broker, "home_assistant", "")
+    if prefix and not _PREFIX.fullmatch(prefix):
+        yield f'{path}.home_assistant: must be topic levels such as "homeassistant", without wildcards {show(prefix)}'
 
 
 def find_device_problems(path: str, part: Part) -> Iterator[str]:

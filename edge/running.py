@@ -25,6 +25,7 @@ from .alerts.recipients import Addressing, addressing_of, recipients
 from .alerts.routing import ways
 from .alerts.rows import Settings
 from .dashboards import Broker, Dashboards
+from .discovery import Discovery, discovery_of
 from .ladders.alarms import plan_of
 from .ladders.climb import Subject
 from .ladders.plan import Plan
@@ -204,7 +205,9 @@ class Running:
         if self.pages is not None:
             self.pages.change(new)
         if self.dashboards is not None and new.mqtt is not None:
-            self.dashboards.change(broker=broker_of(new), points=new.points, rules=new.rules)
+            self.dashboards.change(
+                broker=broker_of(new), points=new.points, rules=new.rules, discovery=site_discovery(new)
+            )
         return engine.change(new.rules, instant)
 
     def _renamed(self, new: Site, changes: Changes) -> list[Draft]:
@@ -254,7 +257,14 @@ class Running:
             status=self.status,
             health=self.health.broker,
             answer=self._answer,
+            discovery=site_discovery(site),
         )
+
+
+def site_discovery(site: Site) -> Discovery:
+    """What Home Assistant is told."""
+    prefix = site.mqtt.home_assistant if site.mqtt is not None else ""
+    return discovery_of(prefix, site.site.id, site.gateway.id, site.site.name, site.points, site.rules)
 
 
 def broker_of(site: Site) -> Broker:
