@@ -20,6 +20,9 @@ from ..errors import PermanentError, RefusedError
 _log = logging.getLogger(__name__)
 
 SESSION_S = 12 * 3600
+_OF_THE_DISK = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL}
+_OF_THE_DISK |= {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PERM}
+"""Errors that say nothing about what the file holds."""
 _FREE_TRIES = 5
 _LONGEST_WAIT_S = 900.0
 _FORGET_S = 3600.0
@@ -49,8 +52,15 @@ class Secrets:
     """PINs and sessions of one server.
 
     Args:
-        path: of secrets.db; made with mode 0600.
+        path: of secrets.db; made with mode 0600. A damaged one is set aside: the gateway watches and alarms without
+            it, and PINs can be set anew.
         clock: monotonic seconds, for the waits after wrong PINs.
+
+    Attributes:
+        set_aside: where a damaged file lies now; None: there was none.
+
+    Raises:
+        OSError, sqlite3.DatabaseError: the file cannot be opened or written.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
@@ -58,16 +68,16 @@ class Secrets:
         self._clock = clock
         self._tries: dict[str, _Tries] = {}
         self._checking = asyncio.Semaphore(2)
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-        path.chmod(0o600)
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
-        self._db.execute("PRAGMA journal_mode=DELETE")  # `pin set` may write beside the server
-        self._db.execute("PRAGMA synchronous=FULL")
-        self._db.execute("CREATE TABLE IF NOT EXISTS pin (person TEXT PRIMARY KEY, hash TEXT NOT NULL)")
-        self._db.execute(
-            "CREATE TABLE IF NOT EXISTS session"
-            " (token BLOB PRIMARY KEY, person TEXT NOT NULL, csrf TEXT NOT NULL, expires_utc REAL NOT NULL)"
-        )
+        self.set_aside: Path | None = None
+        try:
+            self._db = _opened(path)
+        except sqlite3.DatabaseError as error:
+            if (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _OF_THE_DISK:
+                raise
+            self.set_aside = _set_aside(path)
+            hint = "nobody can sign in before a PIN is set anew: sitewarden pin set PERSON --secrets FILE"
+            _log.error("%s is damaged (%s) and was set aside as %s; %s", path, error, self.set_aside.name, hint)
+            self._db = _opened(path)
 
     def close(self) -> None:
         """Close the file."""
@@ -140,6 +150,55 @@ class Secrets:
                 raise RefusedError("too_many_tries", "too many wrong PINs", hint=f"wait {wait_s:.0f} s", retry_s=wait_s)
 
 
+def _opened(path: Path) -> sqlite3.Connection:
+    """The database with its tables. Raises OSError, sqlite3.DatabaseError."""
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    path.chmod(0o600)
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+    try:
+        db.execute("PRAGMA journal_mode=DELETE")  # `pin set` may write beside the server
+        db.execute("PRAGMA synchronous=FULL")
+        (found,) = db.execute("PRAGMA integrity_check(1)").fetchone()
+        if found != "ok":
+            raise sqlite3.DatabaseError(str(found).splitlines()[-1])
+        db.execute("CREATE TABLE IF NOT EXISTS pin (person TEXT PRIMARY KEY, hash TEXT NOT NULL)")
+        db.execute(
+            "CREATE TABLE IF NOT EXISTS session"
+            " (token BLOB PRIMARY KEY, person TEXT NOT NULL, csrf TEXT NOT NULL, expires_utc REAL NOT NULL)"
+        )
+        _fits_our_tables(db)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _fits_our_tables(db: sqlite3.Connection) -> None:
+    """Raises sqlite3.DatabaseError when its tables are others: bits of the schema went bad."""
+    try:
+        db.execute("SELECT person, hash FROM pin LIMIT 1").fetchone()
+        db.execute("SELECT token, person, csrf, expires_utc FROM session LIMIT 1").fetchone()
+    except sqlite3.OperationalError as error:
+        raise sqlite3.DatabaseError(str(error)) from error
+
+
+def _set_aside(path: Path) -> Path:
+    """Move a damaged file away, and drop its journal, which would be played into the new one; the newest ten are kept.
+
+    Nothing is carried over: a bit that went bad in a name would give one person the PIN of another.
+    """
+    taken = [
+        int(other.suffix[1:]) for other in path.parent.glob(f"{path.name}.damaged.*") if other.suffix[1:].isdigit()
+    ]
+    place = path.with_name(f"{path.name}.damaged.{max(taken, default=0) + 1}")
+    path.rename(place)
+    for name in ("-journal", "-wal", "-shm"):
+        path.with_name(path.name + name).unlink(missing_ok=True)
+    for number in sorted(taken)[:-9]:
+        path.with_name(f"{path.name}.damaged.{number}").unlink(missing_ok=True)
+    return place
+
+
 def _limits(person: str, address: str, *, known: bool) -> dict[str, int]:
     """Counters of one attempt and how many wrong tries each forgives.
 
@@ -154,7 +213,7 @@ def _limits(person: str, address: str, *, known: bool) -> dict[str, int]:
 def _fits(stored: str, pin: str) -> bool:
     try:
         return _HASHER.verify(stored, pin)
-    except argon2.exceptions.VerificationError:
+    except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
         return False
 
 
