@@ -187,15 +187,15 @@ def _set_aside(path: Path) -> Path:
 
     Nothing is carried over: a bit that went bad in a name would give one person the PIN of another.
     """
-    taken = [
-        int(other.suffix[1:]) for other in path.parent.glob(f"{path.name}.damaged.*") if other.suffix[1:].isdigit()
-    ]
-    place = path.with_name(f"{path.name}.damaged.{max(taken, default=0) + 1}")
+    mark = f"{path.name}.damaged-"
+    numbers = [other.name.removeprefix(mark) for other in path.parent.glob(f"{mark}*")]
+    taken = sorted(int(number) for number in numbers if number.isdecimal())
+    place = path.with_name(f"{mark}{max(taken, default=0) + 1}")
     path.rename(place)
     for name in ("-journal", "-wal", "-shm"):
         path.with_name(path.name + name).unlink(missing_ok=True)
-    for number in sorted(taken)[:-9]:
-        path.with_name(f"{path.name}.damaged.{number}").unlink(missing_ok=True)
+    for number in taken[:-9]:
+        path.with_name(f"{mark}{number}").unlink(missing_ok=True)
     return place
 
 

@@ -59,8 +59,8 @@ async def test_a_damaged_file_is_kept_beside_the_new_one(tmp_path: Path, good: b
     path.write_bytes(b"x" * 8192)
     (tmp_path / "secrets.db-journal").write_bytes(b"y" * 512)
     kept = Secrets(path)
-    assert kept.set_aside == tmp_path / "secrets.db.damaged.1"
-    assert (tmp_path / "secrets.db.damaged.1").read_bytes() == b"x" * 8192
+    assert kept.set_aside == tmp_path / "secrets.db.damaged-1"
+    assert (tmp_path / "secrets.db.damaged-1").read_bytes() == b"x" * 8192
     assert not (tmp_path / "secrets.db-journal").exists()
     assert "sitewarden pin set" in caplog.text
     with pytest.raises(RefusedError, match="wrong"):
@@ -85,7 +85,7 @@ async def test_of_many_damaged_files_the_newest_are_kept(tmp_path: Path) -> None
     for n in range(1, 15):
         path.write_bytes(b"%d" % n * 4096)
         Secrets(path).close()
-    numbers = sorted(int(other.suffix[1:]) for other in tmp_path.glob("secrets.db.damaged.*"))
+    numbers = sorted(int(other.name.rpartition("-")[2]) for other in tmp_path.glob("secrets.db.damaged-*"))
     assert numbers == list(range(5, 15))
 
 
