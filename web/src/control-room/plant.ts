@@ -7,6 +7,7 @@ import { showDone } from '../shared/toasts'
 import type { Alarm, Person, Point, PointValue, Site, Status } from '../shared/types'
 import { fetchAlarms, forgetAlarms, forgetSeq, takeEvent } from './alarms'
 import { news } from './news'
+import { fetchNotices, forgetNotices } from './notices'
 import { fetchTrends, forgetValues, keepValues, takeValues } from './values'
 
 export const site = shallowRef<Site | null>(null)
@@ -33,7 +34,7 @@ async function fetchAll(): Promise<void> {
   clearTimeout(timer)
   const mine = ++fetches
   try {
-    const [fresh, told] = await Promise.all([get<Site>('/site'), get<{ points: PointValue[] }>('/points'), fetchAlarms()])
+    const [fresh, told] = await Promise.all([get<Site>('/site'), get<{ points: PointValue[] }>('/points'), fetchAlarms(), fetchNotices()])
     if (mine !== fetches) return // asked again meanwhile: that answer is the newer one
     site.value = fresh
     keepValues(new Set(points.value.keys()))
@@ -48,7 +49,7 @@ async function fetchAll(): Promise<void> {
 
 async function reconcile(): Promise<void> {
   if (!lost.value) {
-    const [told] = await Promise.all([get<{ points: PointValue[] }>('/points'), fetchAlarms()]).catch(() => [null])
+    const [told] = await Promise.all([get<{ points: PointValue[] }>('/points'), fetchAlarms(), fetchNotices()]).catch(() => [null])
     if (told && live) takeValues(told.points)
   }
   if (live) timer = window.setTimeout(reconcile, RECONCILE_MS)
@@ -92,7 +93,7 @@ export function start(): void {
     site: () => void changed(),
     ladders: () => {
       news.ladders.value++
-      void fetchAlarms().catch(() => undefined)
+      void Promise.all([fetchAlarms(), fetchNotices()]).catch(() => undefined)
     },
     deliveries: () => news.deliveries.value++,
     proof: () => news.proof.value++,
@@ -120,4 +121,5 @@ export function stop(): void {
   status.value = null
   forgetValues()
   forgetAlarms()
+  forgetNotices()
 }

@@ -1,9 +1,11 @@
 import { headquartersEn } from './headquarters-en'
 import { pagesEn } from './pages-en'
+import { planEn } from './plan-en'
 import type { Messages } from './zh'
 
 export const en: Messages = {
   ...pagesEn,
+  ...planEn,
   ...headquartersEn,
   app: {
     controlRoom: 'Control room',

@@ -1,9 +1,11 @@
 import { headquartersZh } from './headquarters-zh'
 import { pagesZh } from './pages-zh'
+import { planZh } from './plan-zh'
 
 /** Chinese: the plants' language, and the shape that every other language must have. */
 export const zh = {
   ...pagesZh,
+  ...planZh,
   ...headquartersZh,
   app: {
     controlRoom: '中控室',
