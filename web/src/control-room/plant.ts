@@ -18,6 +18,10 @@ export const lostSinceMs = ref(0)
 export const lost = computed(() => lineState.value === 'lost')
 export const points = computed(() => new Map<string, Point>(site.value?.areas.flatMap((area) => area.points.map((p) => [p.id, p]))))
 
+/** So many points that they are looked at by scrolling, each in a small card. */
+const MANY = 120
+export const dense = computed(() => points.value.size > MANY)
+
 /** `status` comes every 5 s: when even that stays away the line is dead. */
 const SILENCE_MS = 15_000
 /** The live stream tells what changed; this catches whatever it could not tell. */
