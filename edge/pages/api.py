@@ -50,6 +50,10 @@ class Pages:
         self._changed = parts.values.cursor()
         parts.journal.subscribe(self._committed)
 
+    def now(self) -> Parts:
+        """The parts as they are now, for handlers that are registered beside these."""
+        return self._parts
+
     def change(self, site: Site) -> None:
         """Show another site from now on."""
         self._parts = replace(self._parts, site=site)
