@@ -101,6 +101,7 @@ export function start(): void {
     },
     deliveries: () => news.deliveries.value++,
     proof: () => news.proof.value++,
+    plans: () => news.plans.value++,
   }
   const onLost = (): void => {
     everLost = true
