@@ -49,7 +49,7 @@ async def opened(chromium: Browser, site: Site, size: dict[str, int], locale: st
     await page.get_by_test_id(f"sign-in-person-{person}").click()
     await page.get_by_test_id("pin-input").fill(PIN)
     await page.get_by_test_id("sign-in-submit").click()
-    await expect(page.get_by_test_id("overview").or_(page.get_by_test_id("must-see"))).to_be_visible()
+    await expect(page.get_by_test_id("overview")).to_be_visible()
     return page
 
 
@@ -101,7 +101,7 @@ async def test_a_plan_is_drawn_with_mouse_and_keys_and_shows_values_and_alarms(b
     await page.keyboard.press("p")
     await expect(page.get_by_test_id("no-plan")).to_be_visible()
     await page.get_by_test_id("plan-add").click()
-    svg = b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 160 90"><path d="M9 9h60v40H9z" fill="none" stroke="#000"/></svg>'
+    svg = b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 160 90"><path d="M9 9h60v40H9z"/></svg>'
     await import_drawing(page, {"name": "site.svg", "mimeType": "image/svg+xml", "buffer": svg})
 
     await page.get_by_test_id(f"plan-put-{HUMIDITY}").click()
@@ -170,9 +170,7 @@ async def test_on_a_phone_a_finger_moves_it_and_who_may_not_draw_only_looks(begi
     assert page.errors == li.errors == []  # type: ignore[attr-defined]
 
 
-TOUR = {
-    "overview": "overview", "plan": "plan-board", "history": "history-table", "statistics": "", "ladders": "", "deliveries": "", "proof": "",
-}  # fmt: skip
+TOUR = ("overview", "plan", "history", "statistics", "ladders", "deliveries", "proof")
 
 
 async def plan_of_the_site(site: Site) -> None:
@@ -180,30 +178,16 @@ async def plan_of_the_site(site: Site) -> None:
         headers = {"X-CSRF-Token": wang.csrf}
         async with wang.http.post(site.url("plans/pictures"), data=drawing(), headers=headers) as answer:
             picture = (await answer.json())["picture"]
+        hall = [[0.05, 0.09], [0.39, 0.09], [0.39, 0.47], [0.05, 0.47]]
+        other = [[0.44, 0.09], [0.81, 0.09], [0.81, 0.47], [0.44, 0.47]]
         items = [
-            {
-                "id": "z1",
-                "kind": "zone",
-                "ref": "aux_store",
-                "at": [[0.05, 0.09], [0.39, 0.09], [0.39, 0.47], [0.05, 0.47]],
-            },
-            {
-                "id": "z2",
-                "kind": "zone",
-                "ref": "steaming",
-                "at": [[0.44, 0.09], [0.81, 0.09], [0.81, 0.47], [0.44, 0.47]],
-            },
+            {"id": "z1", "kind": "zone", "ref": "aux_store", "at": hall},
+            {"id": "z2", "kind": "zone", "ref": "steaming", "at": other},
             {"id": "p1", "kind": "point", "ref": HUMIDITY, "at": [[0.15, 0.2]]},
             {"id": "p2", "kind": "point", "ref": TEMPERATURE, "at": [[0.29, 0.36]]},
             {"id": "c1", "kind": "camera", "name": "污水池", "name_en": "Pond", "at": [[0.68, 0.8]], "angle": 90},
             {"id": "k1", "kind": "checkpoint", "name": "北门", "name_en": "North gate", "at": [[0.95, 0.53]]},
-            {
-                "id": "f1",
-                "kind": "fence",
-                "name": "围栏",
-                "name_en": "Fence",
-                "at": [[0.69, 0.6], [0.95, 0.6], [0.95, 0.92]],
-            },
+            {"id": "f1", "kind": "fence", "name": "围栏", "at": [[0.69, 0.6], [0.95, 0.6], [0.95, 0.92]]},
         ]
         body = {"name": "一号厂区", "name_en": "Plant 1", "picture": picture, "items": items, "base": 0}
         status, answer = await wang.ask("PUT", "plans/main", body)
@@ -236,9 +220,10 @@ async def test_every_page_is_without_barriers(begin, chromium, eventually, size,
     await look("must-see")
     await page.get_by_test_id("must-see-seen").click()
     await page.get_by_test_id("must-see-seen").click()
-    for name, shows in TOUR.items():
+    for name in TOUR:
         await page.evaluate(f"location.hash = '#/{name}'")
-        await expect(page.get_by_test_id(shows) if shows else page.locator("main .content")).to_be_visible()
+        shown = page.get_by_test_id("plan-board").locator("img") if name == "plan" else page.locator("main h2").first
+        await expect(shown).to_be_visible()
         await look(name)
     if size is PHONE:
         for name in ("alarms", "status"):
@@ -246,7 +231,7 @@ async def test_every_page_is_without_barriers(begin, chromium, eventually, size,
             await look(name)
     await page.evaluate("location.hash = '#/plan'")
     await page.get_by_test_id("plan-edit").click()
-    await page.get_by_test_id("plan-item-z1").click()
+    await page.get_by_test_id("plan-item-z1").dispatch_event("click")  # on a phone others lie over it
     await expect(page.get_by_test_id("plan-item-form")).to_be_visible()
     await look("plan-editor")
     await page.get_by_test_id("plan-cancel").click()

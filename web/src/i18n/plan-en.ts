@@ -6,7 +6,7 @@ export const planEn: typeof planZh = {
     title: 'Needs action now', count: '{n} need action now', seen: 'Seen (hide here for 15 minutes)', next: '{n} more', go: 'Deal with it', open: 'Show full screen again',
     kind: { freeze: 'Work is frozen', escalation: 'Escalated, and nobody has reacted' }, since: 'since {time}', lasts: 'lasting', step: 'at step {n} of {of}', by: '{roles} may release it', notAck: '“Seen” acknowledges nothing and stops no escalation',
   },
-  strip: { areas: 'Areas', points: '{n} points', silent: '{n} without valid data' },
+  strip: { none: 'No points here', areas: 'Areas', points: '{n} points', silent: '{n} without valid data' },
   plan: {
     title: 'Site plan', none: 'There is no site plan yet', noneHint: 'A safety officer or administrator imports a drawing (PNG, JPEG, SVG, PDF) and drags points, checkpoints, zones, fences and cameras into place.', view: 'The plan: arrow keys scroll', zoom: 'Zoom', corner: 'Corner {n}: drag it or use the arrow keys; double click adds one, Delete removes it', noPicture: 'No drawing yet', broken: 'The drawing could not be read', unknown: 'not in the configuration',
     kind: { point: 'Point', checkpoint: 'Checkpoint', zone: 'Zone', fence: 'Fence', camera: 'Camera' }, edit: 'Edit', add: 'New plan', saved: 'saved {time} by {name}', offNote: 'Alarms that are not on the plan', version: 'Version', versions: 'Take an old version…', versionOf: '{time} {name}, {n} items',

@@ -4,7 +4,7 @@ export const planZh = {
     title: '必须马上处理', count: '{n} 项必须马上处理', seen: '已看到（本屏收起 15 分钟）', next: '还有 {n} 项', go: '去处理', open: '再次全屏显示',
     kind: { freeze: '作业已冻结', escalation: '升级仍无人处理' }, since: '{time} 起', lasts: '已持续', step: '已升到第 {n}/{of} 步', by: '可由{roles}解除', notAck: '“已看到”不是确认，也不会停止升级',
   },
-  strip: { areas: '区域', points: '{n} 个测点', silent: '{n} 个无有效数据' },
+  strip: { none: '这里没有测点', areas: '区域', points: '{n} 个测点', silent: '{n} 个无有效数据' },
   plan: {
     title: '厂区图', none: '还没有厂区图', noneHint: '安全员或管理员可以导入图纸（PNG、JPEG、SVG、PDF），再把测点、检查点、分区、围栏和摄像头拖到位置上。', view: '图面：方向键滚动', zoom: '缩放', corner: '第 {n} 个角：拖动或方向键移动，双击加一个角，Delete 删除', noPicture: '还没有图纸', broken: '图纸没有读到', unknown: '现有配置中没有',
     kind: { point: '测点', checkpoint: '检查点', zone: '分区', fence: '围栏', camera: '摄像头' }, edit: '编辑', add: '新建厂区图', saved: '保存于 {time}，{name}', offNote: '下列报警不在图上', version: '版本', versions: '恢复旧版本…', versionOf: '{time} {name}，{n} 项',
