@@ -160,7 +160,7 @@ async def test_on_a_phone_a_finger_moves_it_and_who_may_not_draw_only_looks(begi
     await touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
     assert abs((await centre(item))[0] - x - 60) < 3
     assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out"
-    await page.get_by_test_id("plan-save").tap()
+    await page.get_by_test_id("plan-save").click()
     await expect(page.get_by_test_id("plan-editor")).to_have_count(0)
 
     li = await opened(chromium, site, PHONE, "zh-CN", "li")
