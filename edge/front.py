@@ -60,6 +60,7 @@ from .pages.api import Pages
 from .pages.blob_api import BlobApi
 from .pages.conformity_api import add_conformity
 from .pages.parts import Parts
+from .pages.plan_api import PlanApi
 from .proving import make_proof
 from .reloading import Reloader
 from .running import Running, settings_of
@@ -145,7 +146,11 @@ async def front(back: Back) -> AsyncIterator[None]:
         app = make_app(current.people, secrets, cookie="sitewarden_edge")
         pages.add_to(app)
         blobs = await stack.enter_async_context(_blobs(back))
-        BlobApi(blobs, disk.check_room if is_recorded else refuse).add_to(app)
+        check_room = disk.check_room if is_recorded else refuse
+        BlobApi(blobs, check_room).add_to(app)
+        PlanApi(
+            pages.now, blobs, lambda draft: running.pipeline.command(lambda _engine, _at: [draft]), check_room
+        ).add_to(app)
         keeper = _baseline_keeper(back)
         add_conformity(app, keeper.report)
         lag = LoopLag()

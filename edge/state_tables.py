@@ -11,6 +11,7 @@ from .dashboards import TABLE as MQTT_TABLE
 from .ladders import alive, reports
 from .ladders import table as ladder_table
 from .outputs import TABLE as OUTPUT_TABLE
+from .plan import table as plan_table
 from .proof import table as proof_table
 
 TABLES = (
@@ -23,5 +24,6 @@ TABLES = (
     MQTT_TABLE,
     OUTPUT_TABLE,
     proof_table.TABLE,
+    plan_table.TABLE,
     state_table(CASES),
 )

@@ -46,6 +46,7 @@ _STATUS = {
     "no_such_position": 404,
     "no_such_state": 400,
     "no_such_blob": 404,
+    "no_such_plan": 404,
     "no_such_request": 404,
     "no_such_key": 404,
     "unknown_gateway": 404,

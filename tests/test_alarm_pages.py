@@ -681,3 +681,28 @@ def test_every_route_is_described(root):
     for path in added:
         short = re.sub(r"{[^}]*}", "{id}", path).removeprefix("/api/v1/")
         assert re.search(rf"[` ]{re.escape(short)}[`?]", described), short
+
+
+async def test_what_must_be_seen_now_is_frozen_work_and_what_nobody_has_reacted_to(begin):
+    drafts = climbing()
+    drafts[1].body["freeze"]["by"] = ["officer"]
+    calm = replace(Climb.from_json(drafts[0].body["ladder"]), climbed=1)
+    calm = replace(calm, subject=replace(calm.subject, id="h2"))
+    paused = replace(Climb.from_json(drafts[0].body["ladder"]), paused="acked")
+    paused = replace(paused, subject=replace(paused.subject, id="h3"))
+    drafts += [
+        Draft(kind="ladder.started", at=now(), actor="gateway", body={"ladder": climb.to_json()})
+        for climb in (calm, paused)
+    ]
+    site = await begin(drafts)
+    async with signed_in(site, "wang") as wang:
+        shown = {notice["kind"]: notice for notice in (await wang.get("notices"))["notices"]}
+        assert [notice["id"] for notice in shown.values()] == ["freeze/hazard/h0/1", "escalation/hazard/h1/1"]
+        assert (shown["freeze"]["name"], shown["freeze"]["page"], shown["freeze"]["area"]) == (
+            "漏汽",
+            "ladders",
+            "steaming",
+        )
+        assert (shown["escalation"]["facts"]["climbed"], shown["escalation"]["facts"]["colour"]) == (2, "red")
+        await wang.ask("POST", "freezes/freeze/hazard/h0/1/release", {"reason": "dried out"})
+        assert [notice["kind"] for notice in (await wang.get("notices"))["notices"]] == ["escalation"]

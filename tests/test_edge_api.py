@@ -265,6 +265,7 @@ REQUESTS = [
     ("GET", f"history/export/check?point={HUMIDITY}"),
     ("GET", "history/exports/12345678"),
     ("GET", "ladders"),
+    ("GET", "notices"),
     ("GET", "deliveries"),
     ("GET", "status"),
     ("GET", "live"),

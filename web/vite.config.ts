@@ -20,7 +20,7 @@ export default defineConfig({
     rolldownOptions: {
       input: ['control-room.html', 'headquarters.html'],
       output: {
-        codeSplitting: { groups: [{ name: 'vue', test: /node_modules/ }] },
+        codeSplitting: { groups: [{ name: 'vue', test: /node_modules\/(@?vue|vue-i18n|@intlify)/ }] },
       },
     },
   },

@@ -28,6 +28,7 @@ from .chart_api import ChartApi
 from .delivery_api import DeliveryApi
 from .history_api import HistoryApi
 from .ladder_api import LadderApi
+from .notice_api import NoticeApi
 from .parts import Parts
 from .proof_api import ProofApi
 from .statistics_api import StatisticsApi
@@ -48,6 +49,10 @@ class Pages:
         self._points = {meta.point.id: meta for meta in parts.site.points}
         self._changed = parts.values.cursor()
         parts.journal.subscribe(self._committed)
+
+    def now(self) -> Parts:
+        """The parts as they are now, for handlers that are registered beside these."""
+        return self._parts
 
     def change(self, site: Site) -> None:
         """Show another site from now on."""
@@ -76,7 +81,7 @@ class Pages:
             router.add_get(f"/api/v1/{path}", signed_in(handler))
         router.add_post("/api/v1/outputs/{output}", signed_in(self._set_output))
         router.add_post("/api/v1/config/reload", signed_in(self._reload))
-        for api in (AlarmApi, ChartApi, HistoryApi, StatisticsApi, LadderApi, DeliveryApi, ProofApi):
+        for api in (AlarmApi, ChartApi, HistoryApi, StatisticsApi, LadderApi, DeliveryApi, ProofApi, NoticeApi):
             api(lambda: self._parts).add_to(app)
 
     async def live(self) -> None:

@@ -24,6 +24,7 @@ function answer(path: string): unknown {
   if (path === '/site') return { site: {}, gateway: {}, areas: [{ id: 'store', points: pointIds.map(point) }] }
   if (path === '/points') return { points: pointIds.map(value) }
   if (path === '/alarms') return { alarms: [], seq: 0 }
+  if (path === '/notices') return { notices: [] }
   if (path === '/people') return [{ id: 'li', name: '李', name_en: 'Li', roles: [] }]
   if (path === '/session') return { person: { id: 'li', roles: ['keeper'], areas: [] }, csrf: 'x' }
   if (path.includes('/trend')) return { samples: [[1, 58]] }

@@ -26,6 +26,7 @@ const SAID = {
     'old_occurrence', 'not_in_alarm', 'no_such_alarm', 'ack_first', 'still_on', 'bad_quality', 'not_latched', 'no_such_point', 'bad_request', 'too_large',
     'not_found', 'wrong_method', 'not_allowed', 'not_covered', 'covered', 'too_long', 'reason_missing', 'permit_missing', 'life_safety', 'no_such_freeze',
     'no_such_position', 'no_such_deviation', 'still_frozen', 'unavailable', 'busy', 'no_parquet', 'not_recorded', 'disk_full',
+    'no_such_plan', 'plan_changed', 'no_such_blob', 'wrong_type', 'damaged',
   ],
   why: [
     'timeout', 'no_connection', 'bad_frame', 'bus_noise', 'exception', 'exception_10', 'exception_11', 'driver_error', 'out_of_range', 'not_a_number', 'sentinel', 'unknown_state',

@@ -7,6 +7,7 @@ import { showDone } from '../shared/toasts'
 import type { Alarm, Person, Point, PointValue, Site, Status } from '../shared/types'
 import { fetchAlarms, forgetAlarms, forgetSeq, takeEvent } from './alarms'
 import { news } from './news'
+import { fetchNotices, forgetNotices } from './notices'
 import { fetchTrends, forgetValues, keepValues, takeValues } from './values'
 
 export const site = shallowRef<Site | null>(null)
@@ -16,6 +17,10 @@ export const lineState = ref<Live['state']['value']>('connecting')
 export const lostSinceMs = ref(0)
 export const lost = computed(() => lineState.value === 'lost')
 export const points = computed(() => new Map<string, Point>(site.value?.areas.flatMap((area) => area.points.map((p) => [p.id, p]))))
+
+/** So many points that they are looked at by scrolling, each in a small card. */
+const MANY = 120
+export const dense = computed(() => points.value.size > MANY)
 
 /** `status` comes every 5 s: when even that stays away the line is dead. */
 const SILENCE_MS = 15_000
@@ -33,7 +38,7 @@ async function fetchAll(): Promise<void> {
   clearTimeout(timer)
   const mine = ++fetches
   try {
-    const [fresh, told] = await Promise.all([get<Site>('/site'), get<{ points: PointValue[] }>('/points'), fetchAlarms()])
+    const [fresh, told] = await Promise.all([get<Site>('/site'), get<{ points: PointValue[] }>('/points'), fetchAlarms(), fetchNotices()])
     if (mine !== fetches) return // asked again meanwhile: that answer is the newer one
     site.value = fresh
     keepValues(new Set(points.value.keys()))
@@ -48,7 +53,7 @@ async function fetchAll(): Promise<void> {
 
 async function reconcile(): Promise<void> {
   if (!lost.value) {
-    const [told] = await Promise.all([get<{ points: PointValue[] }>('/points'), fetchAlarms()]).catch(() => [null])
+    const [told] = await Promise.all([get<{ points: PointValue[] }>('/points'), fetchAlarms(), fetchNotices()]).catch(() => [null])
     if (told && live) takeValues(told.points)
   }
   if (live) timer = window.setTimeout(reconcile, RECONCILE_MS)
@@ -92,10 +97,11 @@ export function start(): void {
     site: () => void changed(),
     ladders: () => {
       news.ladders.value++
-      void fetchAlarms().catch(() => undefined)
+      void Promise.all([fetchAlarms(), fetchNotices()]).catch(() => undefined)
     },
     deliveries: () => news.deliveries.value++,
     proof: () => news.proof.value++,
+    plans: () => news.plans.value++,
   }
   const onLost = (): void => {
     everLost = true
@@ -120,4 +126,5 @@ export function stop(): void {
   status.value = null
   forgetValues()
   forgetAlarms()
+  forgetNotices()
 }

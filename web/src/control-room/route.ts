@@ -2,7 +2,7 @@ import { computed, ref } from 'vue'
 
 /** What the page shows: the room in its three parts (a phone shows one at a time), or one of the alarm pages. */
 export const ROOM = ['overview', 'alarms', 'status'] as const
-export const PAGES = ['history', 'statistics', 'ladders', 'deliveries', 'proof'] as const
+export const PAGES = ['plan', 'history', 'statistics', 'ladders', 'deliveries', 'proof'] as const
 export type PageName = (typeof PAGES)[number]
 export type View = (typeof ROOM)[number] | PageName
 

@@ -1,9 +1,11 @@
 import { headquartersEn } from './headquarters-en'
 import { pagesEn } from './pages-en'
+import { planEn } from './plan-en'
 import type { Messages } from './zh'
 
 export const en: Messages = {
   ...pagesEn,
+  ...planEn,
   ...headquartersEn,
   app: {
     controlRoom: 'Control room',
@@ -190,6 +192,7 @@ export const en: Messages = {
     enter: 'acknowledge the focused alarm',
     m: 'alarm sound on or off',
     s: 'silence the horn (no acknowledgement)',
+    p: 'open the site plan',
     l: 'switch language',
     t: 'dark or light',
     question: 'this help',
@@ -267,6 +270,11 @@ export const en: Messages = {
     not_recorded: 'NOT RECORDED: the gateway’s disk takes nothing. Keep it on paper or on the phone and send it again afterwards',
     disk_full: 'The gateway’s disk is nearly full: have IT make room first. Alarms go on',
     busy: 'Busy: wait until one is done, then try again',
+    no_such_plan: 'There is no such plan',
+    plan_changed: 'Somebody has saved a newer version: open it again, then change it',
+    no_such_blob: 'There is no such file',
+    wrong_type: 'This kind of file cannot be used: PNG, JPEG, SVG or PDF',
+    damaged: 'The file is damaged: save it anew and try again',
     no_parquet: 'Parquet is not installed on the gateway (pip install "sitewarden[parquet]"): use CSV',
     export_failed: 'The export did not finish: the file is not whole. Try again',
     csrf: 'This page is outdated; reload it',

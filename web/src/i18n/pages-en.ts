@@ -4,7 +4,7 @@ export type Words<T> = { [K in keyof T]: T[K] extends string ? string : Words<T[
 
 export const pagesEn: Words<typeof pagesZh> = {
   page: {
-    room: 'Overview', history: 'Alarm history', statistics: 'Statistics', ladders: 'Escalation', deliveries: 'Notices', proof: 'Proof test', more: 'More',
+    room: 'Overview', history: 'Alarm history', statistics: 'Statistics', ladders: 'Escalation', deliveries: 'Notices', proof: 'Proof test', plan: 'Plan', more: 'More',
     empty: 'Nothing fits', failed: 'The data could not be read', updated: 'updated {time}', refresh: 'Refresh', csv: 'Export CSV', print: 'Print', all: 'All', older: 'Older', newer: 'Newer', newest: 'Newest',
     cancel: 'Cancel', frozen: 'Disconnected: this is not the newest data',
   },

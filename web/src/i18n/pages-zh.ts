@@ -1,7 +1,7 @@
 /** Chinese of the alarm pages: shelving, history, statistics, ladders and freezes, delivery log. */
 export const pagesZh = {
   page: {
-    room: '总览', history: '报警历史', statistics: '报警统计', ladders: '升级与冻结', deliveries: '通知记录', proof: '验证测试', more: '更多',
+    room: '总览', history: '报警历史', statistics: '报警统计', ladders: '升级与冻结', deliveries: '通知记录', proof: '验证测试', plan: '厂区图', more: '更多',
     empty: '没有符合条件的记录', failed: '没有读到数据', updated: '更新于 {time}', refresh: '刷新', csv: '导出 CSV', print: '打印', all: '全部', older: '更早', newer: '更新的', newest: '回到最新',
     cancel: '取消', frozen: '连接中断，以下不是最新数据',
   },

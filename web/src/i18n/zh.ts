@@ -1,9 +1,11 @@
 import { headquartersZh } from './headquarters-zh'
 import { pagesZh } from './pages-zh'
+import { planZh } from './plan-zh'
 
 /** Chinese: the plants' language, and the shape that every other language must have. */
 export const zh = {
   ...pagesZh,
+  ...planZh,
   ...headquartersZh,
   app: {
     controlRoom: '中控室',
@@ -182,6 +184,7 @@ export const zh = {
     enter: '确认选中的报警',
     m: '开关报警声音',
     s: '消音（不是确认）',
+    p: '打开厂区图',
     l: '切换语言',
     t: '切换深色/浅色',
     question: '本帮助',
@@ -259,6 +262,11 @@ export const zh = {
     not_recorded: '未记录：网关磁盘写不进。请先保存在纸上或手机里，恢复后重新提交',
     disk_full: '网关磁盘将满，请先让信息员清理；报警照常',
     busy: '正忙：请等前面的做完再试',
+    no_such_plan: '没有这张厂区图',
+    plan_changed: '别人刚保存了新版本，请重新打开再改',
+    no_such_blob: '没有这个文件',
+    wrong_type: '这种文件不能用，请用 PNG、JPEG、SVG 或 PDF',
+    damaged: '文件已损坏，请重新保存后再试',
     no_parquet: '网关上没有安装 Parquet 程序库（pip install "sitewarden[parquet]"），请改用 CSV',
     export_failed: '导出没有完成，文件不完整，请重试',
     csrf: '页面已过期，请刷新后再试',
