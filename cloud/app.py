@@ -15,6 +15,7 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from ..errors import ConfigError
+from ..serving.contract import add_contract
 from ..serving.listen import Limits, serving
 from ..serving.metrics import LoopLag, add_metrics
 from ..serving.notify import Notifier, watchdog_period_s
@@ -38,7 +39,7 @@ from .charts import STEPS as CHART_STEPS
 from .charts import Charts
 from .checking import Checkers
 from .config import CloudConfig
-from .contract import add_contract
+from .contract import CONTRACT
 from .engine import SqliteDatabase, UnavailableError
 from .engine_postgres import PostgresDatabase
 from .enrol_pages import EnrolPages
@@ -151,7 +152,7 @@ async def run_cloud(config: CloudConfig, data: Path, *, ready: Callable[[int], N
         lag, sums = LoopLag(), MetricsStore(database)
         metrics = CloudMetrics(config, sums, contacts, data, ingest.refusals, backups)
         add_metrics(app, lambda: readers_of(config), [metrics.fill, lag.fill])
-        add_contract(app)
+        add_contract(app, CONTRACT)
         add_pages(app, _DIST, "headquarters.html")
         port = await _listen(app, config, stack)
         notifier = Notifier()

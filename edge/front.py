@@ -15,6 +15,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from ..serving.contract import add_contract
 from ..serving.listen import Limits, serving
 from ..serving.live import Hub
 from ..serving.metrics import LoopLag, add_metrics
@@ -59,6 +60,7 @@ from .own_word import own_word
 from .pages.api import Pages
 from .pages.blob_api import BlobApi
 from .pages.conformity_api import add_conformity
+from .pages.contract import CONTRACT
 from .pages.parts import Parts
 from .pages.plan_api import PlanApi
 from .proving import make_proof
@@ -156,6 +158,7 @@ async def front(back: Back) -> AsyncIterator[None]:
         lag = LoopLag()
         metrics = EdgeMetrics(running, back.history, back.data)
         add_metrics(app, lambda: readers_of(current.site), [metrics.fill, lag.fill])
+        add_contract(app, CONTRACT)
         add_pages(app, DIST, "control-room.html")
         await stack.enter_async_context(serving(app, limits=Limits(per_address=_PER_ADDRESS), sock=back.listening))
         bundling = Bundling(

@@ -1,0 +1,7 @@
+"""Where the contract of the gateway's HTTP interface lies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+CONTRACT = Path(__file__).with_name("openapi.yaml")
