@@ -148,7 +148,7 @@ export class TrendPlot {
 
   private drawLimits(): void {
     const { ctx, bbox } = this.plot
-    ctx.textAlign = 'right'
+    ctx.textAlign = 'left' // the newest alarm's flag stands on the right
     ctx.lineWidth = devicePixelRatio
     for (const { text, value } of this.shown!.limits) {
       const y = this.plot.valToPos(value, 'y', true)
@@ -160,7 +160,7 @@ export class TrendPlot {
       ctx.lineTo(bbox.left + bbox.width, y)
       ctx.stroke()
       ctx.fillStyle = this.colour('strong')
-      ctx.fillText(`${text} ${limitText(value)}`, bbox.left + bbox.width - 4 * devicePixelRatio, y - 5 * devicePixelRatio)
+      ctx.fillText(`${text} ${limitText(value)}`, bbox.left + 6 * devicePixelRatio, y + (y - bbox.top < 20 * devicePixelRatio ? 14 : -5) * devicePixelRatio)
     }
     ctx.setLineDash([])
   }
