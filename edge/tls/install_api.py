@@ -78,7 +78,9 @@ class InstallApi:
 def qr_svg(text: str) -> bytes:
     """A QR code as an SVG without script or style."""
     out = io.BytesIO()
-    segno.make(text, error="m", micro=False).save(out, kind="svg", scale=6, border=4, light="#fff", xmldecl=False)
+    segno.make(text, error="m", micro=False).save(
+        out, kind="svg", scale=6, border=4, light="#fff", xmldecl=False, omitsize=True
+    )
     return out.getvalue()
 
 

@@ -79,12 +79,10 @@ def sheet(shown: Shown, qr_codes: Mapping[str, bytes], day: str) -> str:
     assert shown.cert is not None
     both = {key: f"{zh}<br><span lang=en>{en}</span>" for key, (zh, en) in WORDS.items()}
     cards = "".join(
-        f"<section><h2>{escape(NAMES[one][0])} <span lang=en>{escape(NAMES[one][1])}</span></h2>"
-        f"{qr_codes[one].decode()}</section>"
-        for one in SYSTEMS
+        f"<section><h2>{escape(_both(*NAMES[one]))}</h2>{qr_codes[one].decode()}</section>" for one in SYSTEMS
     )
     head = f"<h1>{both['title']}</h1><p>{escape(_site(shown, 'zh'))} · {escape(_site(shown, 'en'))}</p>"
-    tail = f"<p>{both['compare']}</p><pre>{_two_lines(fingerprint(shown.cert))}</pre>"
+    tail = f"<p>{both['compare']}</p><pre>{_lines(fingerprint(shown.cert))}</pre>"
     ends = f"{shown.cert.not_valid_after_utc:%Y-%m-%d}"
     links = f"<p>{escape(shown.plain)}install<br>{escape(shown.secure)}</p><p><small>{day} → {ends}</small></p>"
     body = f'<div class="sheet">{head}<div class="codes">{cards}</div>{tail}{links}</div>'
@@ -96,12 +94,17 @@ def _document(body: str, title: str, lang: str, style: str) -> str:
     return (
         f'<!doctype html>\n<html lang="{code}"><head><meta charset="utf-8"><title>{title} · Sitewarden</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta name="color-scheme" content="light dark">{style}</head><body><main>{body}</main></body></html>\n'
+        f'<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">{style}</head>'
+        f"<body><main>{body}</main></body></html>\n"
     )
 
 
 def _site(shown: Shown, lang: str) -> str:
     return shown.site[1] or shown.site[0] if lang == "en" else shown.site[0]
+
+
+def _both(name: str, name_en: str) -> str:
+    return name if name_en in name else f"{name} {name_en}"
 
 
 def _choices(lang: str, chosen: str) -> str:
@@ -128,7 +131,7 @@ def _system(system: str, lang: str, words: Mapping[str, str], chosen: str) -> st
 
 def _check(cert: x509.Certificate, words: Mapping[str, str]) -> str:
     return (
-        f"<section><h2>{words['check']}</h2><p>{words['compare']}</p><pre>{_two_lines(fingerprint(cert))}</pre>"
+        f"<section><h2>{words['check']}</h2><p>{words['compare']}</p><pre>{_lines(fingerprint(cert))}</pre>"
         f"<p>{words['until']} {cert.not_valid_after_utc:%Y-%m-%d}. {words['limits']}</p></section>"
     )
 
@@ -139,5 +142,5 @@ def _done(shown: Shown, words: Mapping[str, str]) -> str:
     return f"<section><h2>{words['then']}</h2><p>{words['open']}</p>{link}</section>"
 
 
-def _two_lines(text: str) -> str:
-    return "\n".join(text[start : start + 48].rstrip(":") for start in (0, 48))
+def _lines(text: str) -> str:
+    return "\n".join(text[start : start + 24].rstrip(":") for start in range(0, 96, 24))

@@ -75,6 +75,9 @@ class Keeper:
                 self._context = context_of(found.pem)
                 _log.info("https: pages are served as %s, %s", self.names.host, _describe(found))
             self.served, self.problem = found, ""
+            left = self.days_left()
+            if left is not None and left < WARN_DAYS:
+                self._tell(f"https: {_describe(found)}: less than {WARN_DAYS} days are left (sitewarden tls --help)")
         except (PermanentError, ssl.SSLError, OSError, ValueError) as error:
             self._tell(f"https: {error}")
             self.problem = str(error)

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 
 import ifaddr
-from zeroconf import AddressResolver, Error, IPVersion, ServiceInfo
+from zeroconf import AddressResolver, Error, IPVersion, ServiceInfo  # pyright: ignore[reportPrivateImportUsage]
 from zeroconf.asyncio import AsyncZeroconf
 
 from .names import Address, Names, private_address
