@@ -28,6 +28,7 @@ from .history_command import history
 from .probe.commands import probe
 from .proof_command import proof
 from .serving.logs import LogFormat, log_as
+from .tls_command import tls
 from .trial import replay
 
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -354,6 +355,7 @@ main.add_command(bundle)
 main.add_command(history)
 main.add_command(probe)
 main.add_command(replay)
+main.add_command(tls)
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

@@ -294,4 +294,39 @@ HELP_ZH: Mapping[str, str] = {
     "End after so many seconds.": "多少秒后结束",
     "Wait up to 5 s: measures how late replies come.": "最多等 5 秒：测量应答最晚多久到达",
     "A new line for each look.": "每次一行",
+    # tls
+    "Certificates of the pages: show, make, install.": "页面的证书：查看、生成、安装",
+    "The certificates that the gateway's pages are served with. A running gateway takes them up within seconds.": (
+        "网关页面使用的证书。运行中的网关几秒内自动启用新证书。"
+    ),
+    "Show what there is, and how long it is good.": "查看有哪些证书、有效期多久",
+    "Show the local CA, its leaf and the installed chain; changes nothing.": (
+        "查看本地 CA、本地证书和已安装的证书链；不改动任何内容。\n\n"
+        "退出码 0：有可用证书；1：还没有或已损坏；2：用法错误。"
+    ),
+    "Make the local CA and its leaf, where they are missing.": "生成本地 CA 和证书（缺什么生成什么）",
+    "Another CA: it must be installed on every phone again.": "换新 CA：每部手机都要重新安装",
+    "Make a CA that can sign for this gateway's name and addresses alone, and a leaf; keeps what is there.": (
+        "生成只能为本网关名称和地址签名的 CA 和一张证书；已有的保留。\n\n退出码 0：都有了；1：无法生成；2：用法错误。"
+    ),
+    "Make another leaf now.": "现在换一张本地证书",
+    "Make another leaf of the same CA; the gateway does so by itself when a third of its life is left.": (
+        "用同一个 CA 换一张证书；剩余三分之一有效期时网关会自动更换。\n\n退出码 0：已生成；1：没有生成；2：用法错误。"
+    ),
+    "Install a public chain.": "安装公共证书链",
+    "Check CHAIN, leaf first, and KEY, and serve the pages with them. Without KEY: that of `tls csr`.": (
+        "检查 CHAIN（服务器证书在前）和 KEY，页面改用它们。不给 KEY 时用 tls csr 的密钥。\n\n"
+        "退出码 0：已安装；1：不能用；2：用法错误。"
+    ),
+    "Print a signing request for a public certificate.": "打印公共证书的申请（CSR）",
+    "Print a request for the gateway's name; its key stays in the data folder, for `tls install`.": (
+        "打印本网关名称的证书申请；密钥留在数据文件夹，供 tls install 使用。\n\n"
+        "退出码 0：已打印；1：没有；2：用法错误。"
+    ),
+    "Write it here [default: standard output].": "写入此文件 [默认：标准输出]",
+    "Write the A4 sheet with QR codes and fingerprint.": "生成带二维码和指纹的 A4 张贴页",
+    "Write a page (HTML, for a browser's printer) with QR codes and the CA's fingerprint, to post at the gateway.": (
+        "生成带二维码和 CA 指纹的页面（HTML，用浏览器打印），张贴在网关旁。\n\n"
+        "退出码 0：已写出；1：没有本地 CA；2：用法错误。"
+    ),
 }

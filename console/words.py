@@ -7,6 +7,7 @@ from .enrol_words import ENROL
 from .evidence_words import EVIDENCE
 from .history_words import HISTORY
 from .language import Say, Words, spoken, translator
+from .tls_words import TLS
 
 WORDS: Words = {
     "moving": ("{0}：{1} / {2} 行", "{0}: {1} of {2} rows"),
@@ -55,6 +56,7 @@ WORDS: Words = {
     "not_good": ("{0}：不正确：{1}（之前的 {2}正确）", "{0}: NOT GOOD: {1} ({2} before it good)"),
     **BUNDLE,
     **ENROL,
+    **TLS,
     **EVIDENCE,
     **HISTORY,
     # pin set

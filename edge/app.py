@@ -12,7 +12,6 @@ import contextlib
 import importlib
 import logging
 import signal
-import socket
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -20,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..errors import ConfigError
 from ..sensors.buses import Answer
 from ..sensors.mqtt_ingest import LinkSpec, MqttDevice, MqttHealth, MqttLink
 from ..sync.history import History
@@ -39,6 +37,7 @@ from .alerts.ears import Ears
 from .alerts.outbox import OutboxHealth
 from .dashboards import DashboardHealth
 from .disk_keeping import reserve_of
+from .doors import open_doors
 from .footing import STOPPED, Footing
 from .ladders import alive as alive_table
 from .ladders import reports
@@ -137,7 +136,7 @@ async def _run(whole: _Whole, stage: _Stage) -> None:
     data, folder = footing.data, footing.folder
     async with AsyncExitStack() as stack:
         _follow_hang_ups([], lambda: whole.missed.append(None))
-        listening = stack.enter_context(_listening(site))
+        doors = stack.enter_context(open_doors(site))
         relief = whole.reserve.release
         opened = (
             open_in_memory(folder, site.gateway.id)
@@ -211,7 +210,7 @@ async def _run(whole: _Whole, stage: _Stage) -> None:
                 reserve=whole.reserve,
                 running=running,
                 reloader=reloader,
-                listening=listening,
+                doors=doors,
                 taken_back=whole.taken_back,
             )
             async with from_here.front(back):
@@ -348,26 +347,3 @@ def _started(site: Site) -> Draft:
 
 def _note(kind: str, body: dict[str, Any]) -> Draft:
     return Draft(kind=kind, at=now(), actor="gateway", body=body)
-
-
-@contextlib.contextmanager
-def _listening(site: Site) -> Iterator[socket.socket]:
-    """The pages' address, taken before anything starts."""
-    host, port = site.web.host, site.web.port
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
-            0
-        ]
-        taken = socket.socket(family, kind)
-    except OSError as error:
-        problem = f"web.host: cannot be used: {error.strerror}; this machine alone is 127.0.0.1 (got {host!r})"
-        raise ConfigError("site.toml", [problem]) from error
-    with taken:
-        try:
-            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            taken.bind(address)
-            taken.listen(1)
-        except OSError as error:
-            problem = f"web.port: cannot listen on {host}:{port}: {error.strerror}; choose another port"
-            raise ConfigError("site.toml", [problem]) from error
-        yield taken

@@ -15,6 +15,7 @@ from .alarms.rules import SYSTEM_PREFIX
 from .alert_checks import find_alert_problems, find_alert_warnings, find_unrung
 from .config import Document, Ids, Part
 from .fitted import fit_device
+from .https_checks import find_https_problems
 from .limit_checks import find_limit_problems, find_proof_problems, known_points
 from .models import BusTable, DeviceTable
 from .mqtt_checks import find_broker_problems, find_device_problems
@@ -71,6 +72,8 @@ def _site(document: Document) -> Iterator[str]:
         if web.host is not None:
             yield from check_host("web.host", web.host)
         yield from find_metrics_problems(web, document.path.parent)
+    for table in (part.entry for part in document.parts["https"]):
+        yield from find_https_problems(table)
     for part in document.parts["mqtt"]:
         yield from find_broker_problems(document, "mqtt", part)
     for part in document.parts["broker"]:
@@ -262,8 +265,9 @@ def _weak_buses(document: Document) -> Iterator[str]:
 
 def _weak_links(document: Document) -> Iterator[str]:
     web, mqtt = document.single["web"], document.single["mqtt"]
-    if not is_loopback(web.host):
-        yield f"web.host: PINs cross the network unencrypted: use 127.0.0.1 behind a proxy with HTTPS {show(web.host)}"
+    if not is_loopback(web.host) and not document.single["https"].enabled:
+        better = "use 127.0.0.1, and [https] for other machines"
+        yield f"web.host: PINs cross the network unencrypted: {better} {show(web.host)}"
     brokers = [("mqtt", mqtt)] if mqtt is not None else []
     for path, broker in (*brokers, *((f"broker[{i}]", entry) for i, entry in document.repeated["broker"])):
         parts = split(broker.url)

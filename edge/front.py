@@ -6,7 +6,6 @@ It comes after the first polls: the libraries of web and cryptography take longe
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -53,6 +52,8 @@ from .caps import cap_of
 from .cases import CASES
 from .control import SOCKET, Control
 from .disk_keeping import DiskKeeper, refuse
+from .doors import Doors
+from .https import add_https
 from .key_commands import KeyCommands
 from .loops import again
 from .metrics import EdgeMetrics, readers_of
@@ -81,7 +82,7 @@ class Back:
     Attributes:
         data: where the stores are: on the disk, or in memory while that takes nothing.
         disk: the data folder.
-        listening: bound to the pages' address.
+        doors: bound to the pages' addresses.
         taken_back: see `run_edge`.
     """
 
@@ -91,7 +92,7 @@ class Back:
     reserve: Reserve
     running: Running
     reloader: Reloader
-    listening: socket.socket
+    doors: Doors
     taken_back: bool = False
 
 
@@ -160,7 +161,9 @@ async def front(back: Back) -> AsyncIterator[None]:
         add_metrics(app, lambda: readers_of(current.site), [metrics.fill, lag.fill])
         add_contract(app, CONTRACT)
         add_pages(app, DIST, "control-room.html")
-        await stack.enter_async_context(serving(app, limits=Limits(per_address=_PER_ADDRESS), sock=back.listening))
+        secure = await add_https(app, current.site, back.disk, back.doors, loops)
+        limits = Limits(per_address=_PER_ADDRESS)
+        await stack.enter_async_context(serving(app, limits=limits, sock=back.doors.plain, secure=secure))
         bundling = Bundling(
             journal, back.history, ring.key, lambda: cloud_keys(current.site, back.data), blobs, take_order(keeper)
         )

@@ -16,6 +16,7 @@ from .alert_models import (
     QuietTable,
     ShiftTable,
 )
+from .https_models import HttpsTable
 from .model_base import NAME as NAME
 from .model_base import Label, Name, Port, Priority, Seconds, Text, TextOrEmpty
 from .model_base import TomlTable as _Table
@@ -374,6 +375,7 @@ SINGLE: dict[str, type[_Table]] = {
     "site": SiteTable,
     "gateway": GatewayTable,
     "web": WebTable,
+    "https": HttpsTable,
     "disk": DiskTable,
     "mqtt": MqttTable,
     "cloud": CloudTable,

@@ -21,6 +21,7 @@ NEEDS_RESTART: Mapping[str, tuple[str, ...]] = {
     "site": ("id",),
     "gateway": ("id", "flush_s", "keep_days", "minutes_days", "blob_max_mb"),
     "web": ("host", "port"),
+    "https": ("enabled", "name", "host", "port", "addresses", "mdns"),
     "disk": ("reserve_mb",),
 }
 """Keys that are read once, when the daemon starts: topics, stores and the door hang on them."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .alarms.rules import Rule
     from .alerts.roster import Roster
     from .conformity import Standard
+    from .https_models import HttpsTable
     from .ladders.plan import Plan
     from .metas import OutputMeta, PointMeta
     from .models import (
@@ -59,6 +60,7 @@ class Site:
     site: SiteTable
     gateway: GatewayTable
     web: WebTable
+    https: HttpsTable
     disk: DiskTable
     mqtt: MqttTable | None
     cloud: CloudTable | None

@@ -79,6 +79,7 @@ def build_site(
         site=single["site"],
         gateway=single["gateway"],
         web=single["web"],
+        https=single["https"],
         disk=single["disk"],
         mqtt=single.get("mqtt"),
         cloud=single.get("cloud"),

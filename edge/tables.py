@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-SINGLE = ("site", "gateway", "web", "disk", "mqtt", "cloud", "alerts", "people", "profiles", "proof")
+SINGLE = ("site", "gateway", "web", "https", "disk", "mqtt", "cloud", "alerts", "people", "profiles", "proof")
 """Tables that a file has once; the others are lists."""
 
 Model = TypeVar("Model", bound="BaseModel")

@@ -10,10 +10,12 @@ import asyncio
 import logging
 import resource
 import socket
+import ssl
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -53,6 +55,20 @@ class Limits:
     backlog: int = 64
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secure:
+    """A second door to the same application, with TLS.
+
+    Attributes:
+        sock: bound already, closed at the end.
+        context: asked at the beginning of each connection, so that another certificate ends none; None: there is no
+            certificate yet, and the connection is closed.
+    """
+
+    sock: socket.socket
+    context: Callable[[], ssl.SSLContext | None]
+
+
 @asynccontextmanager
 async def serving(
     app: web.Application,
@@ -61,12 +77,14 @@ async def serving(
     limits: Limits | None = None,
     *,
     sock: socket.socket | None = None,
+    secure: Secure | None = None,
 ) -> AsyncIterator[int]:
     """Serve `app` for the length of the block; gives the port (0 takes a free one).
 
     Args:
         host, port: where to listen; or
         sock: bound already, closed at the end.
+        secure: another door; the limits count both together.
 
     Raises:
         OSError: the address cannot be listened on.
@@ -84,10 +102,15 @@ async def serving(
             listener = await loop.create_server(guard.door, sock=sock, backlog=limits.backlog)
         else:
             listener = await loop.create_server(guard.door, host, port, backlog=limits.backlog)
+        listeners = [listener]
         try:
+            if secure is not None:
+                tls = partial(guard.door, secure.context)
+                listeners.append(await loop.create_server(tls, sock=secure.sock, backlog=limits.backlog))
             yield listener.sockets[0].getsockname()[1]
         finally:
-            listener.close()
+            for one in listeners:
+                one.close()
     finally:
         await runner.cleanup()
 
@@ -121,8 +144,8 @@ class _Guard:
         self._make_request = server.request_factory
         server.request_factory = self._requested
 
-    def door(self) -> _Door:
-        return _Door(self)
+    def door(self, tls: Callable[[], ssl.SSLContext | None] | None = None) -> _Door:
+        return _Door(self, tls)
 
     def admit(self, door: _Door) -> web.RequestHandler | None:
         """Who answers this connection; None when there are too many."""
@@ -157,8 +180,11 @@ class _Guard:
 class _Door(asyncio.Protocol):
     """One connection: passes everything on to aiohttp's handler, and ends what takes too long."""
 
-    def __init__(self, guard: _Guard) -> None:
-        self._guard = guard
+    def __init__(self, guard: _Guard, tls: Callable[[], ssl.SSLContext | None] | None) -> None:
+        self._guard, self._tls = guard, tls
+        self._is_made = False
+        self._early = b""
+        self._securing: asyncio.Task[None] | None = None
         self._handler: web.RequestHandler | None = None
         self._transport: asyncio.Transport | None = None
         self._deadline: asyncio.TimerHandle | None = None
@@ -173,28 +199,64 @@ class _Door(asyncio.Protocol):
             transport.abort()
             return
         self._end_in(self._guard.limits.head_s)
+        if self._tls is None:
+            self._made(transport)
+            return
+        context = self._tls()
+        if context is None:
+            transport.abort()
+            return
+        transport.pause_reading()  # the first bytes are for the handshake
+        self._securing = asyncio.get_running_loop().create_task(self._secure(transport, context))
+
+    async def _secure(self, transport: asyncio.Transport, context: ssl.SSLContext) -> None:
+        """The handshake; it counts as a connection from its first byte, and must end in time like a head."""
+        try:
+            loop = asyncio.get_running_loop()
+            secured = await loop.start_tls(
+                transport, self, context, server_side=True, ssl_handshake_timeout=self._guard.limits.head_s
+            )
+        except (OSError, ssl.SSLError):  # also a timeout
+            secured = None
+        if secured is None or transport.is_closing():
+            transport.abort()
+            self.connection_lost(None)
+        elif self._handler is not None:
+            self._made(secured)
+
+    def _made(self, transport: asyncio.Transport) -> None:
+        assert self._handler is not None
+        self._is_made = True
         self._handler.connection_made(transport)
+        if self._early:  # it came together with the end of the handshake
+            early, self._early = self._early, b""
+            self._handler.data_received(early)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._transport is None:
+            return
         self._end_in(None)
         if self._handler is not None:
             self._guard.leave(self._handler)
-            self._handler.connection_lost(exc)
+            if self._is_made:
+                self._handler.connection_lost(exc)
             self._handler = None
 
     def data_received(self, data: bytes) -> None:
-        if self._handler is not None:
+        if self._handler is not None and self._is_made:
             self._handler.data_received(data)
+        else:
+            self._early += data
 
     def eof_received(self) -> bool | None:
-        return self._handler.eof_received() if self._handler is not None else None
+        return self._handler.eof_received() if self._handler is not None and self._is_made else None
 
     def pause_writing(self) -> None:
-        if self._handler is not None:
+        if self._handler is not None and self._is_made:
             self._handler.pause_writing()
 
     def resume_writing(self) -> None:
-        if self._handler is not None:
+        if self._handler is not None and self._is_made:
             self._handler.resume_writing()
 
     def head_complete(self, payload: Any) -> None:

@@ -33,6 +33,7 @@ _STATUS = {
     "wrong_pin": 401,
     "too_many_tries": 429,
     "csrf": 403,
+    "https_only": 403,
     "not_your_role": 403,
     "not_your_area": 403,
     "not_allowed": 403,

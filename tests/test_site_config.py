@@ -449,7 +449,7 @@ def test_the_longest_ids_are_good(folder: Path):
             "[web]",
             '[web]\nhost = "0.0.0.0"',
             (
-                "web.host: PINs cross the network unencrypted: use 127.0.0.1 behind a proxy with HTTPS"
+                "web.host: PINs cross the network unencrypted: use 127.0.0.1, and [https] for other machines"
                 ' (got "0.0.0.0") [line 11]'
             ),
         ),
