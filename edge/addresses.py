@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
+from .loopback import is_loopback
 from .wording import show, show_url
 
 _SECRET_QUERY = re.compile(r"(^|&)[^=]*(key|token|secret|sign)[^=]*=.", re.IGNORECASE)
@@ -72,10 +73,3 @@ def check_host(path: str, host: str) -> Iterator[str]:
 def is_here(parts: SplitResult) -> bool:
     """Whether an address is on this machine: what travels there needs no encryption."""
     return is_loopback(parts.hostname or "")
-
-
-def is_loopback(host: str) -> bool:
-    """As `is_here`, of a host."""
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"

@@ -9,7 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from ..words import Point
-from .addresses import check_file, check_host, check_url, is_here, is_loopback, split
+from .addresses import check_file, check_host, check_url, is_here, split
 from .alarm_checks import find_suppress_problems
 from .alarms.rules import SYSTEM_PREFIX
 from .alert_checks import find_alert_problems, find_alert_warnings, find_unrung
@@ -17,6 +17,7 @@ from .config import Document, Ids, Part
 from .fitted import fit_device
 from .https_checks import find_https_problems
 from .limit_checks import find_limit_problems, find_proof_problems, known_points
+from .loopback import is_loopback
 from .models import BusTable, DeviceTable
 from .mqtt_checks import find_broker_problems, find_device_problems
 from .proxies import find_cap_problems, find_metrics_problems, find_proxy_problems

@@ -8,15 +8,22 @@ from pathlib import Path
 from aiohttp import web
 
 from ..serving.listen import Secure
-from .addresses import is_loopback
 from .doors import Doors
-from .https_checks import https_names
+from .loopback import is_loopback
 from .loops import Loops, again
 from .site import Site
 from .tls.door import add_hsts, address_of, guard_plain_http
 from .tls.folder import TlsFolder
 from .tls.install_api import InstallApi
 from .tls.keeper import Keeper
+from .tls.names import Names, default_host, private_address
+
+
+def https_names(site: Site) -> Names:
+    """The name and addresses that the certificate is for."""
+    found = (private_address(address) for address in site.https.addresses)
+    addresses = tuple(dict.fromkeys(one for one in found if one is not None))
+    return Names(host=site.https.name or default_host(site.gateway.id), addresses=addresses)
 
 
 def keeper_of(site: Site, data: Path) -> Keeper:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .addresses import check_host
-from .tls.names import Names, default_host, is_host, private_address
+from .tls.names import is_host, private_address
 from .wording import show
-
-if TYPE_CHECKING:
-    from .site import Site
 
 
 def find_https_problems(table: Any) -> Iterator[str]:
@@ -24,10 +21,3 @@ def find_https_problems(table: Any) -> Iterator[str]:
         if private_address(address) is None:
             what = "must be an address of this gateway in a private network, such as 192.168.1.10"
             yield f"https.addresses[{i}]: {what} {show(address)}"
-
-
-def https_names(site: Site) -> Names:
-    """The name and addresses that the certificate is for."""
-    found = (private_address(address) for address in site.https.addresses)
-    addresses = tuple(dict.fromkeys(one for one in found if one is not None))
-    return Names(host=site.https.name or default_host(site.gateway.id), addresses=addresses)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 
 from ...errors import ConfigError
 from ...words import Instant, now
-from ..addresses import is_loopback
+from ..loopback import is_loopback
 from .budget import WINDOW_S, Budget, is_escalation
 from .mail_message import compose, is_mailbox
 from .mail_verdicts import (
