@@ -213,14 +213,15 @@ async def _run(whole: _Whole, stage: _Stage) -> None:
                 doors=doors,
                 taken_back=whole.taken_back,
             )
-            async with from_here.front(back):
+            async with from_here.front(back) as encrypted:
                 missed = list(whole.missed)
                 whole.missed.clear()
                 _follow_hang_ups(missed, reloader.hang_up)
                 loops.start("reload", reloader.run)
                 loops.start("watchdog", lambda: feed_watchdog(notifier, loops.beats))
                 spare_what_stays()
-                whole.say(f"sitewarden edge {site.gateway.id}: http://{site.web.host}:{site.web.port}/")
+                plain = f"http://{site.web.host}:{site.web.port}/"
+                whole.say(f"sitewarden edge {site.gateway.id}: {plain}" + (f" and {encrypted}" if encrypted else ""))
                 notifier.tell("READY=1")
                 await asyncio.get_running_loop().create_future()
 

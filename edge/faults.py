@@ -38,6 +38,7 @@ BROKER = Delays(on_s=60.0, off_s=30.0)
 MODEM = Delays(on_s=60.0, off_s=60.0)
 CHANNEL = Delays(on_s=300.0, off_s=60.0)
 KEY = Delays(on_s=5.0, off_s=30.0)
+CERTIFICATE = Delays(on_s=60.0, off_s=5.0)
 RESUMED = Delays(off_s=120.0)
 """After a restart nobody may have looked yet: a fault that was there is over when nobody sees it for this long."""
 CLOCK_S = 600.0
@@ -83,6 +84,20 @@ def link_sights(uplink: UplinkHealth) -> list[Sight]:
         return []
     facts = {"error": uplink.errors.get(JOURNAL, "")}
     return [Sight(rule=system_rule(Kind.KEY_REVOKED), delays=KEY, facts=facts)]
+
+
+def certificate_sights(days_left: float | None, error: str) -> list[Sight]:
+    """A certificate of the pages that ends soon, is not served although it was installed, or could not be made.
+
+    Args:
+        days_left: of what is served; None while nothing is.
+        error: why another one is served than should be, or none; empty when all is well.
+    """
+    rule = system_rule(Kind.CERTIFICATE)
+    if not error and days_left is not None and days_left >= rule.levels[0].limit:
+        return []
+    value = None if days_left is None else round(days_left, 1)
+    return [Sight(rule=rule, value=value, delays=CERTIFICATE, facts={"error": error, "days_left": value})]
 
 
 def channel_sights(channels: Iterable[ChannelState]) -> list[Sight]:

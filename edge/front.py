@@ -97,8 +97,11 @@ class Back:
 
 
 @asynccontextmanager
-async def front(back: Back) -> AsyncIterator[None]:
+async def front(back: Back) -> AsyncIterator[str]:
     """Everything is reachable inside the block; loops that it needs run in `back.running.loops`.
+
+    Yields:
+        The encrypted address of the pages; "" without [https].
 
     Raises:
         PermanentError: a key or secrets file cannot be used.
@@ -161,9 +164,9 @@ async def front(back: Back) -> AsyncIterator[None]:
         add_metrics(app, lambda: readers_of(current.site), [metrics.fill, lag.fill])
         add_contract(app, CONTRACT)
         add_pages(app, DIST, "control-room.html")
-        secure = await add_https(app, current.site, back.disk, back.doors, loops)
+        https = await add_https(app, current.site, back.disk, back.doors, loops)
         limits = Limits(per_address=_PER_ADDRESS)
-        await stack.enter_async_context(serving(app, limits=limits, sock=back.doors.plain, secure=secure))
+        await stack.enter_async_context(serving(app, limits=limits, sock=back.doors.plain, secure=https and https.door))
         bundling = Bundling(
             journal, back.history, ring.key, lambda: cloud_keys(current.site, back.data), blobs, take_order(keeper)
         )
@@ -180,7 +183,7 @@ async def front(back: Back) -> AsyncIterator[None]:
             keys=KeyCommands(rotating, lambda: current.site.is_linked, check_sign_off),
         )
         await stack.enter_async_context(control.listening(back.disk / SOCKET))
-        Watching(running, back.disk).start()
+        Watching(running, back.disk, https and https.keeper).start()
         loops.start("outbox", outbox.run, lambda: health.outbox.beat_s)
         loops.start("pages", pages.live)
         loops.start("lag", lag.run)
@@ -194,7 +197,7 @@ async def front(back: Back) -> AsyncIterator[None]:
         )
         if not is_recorded:  # what is in memory is neither signed nor sent: its numbers are not the journal's
             running.reach_out(lambda site: run_beside(ring.key, _uplink_options(site), health.uplink, [snapshots.run]))
-            yield
+            yield https.address if https else ""
             return
         await declare_key(journal, ring)
         loops.start("checkpoints", again("checkpoints", checkpoints.run))
@@ -212,7 +215,7 @@ async def front(back: Back) -> AsyncIterator[None]:
             await run_uplink(journal, back.history, ring.key, options, health.uplink, also=also)
 
         running.reach_out(uplink)
-        yield
+        yield https.address if https else ""
 
 
 def _trends(back: Back) -> Trends:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from pathlib import Path
 
 from aiohttp import web
@@ -17,6 +18,15 @@ from .tls.folder import TlsFolder
 from .tls.install_api import InstallApi
 from .tls.keeper import Keeper
 from .tls.names import Names, default_host, private_address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Https:
+    """The encrypted door, who keeps its certificates, and what a browser is given as its address."""
+
+    door: Secure
+    keeper: Keeper
+    address: str
 
 
 def https_names(site: Site) -> Names:
@@ -41,7 +51,7 @@ def plain_address(site: Site) -> str:
     return f"http://{shown}/" if site.web.port == 80 else f"http://{shown}:{site.web.port}/"
 
 
-async def add_https(app: web.Application, site: Site, data: Path, doors: Doors, loops: Loops) -> Secure | None:
+async def add_https(app: web.Application, site: Site, data: Path, doors: Doors, loops: Loops) -> Https | None:
     """Make `app` ready for HTTPS; None without [https].
 
     Args:
@@ -68,4 +78,4 @@ async def add_https(app: web.Application, site: Site, data: Path, doors: Doors, 
         from .tls.mdns import Announcer
 
         loops.start("mdns", again("mdns", Announcer(names, site.https.port).run))
-    return Secure(sock=doors.secure, context=keeper.context)
+    return Https(door=Secure(sock=doors.secure, context=keeper.context), keeper=keeper, address=api.secure)

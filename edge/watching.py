@@ -14,11 +14,12 @@ from .alarms.rules import Kind, Rule
 from .alarms.system import Sight, system_rule
 from .auditor import OVERDUE_S, Auditor
 from .disk import DiskWatch
-from .faults import ChannelState, Faults, broker_sights, channel_sights, link_sights
+from .faults import ChannelState, Faults, broker_sights, certificate_sights, channel_sights, link_sights
 from .positions import position_of
 
 if TYPE_CHECKING:
     from .running import Running
+    from .tls.keeper import Keeper
 
 _SLACK_S = 30.0
 
@@ -30,17 +31,19 @@ class Watching:
     Args:
         running: what is watched.
         data: whose file system must have room.
+        keeper: of the pages' certificates; None without [https].
     """
 
     running: Running
     data: Path
+    keeper: Keeper | None = None
     disk: DiskWatch = field(init=False)
     faults: Faults = field(init=False)
     auditor: Auditor = field(init=False)
 
     def __post_init__(self) -> None:
         self.disk = DiskWatch(self.data)
-        sources = (self.disk.sights, self._brokers, self._channels, self._link, self._not_recorded)
+        sources = (self.disk.sights, self._brokers, self._channels, self._link, self._not_recorded, self._certificates)
         load = AlarmLoad(lambda area: position_of(self.running.current.site.areas, area))
         self.faults = Faults(self.running.journal, load=load, sources=sources, report=self._report)
         self.auditor = Auditor(self.running.journal, self._report, patience_s=self._patience_s)
@@ -67,6 +70,10 @@ class Watching:
         running = self.running
         dashboards = running.health.broker if running.current.site.mqtt is not None else None
         return broker_sights(dashboards, running.health.links)
+
+    def _certificates(self) -> Iterable[Sight]:
+        keeper = self.keeper
+        return certificate_sights(keeper.days_left(), keeper.problem or keeper.passed_over) if keeper else ()
 
     def _link(self) -> Iterable[Sight]:
         running = self.running

@@ -28,7 +28,7 @@ from sitewarden.edge.alarms.system import (
 from sitewarden.edge.alerts.port import ChannelHealth, Fault
 from sitewarden.edge.dashboards import DashboardHealth
 from sitewarden.edge.disk import DiskWatch, Space, is_short
-from sitewarden.edge.faults import ChannelState, Steady, broker_sights, channel_sights, link_sights
+from sitewarden.edge.faults import ChannelState, Steady, broker_sights, certificate_sights, channel_sights, link_sights
 from sitewarden.edge.ladders.plan import PRESETS, Action
 from sitewarden.sensors.mqtt_words import MqttHealth
 from sitewarden.sync.link_state import UplinkHealth
@@ -65,7 +65,7 @@ def test_each_kind_is_an_alarm_that_it_and_the_control_room_acknowledge(kind: Ki
 def test_every_system_kind_of_the_contract_is_there_and_its_ladder_never_freezes() -> None:
     kinds = (
         "flood chatter standing delivery_failed modem_down broker_down clock_step disk ladder_overdue key_revoked"
-        " not_recorded"
+        " certificate not_recorded"
     )
     assert {kind.value for kind in MEANINGS} == set(kinds.split())
     assert all(rung.action is not Action.FREEZE for rung in PRESETS["system"].rungs)
@@ -251,6 +251,16 @@ def _stored(rule: Rule, when: Instant | None = None) -> dict[str, Any]:
     (acked,) = step(rule, raised.alarm, Acknowledge(occurrence=1, role="it", person="zhao"), when, 2)
     assert acked.alarm.state is State.UNACK
     return alarm_json(rule, acked.alarm, when)
+
+
+def test_a_certificate_that_ends_soon_or_is_passed_over_is_an_alarm() -> None:
+    assert certificate_sights(21.0, "") == []
+    (soon,) = certificate_sights(20.94, "")
+    assert (soon.rule.id, soon.value, soon.delays.on_s) == ("system.certificate", 20.9, 60.0)
+    (passed,) = certificate_sights(300.0, "the installed chain ended on 2026-01-01")
+    assert passed.facts == {"error": "the installed chain ended on 2026-01-01", "days_left": 300.0}
+    (nothing,) = certificate_sights(None, "")
+    assert nothing.value is None
 
 
 def test_a_revoked_key_is_an_alarm_until_headquarters_accepts_again() -> None:

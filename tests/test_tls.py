@@ -212,10 +212,16 @@ def test_a_good_chain_is_served_and_falls_back_when_it_ends(tmp_path: Path):
     TlsFolder(tmp_path).write(PUBLIC, pem)
     served = keeper(tmp_path, names)
     assert served.served is not None
-    assert (served.served.is_public, round(served.days_left() or 0)) == (True, 90)
+    assert (served.served.is_public, round(served.days_left() or 0), served.passed_over) == (True, 90, "")
     over = keeper(tmp_path, names, NOW + timedelta(days=91))
     assert over.served is not None
     assert not over.served.is_public
+    assert over.passed_over.startswith("the installed chain ended on")
+    other = keeper(tmp_path, Names(host="gw.local"))
+    assert "is not for gw.local" in other.passed_over
+    TlsFolder(tmp_path).remove(PUBLIC)
+    other.look()
+    assert other.passed_over == ""
 
 
 def test_what_is_wrong_with_a_chain_is_said():

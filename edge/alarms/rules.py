@@ -48,6 +48,7 @@ class Kind(enum.StrEnum):
     DISK = "disk"
     LADDER_OVERDUE = "ladder_overdue"
     KEY_REVOKED = "key_revoked"
+    CERTIFICATE = "certificate"
     NOT_RECORDED = "not_recorded"
 
 

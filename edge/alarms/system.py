@@ -44,6 +44,9 @@ MEANINGS: Mapping[Kind, Meaning] = {
         name="升级或通知逾期", name_en="Escalation or messages overdue", priority=2, limit=120, unit="s"
     ),
     Kind.KEY_REVOKED: Meaning(name="密钥已被总部吊销，请联系总部", name_en="Key revoked: ask headquarters", priority=3),
+    Kind.CERTIFICATE: Meaning(
+        name="网页证书即将到期或不可用", name_en="Certificate of the pages", priority=3, limit=21, unit="d"
+    ),
     Kind.NOT_RECORDED: Meaning(name="未记录：磁盘写不进", name_en="NOT RECORDED: the disk takes nothing", priority=2),
 }
 

@@ -24,7 +24,7 @@ from .names import Names
 _log = logging.getLogger(__name__)
 
 WARN_DAYS = 21
-"""A chain that ends sooner is a fault: somebody must fetch another one."""
+"""A chain that ends sooner is a fault: somebody must fetch another one. The limit of `system.certificate`, too."""
 _FILES_EVERY_S = 2.0
 _LOOK_EVERY = 30
 
@@ -49,11 +49,16 @@ def utc_now() -> datetime:
 
 
 class Keeper:
-    """Args: folder: of the files. names: as [https] says. label: of the site. clock: the wall clock."""
+    """Args: folder: of the files. names: as [https] says. label: of the site. clock: the wall clock.
+
+    Attributes:
+        problem: why nothing new could be made or loaded; empty when all went well.
+        passed_over: why the public chain that is installed is not served; empty when it is, or there is none.
+    """
 
     def __init__(self, folder: TlsFolder, names: Names, label: str, clock: Callable[[], datetime] = utc_now) -> None:
         self.folder, self.names = folder, names
-        self.problem = ""
+        self.problem = self.passed_over = ""
         self.served: Served | None = None
         self.authority: x509.Certificate | None = None
         self.label, self._clock = label, clock
@@ -102,6 +107,7 @@ class Keeper:
 
     def _choose(self) -> Served:
         """The public chain is looked at first; the local CA is kept ready beside it."""
+        self.passed_over = ""
         now, public = self._clock(), self._public()
         authority = self._authority(now, needed=public is None)
         self.authority = authority.cert if authority is not None else None
@@ -109,6 +115,8 @@ class Keeper:
         if public is not None and (is_good or authority is None):
             return public
         assert authority is not None
+        if public is not None:
+            self._pass_over(f"the installed chain ended on {public.cert.not_valid_after_utc:%Y-%m-%d}")
         leaf = self._leaf(authority, now)
         return Served(pem=leaf.to_pem(), cert=leaf.cert, is_public=False)
 
@@ -120,10 +128,10 @@ class Keeper:
             cert = x509.load_pem_x509_certificates(pem)[0]
             context_of(pem)
         except (ValueError, ssl.SSLError) as error:
-            self._tell(f"https: {self.folder.path / PUBLIC} cannot be used: {error}; install the chain again")
+            self._pass_over(f"{self.folder.path / PUBLIC} cannot be used: {error}; install the chain again")
             return None
         if not covers(cert, self.names.host):
-            self._tell(f"https: the installed chain is not for {self.names.host}: install another one")
+            self._pass_over(f"the installed chain is not for {self.names.host}: install another one")
             return None
         return Served(pem=pem, cert=cert, is_public=True)
 
@@ -163,6 +171,10 @@ class Keeper:
         self.folder.write(LEAF, made.to_pem())
         _log.info("https: a new certificate: %s", why)
         return made
+
+    def _pass_over(self, why: str) -> None:
+        self.passed_over = why
+        self._tell(f"https: {why}")
 
     def _tell(self, what: str) -> None:
         if what not in self._told:

@@ -18,7 +18,7 @@ const SAID = {
   'alarm.state': ['NORM', 'UNACK', 'ACKED', 'RTNUN', 'LATU', 'LATA'],
   'alarm.kind': [
     'hihi', 'hi', 'lo', 'lolo', 'stale', 'quality', 'roc', 'deviation', 'discrete', 'discrepancy', 'frozen', 'comm_loss', 'flood', 'chatter', 'standing',
-    'delivery_failed', 'modem_down', 'broker_down', 'clock_step', 'disk', 'ladder_overdue', 'key_revoked', 'not_recorded',
+    'delivery_failed', 'modem_down', 'broker_down', 'clock_step', 'disk', 'ladder_overdue', 'key_revoked', 'certificate', 'not_recorded',
   ],
   error: [
     'already_running', 'real_alarm', 'permit_active', 'flood', 'point_missing',

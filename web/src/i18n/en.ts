@@ -75,7 +75,7 @@ export const en: Messages = {
     priority: 'Priority {n}',
     kind: {
       hihi: 'High-high', hi: 'High', lo: 'Low', lolo: 'Low-low', stale: 'No data', quality: 'Bad readings', roc: 'Changes fast', deviation: 'Deviation', discrete: 'State', discrepancy: 'Discrepancy', frozen: 'Frozen value',
-      comm_loss: 'No communication', flood: 'Flood', chatter: 'Chatter', standing: 'Standing', delivery_failed: 'Notice failed', modem_down: 'Modem down', broker_down: 'Broker down', key_revoked: 'Key revoked', clock_step: 'Clock stepped',
+      comm_loss: 'No communication', flood: 'Flood', chatter: 'Chatter', standing: 'Standing', delivery_failed: 'Notice failed', modem_down: 'Modem down', broker_down: 'Broker down', key_revoked: 'Key revoked', certificate: 'Certificate', clock_step: 'Clock stepped',
       disk: 'Disk', ladder_overdue: 'Escalation overdue', not_recorded: 'Not recorded',
     },
     state: {

@@ -75,7 +75,7 @@ export const zh = {
     priority: '优先级 {n}',
     kind: {
       hihi: '高高报', hi: '高报', lo: '低报', lolo: '低低报', stale: '无数据', quality: '读数异常', roc: '变化过快', deviation: '偏差', discrete: '状态', discrepancy: '反馈不符', frozen: '读数不变',
-      comm_loss: '通信中断', flood: '报警泛滥', chatter: '抖动', standing: '长期报警', delivery_failed: '通知失败', modem_down: '短信模块故障', broker_down: '消息服务中断', key_revoked: '密钥被吊销', clock_step: '时钟跳变',
+      comm_loss: '通信中断', flood: '报警泛滥', chatter: '抖动', standing: '长期报警', delivery_failed: '通知失败', modem_down: '短信模块故障', broker_down: '消息服务中断', key_revoked: '密钥被吊销', certificate: '网页证书', clock_step: '时钟跳变',
       disk: '磁盘', ladder_overdue: '升级超时', not_recorded: '未记录',
     },
     state: { UNACK: '未确认', ACKED: '已确认，仍在报警', RTNUN: '已恢复，未确认', LATU: '已锁定，未确认', LATA: '已锁定，待复位', NORM: '正常' },
