@@ -23,8 +23,9 @@ ARGS ?=              # make run ARGS="--free-ports", make test ARGS="-k alarms -
 SOAK_S ?= 600        # seconds that each soak test may run
 UPGRADE ?=           # make lock UPGRADE=--upgrade takes newer versions
 
-WEB_SOURCES = find web -maxdepth 1 -type f '(' -name '*.html' -o -name '*.json' -o -name '*.ts' -o -name .npmrc ')' -print0; \
-	find web/src web/public -type f -print0 2>/dev/null || true
+WEB_SOURCES = find web -maxdepth 1 -type f '(' -name '*.html' -o -name '*.json' -o -name '*.ts' -o -name '*.mjs' -o -name .npmrc ')' -print0; \
+	find edge/pages/openapi.yaml cloud/openapi.yaml -print0; \
+	find web/src web/public -path web/src/generated -prune -o -type f -print0 2>/dev/null || true
 
 # Shared by the recipes below; each is one shell script (.ONESHELL).
 define LIB
