@@ -19,15 +19,27 @@ from sitewarden.tests.peers import ports
 ROOT = Path(__file__).resolve().parent.parent
 MEMORY = Path("/dev/shm")
 MEMORY_BYTES = 2 << 30
-# Minutes in all, of few tests. Not among them: what takes no longer than any other file.
+# Minutes in all, of few tests, the longest first. Not among them: what takes no longer than any other file.
 LONGEST = (
+    "test_scenarios",
     "test_browser",
-    "test_end_to_end",
+    "test_rtu_timing",
     "test_kill_sweep",
+    "test_blob_sync",
+    "test_not_recorded",
     "test_siren",
-    "test_reload_mqtt",
+    "test_control",
+    "test_browser_plan",
+    "test_blob_stores",
+    "test_end_to_end",
     "test_demo_run",
     "test_day",
+    "test_sync_kills",
+    "test_epoch_evidence",
+    "test_replay",
+    "test_store_contract",
+    "test_mqtt_peers",
+    "test_reload_mqtt",
 )
 
 
@@ -44,7 +56,8 @@ def pytest_configure() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest go first, all in one process, whose other tests the others take: nobody waits for them in the end."""
-    items.sort(key=lambda item: item.path.stem not in LONGEST)
+    rank = {stem: number for number, stem in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 
 
 def _has_room(folder: Path) -> bool:
