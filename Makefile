@@ -140,7 +140,7 @@ test: setup web ## run every test (soak tests: make soak)
 	npm --prefix web test
 	say "tests"
 	# They wait more than they compute: four processes, and none ends long after the others. ARGS='-n 0 tests/test_x.py' runs one alone.
-	$(PY) -m pytest -m 'not soak' -n 4 --dist worksteal $(ARGS)
+	$(PY) -m pytest -m 'not soak' -n 6 --dist worksteal $(ARGS)
 
 .PHONY: peers
 peers: web-modules ## install what some tests talk to: Node-RED, and Home Assistant where Python is 3.11

@@ -94,16 +94,16 @@ p_zhao,赵总,Zhao Zong,vice_president,*,
 """
 STUB = '''\
 """Stands in for the `sitewarden` command: the real plant and receiver, servers that only answer /api/v1/people."""
-import asyncio, sys, tomllib
+import sys
 from pathlib import Path
-from aiohttp import web
-from sitewarden.demo.receiver import ReceiverOptions, run_receiver
-from sitewarden.sensors.plant import load_plant_options, run_plant
 
 def option(name):
     return sys.argv[sys.argv.index(name) + 1]
 
 async def serve(config):
+    import asyncio, tomllib
+    from aiohttp import web
+
     async def people(_):
         return web.json_response([])
     app = web.Application()
@@ -118,11 +118,19 @@ word = sys.argv[1]
 if word == BROKEN:
     sys.exit("the gateway cannot start: no such thing")
 if word in ("edge", "cloud"):
+    import asyncio
+
     assert Path(option("--data")).is_dir()
     asyncio.run(serve(Path(option("--config"))))
 elif word == "plant":
+    import asyncio
+    from sitewarden.sensors.plant import load_plant_options, run_plant
+
     asyncio.run(run_plant(load_plant_options(Path(option("--config")))))
 elif word == "receiver":
+    import asyncio
+    from sitewarden.demo.receiver import ReceiverOptions, run_receiver
+
     asyncio.run(run_receiver(ReceiverOptions(port=int(option("--port")))))
 elif word == "key":
     print("PUBLIC+KEY=")
