@@ -23,6 +23,7 @@ MEMORY_BYTES = 2 << 30
 LONGEST = (
     "test_scenarios",
     "test_browser",
+    "test_browser_headquarters",
     "test_rtu_timing",
     "test_kill_sweep",
     "test_blob_sync",

@@ -6,7 +6,6 @@ With SITEWARDEN_SCREENSHOTS=FOLDER the pictures of the README are made anew.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
@@ -113,7 +112,7 @@ def picture() -> Callable[[Page, str], Any]:
     return take
 
 
-async def _open(browser: Browser, url: str, person: str, pin: str, size: dict[str, int]) -> tuple[Page, list[str]]:
+async def open_page(browser: Browser, url: str, person: str, pin: str, size: dict[str, int]) -> tuple[Page, list[str]]:
     """A new browser profile, signed in; the list fills with script errors and violated policies."""
     context = await browser.new_context(viewport=size, locale="zh-CN")  # pyright: ignore[reportArgumentType]
     page = await context.new_page()
@@ -129,8 +128,8 @@ async def _open(browser: Browser, url: str, person: str, pin: str, size: dict[st
 
 async def test_newcomer_sees_the_alarm_acknowledges_it_as_both_and_finds_it_at_headquarters(demo, browser, picture):
     edge = demo.address("edge")
-    wall, wall_errors = await _open(browser, edge, "officer_wang", demo.pin("officer_wang"), WALL)
-    phone, phone_errors = await _open(browser, edge, "keeper_li", demo.pin("keeper_li"), PHONE)
+    wall, wall_errors = await open_page(browser, edge, "officer_wang", demo.pin("officer_wang"), WALL)
+    phone, phone_errors = await open_page(browser, edge, "keeper_li", demo.pin("keeper_li"), PHONE)
     value = wall.get_by_test_id(f"point-value-{HUMIDITY}")
     await expect(value).to_have_text(re.compile(r"\d+\.\d"))
     await expect(wall.get_by_test_id(f"point-{HUMIDITY}")).to_have_attribute("data-freshness", "live")
@@ -162,7 +161,7 @@ async def test_newcomer_sees_the_alarm_acknowledges_it_as_both_and_finds_it_at_h
         await expect(page.get_by_test_id(f"alarm-row-{ALARM}")).to_have_attribute("data-state", "ACKED")
     await expect(wall.get_by_test_id("banner")).to_be_hidden()
 
-    headquarters, hq_errors = await _open(
+    headquarters, hq_errors = await open_page(
         browser, demo.address("cloud"), "officer_wang", demo.pin("officer_wang"), WALL
     )
     await expect(headquarters.get_by_test_id("site-row-gw1")).to_have_attribute("data-state", "online")
@@ -183,7 +182,7 @@ async def test_newcomer_sees_the_alarm_acknowledges_it_as_both_and_finds_it_at_h
 
 async def test_a_point_opens_its_chart_from_an_hour_to_a_year_and_gives_it_as_a_file(demo, browser, picture, tmp_path):
     for size, name in ((DESK, "chart"), (PHONE, "chart-phone")):
-        page, errors = await _open(browser, demo.address("edge"), "officer_wang", demo.pin("officer_wang"), size)
+        page, errors = await open_page(browser, demo.address("edge"), "officer_wang", demo.pin("officer_wang"), size)
         await expect(page.get_by_test_id(f"point-value-{HUMIDITY}")).to_have_text(re.compile(r"\d"))
         await page.get_by_test_id(f"point-{HUMIDITY}").click()
         for range_name in ("year", "month", "week", "day", "hour"):
@@ -224,65 +223,10 @@ async def test_a_point_opens_its_chart_from_an_hour_to_a_year_and_gives_it_as_a_
         assert errors == []
 
 
-async def test_headquarters_opens_a_site_by_keyboard_and_takes_in_a_stick(demo, browser, picture, tmp_path):
-    desk, errors = await _open(browser, demo.address("cloud"), "it_liu", demo.pin("it_liu"), DESK)
-    phone, phone_errors = await _open(browser, demo.address("cloud"), "it_liu", demo.pin("it_liu"), PHONE)
-    row = desk.get_by_test_id("site-row-gw1")
-    await expect(row).to_have_attribute("data-state", "online")
-    await expect(desk.get_by_test_id("site-clock-gw1")).to_contain_text("秒", timeout=90_000)  # it said so of itself
-    await expect(desk.get_by_test_id("site-disk-gw1")).to_contain_text("历史")
-    await desk.get_by_test_id("sites-find").fill("nowhere")
-    await expect(row).to_have_count(0)
-    await desk.get_by_test_id("sites-find").fill("GW1")
-    await desk.get_by_test_id("sites-sort").select_option("lag")
-    await expect(row).to_be_visible()
-
-    await desk.get_by_test_id("site-open-gw1").focus()
-    await desk.keyboard.press("Enter")
-    await expect(desk.get_by_test_id("site-page-gw1")).to_have_attribute("data-state", "online")
-    assert desk.url.endswith("#/site/gw1")
-    for part in ("site-open-alarms", "site-epochs", "site-witness", "site-gaps", "site-quarantined", "site-evidence"):
-        await expect(desk.get_by_test_id(part)).to_be_visible()
-    await expect(desk.get_by_test_id("site-witness")).to_contain_text("已副签")
-    await expect(desk.get_by_test_id("site-epochs")).to_contain_text("首个纪元")
-    await picture(desk, "headquarters-site")
-    await desk.go_back()
-    await expect(desk.get_by_test_id("sites-find")).to_have_value("GW1")
-    await expect(desk.get_by_test_id("sites-sort")).to_have_value("lag")
-    await phone.goto(f"{demo.address('cloud')}#/site/gw1")  # as somebody sent it
-    await expect(phone.get_by_test_id("site-page-gw1")).to_be_visible()
-    assert await phone.evaluate("document.documentElement.scrollWidth <= innerWidth"), "no part is beside the screen"
-
-    stick = tmp_path / "plant.swx"
-    export = [sys.executable, "-m", "sitewarden", "bundle", "export", str(stick), "--all", "--data", str(demo.data)]
-    await asyncio.to_thread(subprocess.run, export, check=True, timeout=120)
-    await phone.get_by_test_id("nav-bundles").click()
-    broken = tmp_path / "broken.swx"
-    broken.write_bytes(stick.read_bytes()[:-50])
-    await phone.get_by_test_id("bundle-file").set_input_files(broken)
-    await expect(phone.get_by_test_id("bundle-failed")).to_contain_text("文件已损坏")
-    await phone.get_by_test_id("bundle-again").click()
-    await phone.get_by_test_id("bundle-file").set_input_files(stick)
-    await expect(phone.get_by_test_id("bundle-stream-journal")).to_contain_text(
-        re.compile(r"新收 \d+ 批\s*已有 \d+ 批")
-    )
-    async with phone.expect_download() as started:
-        await phone.get_by_test_id("bundle-answer").click()
-    answer = tmp_path / (await started.value).suggested_filename
-    await (await started.value).save_as(answer)
-    assert answer.name == "plant-answer.swx"
-    show = [sys.executable, "-m", "sitewarden", "bundle", "show", str(answer), "--json"]
-    shown = json.loads((await asyncio.to_thread(subprocess.run, show, check=True, capture_output=True)).stdout)
-    assert shown["cursors"]["journal"][0]["ack"] >= 1
-    assert "config/order.json" in shown["files"]
-    await picture(phone, "bundle-phone")
-    assert not (errors + phone_errors)
-
-
 async def test_an_officer_tests_the_whole_chain_and_sees_each_verdict(demo, browser, picture):
     edge = demo.address("edge")
-    wall, errors = await _open(browser, edge, "officer_wang", demo.pin("officer_wang"), DESK)
-    phone, phone_errors = await _open(browser, edge, "keeper_li", demo.pin("keeper_li"), PHONE)
+    wall, errors = await open_page(browser, edge, "officer_wang", demo.pin("officer_wang"), DESK)
+    phone, phone_errors = await open_page(browser, edge, "keeper_li", demo.pin("keeper_li"), PHONE)
     await expect(wall.get_by_test_id(f"point-{HUMIDITY}")).to_have_attribute("data-freshness", "live")
     await wall.goto(f"{edge}#/proof")
     await phone.goto(f"{edge}#/proof")
@@ -322,8 +266,8 @@ async def test_an_alarm_is_shelved_with_a_reason_and_found_in_history_statistics
     demo, browser, picture
 ):
     edge = demo.address("edge")
-    wall, errors = await _open(browser, edge, "officer_wang", demo.pin("officer_wang"), WALL)
-    phone, phone_errors = await _open(browser, edge, "keeper_li", demo.pin("keeper_li"), PHONE)
+    wall, errors = await open_page(browser, edge, "officer_wang", demo.pin("officer_wang"), WALL)
+    phone, phone_errors = await open_page(browser, edge, "keeper_li", demo.pin("keeper_li"), PHONE)
     await expect(wall.get_by_test_id(f"point-{HUMIDITY}")).to_have_attribute("data-freshness", "live")
     demo.push("--humid")
     row = wall.get_by_test_id(f"alarm-row-{ALARM}")
@@ -401,7 +345,7 @@ _BYTES = "async (path) => [...new Uint8Array(await (await fetch(path)).arrayBuff
 
 async def test_nine_tabs_of_one_browser_share_a_stream_and_all_are_live(demo, browser, picture):
     """Over HTTP/1.1 a browser has six connections to a server: with a stream each, the seventh tab would wait."""
-    first, errors = await _open(browser, demo.address("edge"), "control_zhao", demo.pin("control_zhao"), WALL)
+    first, errors = await open_page(browser, demo.address("edge"), "control_zhao", demo.pin("control_zhao"), WALL)
     await expect(first.get_by_test_id(f"point-{HUMIDITY}")).to_have_attribute("data-freshness", "live")
     tabs = [first]
     for _ in range(8):
@@ -425,7 +369,7 @@ async def test_nine_tabs_of_one_browser_share_a_stream_and_all_are_live(demo, br
 
 
 async def test_a_dead_device_turns_grey_and_a_lost_gateway_is_said_in_english(demo, browser, picture):
-    wall, errors = await _open(browser, demo.address("edge"), "control_zhao", demo.pin("control_zhao"), WALL)
+    wall, errors = await open_page(browser, demo.address("edge"), "control_zhao", demo.pin("control_zhao"), WALL)
     card = wall.get_by_test_id(f"point-{HUMIDITY}")
     await expect(card).to_have_attribute("data-freshness", "live")
     await wall.get_by_test_id("lang-toggle").click()
