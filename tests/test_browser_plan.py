@@ -167,7 +167,27 @@ async def test_on_a_phone_a_finger_moves_it_and_who_may_not_draw_only_looks(begi
     await li.goto(f"http://127.0.0.1:{site.port}/#/plan")
     await expect(li.get_by_test_id(f"plan-item-{HUMIDITY}")).to_be_visible()
     await expect(li.get_by_test_id("plan-edit")).to_have_count(0)
+    await _pinched(li, li.get_by_test_id(f"plan-item-{HUMIDITY}"))
     assert page.errors == li.errors == []  # type: ignore[attr-defined]
+
+
+async def _pinched(page: Page, item: Locator) -> None:
+    """Two fingers magnify; what is between them stays there."""
+    touch = await page.context.new_cdp_session(page)
+    x, y = await centre(item)
+    board = page.get_by_test_id("plan-board")
+    before = await board.bounding_box()
+    for kind, apart in (("touchStart", 20), ("touchMove", 30), ("touchMove", 50)):
+        fingers = [{"x": x - apart, "y": y, "id": 1}, {"x": x + apart, "y": y, "id": 2}]
+        await touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": fingers})
+    await touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    after = await board.bounding_box()
+    assert before is not None
+    assert after is not None
+    assert after["width"] == pytest.approx(2.5 * before["width"], rel=0.02)
+    assert await centre(item) == pytest.approx((x, y), abs=4)
+    await page.get_by_test_id("plan-zoom-out").click()
+    await expect(board).to_have_css("width", f"{2 * before['width']:g}px")
 
 
 TOUR = ("overview", "plan", "history", "statistics", "ladders", "deliveries", "proof")

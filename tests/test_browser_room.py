@@ -6,7 +6,7 @@ import pytest
 from playwright.async_api import expect
 from sitewarden.tests.test_alarm_pages import begin
 from sitewarden.tests.test_browser import PHONE, WALL
-from sitewarden.tests.test_browser_plan import chromium, opened
+from sitewarden.tests.test_browser_plan import chromium, kept, opened
 from sitewarden.tests.test_edge_api import ALARM, HUMIDITY, push, signed_in
 from sitewarden.words import utc_from_text
 
@@ -60,5 +60,12 @@ async def test_of_hundreds_of_points_those_in_sight_are_drawn(begin, chromium, t
     await far.scroll_into_view_if_needed()
     await expect(value).to_have_text(f"{site.registers[REGISTERS - 1] / 10:.1f}")
     await strip.click()
-    await expect(page.get_by_test_id("point-value-steaming.m.r0")).to_be_in_viewport()
+    first = page.get_by_test_id("point-value-steaming.m.r0")
+    await expect(first).to_be_in_viewport()
+    height = (await first.bounding_box() or {})["height"]
+    await page.set_viewport_size({"width": 3840, "height": 2160})
+    await expect(first).to_be_in_viewport()
+    assert (await first.bounding_box() or {})["height"] > 1.6 * height, "read from metres away"
+    assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out"
+    await kept(page, "overview-many-4k")
     assert page.errors == []  # type: ignore[attr-defined]
