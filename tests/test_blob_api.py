@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import io
 import random
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from PIL import Image
 from sitewarden.edge.cases import CASES
 from sitewarden.edge.pages.blob_api import BlobApi
 from sitewarden.edge.state_tables import TABLES
@@ -123,6 +125,59 @@ async def test_what_is_shown_cannot_run(site: Site, kind: str) -> None:
         shown = "attachment" if kind == "application/pdf" else "inline"
         assert fields["Content-Disposition"].startswith(f"{shown}; filename=")
         assert fields["Cache-Control"] == "private, no-store"
+
+
+def photo(kind: str) -> bytes:
+    """1600 x 800, with a place in it and a program after it."""
+    out, exif = io.BytesIO(), Image.Exif()
+    exif[0x010E] = "secret place"
+    Image.linear_gradient("L").convert("RGB").resize((1600, 800)).save(out, kind, exif=exif)
+    return out.getvalue() + b"<script>alert(1)</script>"
+
+
+@pytest.mark.parametrize(("kind", "shown"), [("JPEG", "JPEG"), ("WEBP", "JPEG"), ("PNG", "PNG")])
+async def test_a_photo_is_shown_drawn_anew(site: Site, kind: str, shown: str) -> None:
+    data = photo(kind)
+    async with site.phone() as phone, site.phone("co") as contractor:
+        async with phone.put(path_of(data), data=data) as answer:
+            assert answer.status == 201
+        path = f"{path_of(data)}/picture"
+        for query, size in (("?side=400", (400, 200)), ("", (640, 320)), ("?side=400", (400, 200))):
+            async with phone.get(path + query) as answer:
+                assert answer.status == 200, await answer.text()
+                made, fields = await answer.read(), answer.headers
+            with Image.open(io.BytesIO(made)) as image:
+                assert (image.size, image.format) == (size, shown)
+                assert not image.getexif()
+            assert b"secret" not in made
+            assert b"script" not in made
+            assert fields["Content-Type"] == f"image/{shown.lower()}"
+            assert "sandbox" in fields["Content-Security-Policy"]
+        async with contractor.get(path) as answer:
+            assert await told(answer) == (403, "not_your_role")
+        async with phone.get(f"{path}?side=4096") as answer:
+            assert await told(answer) == (400, "bad_request")
+
+
+async def test_many_photos_are_drawn_one_after_the_other_and_what_is_none_is_refused(site: Site) -> None:
+    data, film = photo("JPEG"), picture(5000, kind="video/mp4")
+    broken = picture(5000)
+    async with site.phone() as phone:
+        for one in (data, film, broken):
+            async with phone.put(path_of(one), data=one) as answer:
+                assert answer.status == 201
+
+        async def shown(side: int) -> int:
+            async with phone.get(f"{path_of(data)}/picture?side={side}") as answer:
+                return answer.status
+
+        assert await asyncio.gather(*(shown(64 + n) for n in range(6))) == [200] * 6
+        async with phone.get(f"{path_of(film)}/picture") as answer:
+            assert await told(answer) == (415, "wrong_type")
+        async with phone.get(f"{path_of(broken)}/picture") as answer:
+            assert await told(answer) == (400, "damaged")
+        async with phone.get(f"{path_of(b'nobody')}/picture") as answer:
+            assert await told(answer) == (404, "no_such_blob")
 
 
 async def test_pieces_go_on_where_the_answer_says(site: Site) -> None:

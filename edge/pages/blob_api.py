@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
 from aiohttp import ClientError, web
@@ -13,6 +15,7 @@ from ...serving.web import PERSON, signed_in
 from ...sync.blob_files import DamagedBlobError, OffsetError
 from ...sync.blobs import Blobs, Here
 from ...sync.media import HEAD_BYTES, media_type, safe_headers
+from ..plan.drawing import Drawing, Drawn
 from . import asked
 
 SENDERS = tuple(role for role in ROLES if role != "inspector")
@@ -21,6 +24,12 @@ VIEWERS = tuple(role for role in ROLES if role != "contractor")
 """A contractor sees what that person has sent, and nothing else."""
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,14}")
 _PATH = "/api/v1/blobs/{sha256}"
+PICTURES = ("image/jpeg", "image/png", "image/webp")
+"""What can be drawn anew."""
+LEAST_SIDE, MOST_SIDE = 64, 2048
+_WAITERS = 32
+_KEPT_BYTES = 8 * 2**20
+_CACHED = "private, max-age=86400, immutable"
 
 
 class BlobApi:
@@ -28,11 +37,14 @@ class BlobApi:
 
     def __init__(self, blobs: Blobs, check_room: Callable[[int], None] = lambda _: None) -> None:
         self._blobs, self._check_room = blobs, check_room
+        self._drawing = Drawing()
+        self._drawn: OrderedDict[tuple[str, int], Drawn] = OrderedDict()
 
     def add_to(self, app: web.Application) -> None:
         """Register every route."""
         app.router.add_head(_PATH, signed_in(self._head))
         app.router.add_get(_PATH, signed_in(self._get), allow_head=False)
+        app.router.add_get(f"{_PATH}/picture", signed_in(self._picture), allow_head=False)
         app.router.add_put(_PATH, signed_in(_with_offset(self._put)))
         app.router.add_patch(_PATH, signed_in(_with_offset(self._patch)))
 
@@ -76,6 +88,30 @@ class BlobApi:
             hint = error.hint or "headquarters is asked for it when it has it"
             raise RefusedError("unavailable", error.message, hint=hint) from error
         return web.FileResponse(path, headers=safe_headers(sha256, kind))
+
+    async def _picture(self, request: web.Request) -> web.Response:
+        """A photo as pages show it: drawn anew, pixel by pixel, `side` at most; nothing of the file itself."""
+        await self._check_viewer(request)
+        sha256 = request.match_info["sha256"]
+        side = asked.number(request, "side", default=640, low=LEAST_SIDE, high=MOST_SIDE)
+        drawn = self._drawn.get((sha256, side)) or await self._draw(sha256, side)
+        self._drawn[sha256, side] = drawn
+        self._drawn.move_to_end((sha256, side))
+        while sum(len(one.data) for one in self._drawn.values()) > _KEPT_BYTES:
+            self._drawn.popitem(last=False)
+        headers = {**safe_headers(sha256, media_type(drawn.data[:HEAD_BYTES])), "Cache-Control": _CACHED}
+        return web.Response(body=drawn.data, headers=headers)
+
+    async def _draw(self, sha256: str, side: int) -> Drawn:
+        try:
+            path = await self._blobs.verified(sha256)
+            kind = media_type(await self._blobs.piece(sha256, 0, HEAD_BYTES))
+        except DamagedBlobError as error:
+            hint = error.hint or "headquarters is asked for it when it has it"
+            raise RefusedError("unavailable", error.message, hint=hint) from error
+        if kind not in PICTURES:
+            raise RefusedError("wrong_type", f"{kind} is no picture that can be drawn", hint="take the file itself")
+        return await self._drawing.draw(await asyncio.to_thread(path.read_bytes), side=side, waiters=_WAITERS)
 
     async def _check_viewer(self, request: web.Request) -> None:
         person: Person = request[PERSON]

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from ...errors import RefusedError
+from .render import MOST_SIDE
 
 MOST_BYTES = 20 * 2**20
 LIMIT_S = 60.0
 _MODULE = "sitewarden.edge.plan.render"
 _HINTS = {
     "too_large": "save the drawing smaller, about 4000 pixels wide",
-    "wrong_type": "import a PNG, JPEG, SVG or PDF file",
+    "wrong_type": "take a PNG, JPEG, WebP, SVG or PDF file",
     "damaged": "open the file and save it anew, or print the drawing to PDF",
     "not_allowed": "save the drawing without links to other files, or as PDF",
 }
@@ -42,17 +43,22 @@ class Drawing:
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
+        self._waiting = 0  # the one that is drawn among them
 
-    async def draw(self, data: bytes, page: int) -> Drawn:
-        """The picture anew.
+    async def draw(self, data: bytes, page: int = 1, side: int = MOST_SIDE, *, waiters: int = 0) -> Drawn:
+        """The picture anew, its longer side at most `side` pixels. Args: waiters: so many may wait for their turn.
 
         Raises:
             RefusedError: `busy`, `wrong_type`, `damaged`, `not_allowed`, `too_large`, `bad_request`.
         """
-        if self._lock.locked():
-            raise RefusedError("busy", "another picture is being imported", hint="try again in a minute", retry_s=5)
-        async with self._lock:
-            code, out, told = await _run(data, page)
+        if self._lock.locked() and self._waiting >= waiters:
+            raise RefusedError("busy", "other pictures are being drawn", hint="try again in a minute", retry_s=5)
+        self._waiting += 1
+        try:
+            async with self._lock:
+                code, out, told = await _run(data, page, side)
+        finally:
+            self._waiting -= 1
         facts = _facts(told)
         if code or "width" not in facts:
             reason = str(facts.get("reason", "too_large"))
@@ -61,9 +67,9 @@ class Drawing:
         return Drawn(data=out, width=facts["width"], height=facts["height"], pages=facts["pages"])
 
 
-async def _run(data: bytes, page: int) -> tuple[int | None, bytes, bytes]:
+async def _run(data: bytes, page: int, side: int) -> tuple[int | None, bytes, bytes]:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", _MODULE, str(page)),
+        *(sys.executable, "-P", "-m", _MODULE, str(page), str(side)),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

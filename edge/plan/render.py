@@ -1,6 +1,6 @@
 """A program of its own: a picture that a person brought becomes one that pages can show. Only it loads these libraries.
 
-    python -m sitewarden.edge.plan.render PAGE < picture > made
+    python -m sitewarden.edge.plan.render PAGE SIDE < picture > made
 
 What it makes is drawn anew, pixel by pixel: nothing of the file itself is passed on. Memory and CPU are limited, so a
 file that unfolds without end stops this program and nothing else. On standard error stands one line of JSON: `pages`,
@@ -35,36 +35,38 @@ class RefusedPictureError(Exception):
         self.reason = reason
 
 
-def made(data: bytes, page: int) -> tuple[bytes, dict[str, Any]]:
-    """The picture anew, PNG or JPEG, and `pages`, `width`, `height`. Raises RefusedPictureError."""
+def made(data: bytes, page: int, side: int = MOST_SIDE) -> tuple[bytes, dict[str, Any]]:
+    """The picture anew, PNG or JPEG, and `pages`, `width`, `height`. Args: side: in pixels, of the longer side at most.
+    Raises RefusedPictureError."""
     if data.startswith(b"%PDF-"):
-        return _of_pdf(data, page)
-    if data.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")):
-        return _of_pixels(data)
+        return _of_pdf(data, page, side)
+    if data.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")) or data[8:12] == b"WEBP":
+        return _of_pixels(data, side)
     if b"<svg" in data[:65_536].lower():
-        return _of_pixels(_svg_drawn(data))
-    raise RefusedPictureError("wrong_type", "this is no PNG, JPEG, SVG or PDF file")
+        return _of_pixels(_svg_drawn(data), side)
+    raise RefusedPictureError("wrong_type", "this is no PNG, JPEG, WebP, SVG or PDF file")
 
 
-def _of_pixels(data: bytes, pages: int = 1) -> tuple[bytes, dict[str, Any]]:
+def _of_pixels(data: bytes, side: int) -> tuple[bytes, dict[str, Any]]:
     from PIL import Image, ImageOps
 
     Image.MAX_IMAGE_PIXELS = MOST_PIXELS
     try:
-        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as opened:
+        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as opened:
             if opened.width * opened.height > MOST_PIXELS:
                 raise RefusedPictureError("too_large", f"{opened.width} x {opened.height} pixels are too many")
-            is_photo = opened.format == "JPEG"
+            is_photo = opened.format != "PNG"
+            opened.draft("RGB", (side, side))  # of a JPEG: no more pixels than are asked for, nearly
             image = ImageOps.exif_transpose(opened).convert("RGB" if is_photo else "RGBA")
     except Image.DecompressionBombError as error:
         raise RefusedPictureError("too_large", str(error)) from error
     except (OSError, ValueError, SyntaxError) as error:
         raise RefusedPictureError("damaged", f"the picture cannot be read: {error}") from error
-    return _encoded(image, is_photo=is_photo, pages=pages)
+    return _encoded(image, side, is_photo=is_photo)
 
 
-def _encoded(image: Any, *, is_photo: bool, pages: int) -> tuple[bytes, dict[str, Any]]:
-    image.thumbnail((MOST_SIDE, MOST_SIDE))
+def _encoded(image: Any, side: int, *, is_photo: bool, pages: int = 1) -> tuple[bytes, dict[str, Any]]:
+    image.thumbnail((side, side))
     out = io.BytesIO()
     if is_photo:
         image.save(out, "JPEG", quality=85, optimize=True)
@@ -73,7 +75,7 @@ def _encoded(image: Any, *, is_photo: bool, pages: int) -> tuple[bytes, dict[str
     return out.getvalue(), {"pages": pages, "width": image.width, "height": image.height}
 
 
-def _of_pdf(data: bytes, page: int) -> tuple[bytes, dict[str, Any]]:
+def _of_pdf(data: bytes, page: int, side: int) -> tuple[bytes, dict[str, Any]]:
     import pypdfium2
 
     try:
@@ -83,10 +85,10 @@ def _of_pdf(data: bytes, page: int) -> tuple[bytes, dict[str, Any]]:
             raise RefusedPictureError("bad_request", f"page: must be 1..{pages} (got {page})")
         sheet = document[page - 1]
         longest = max(sheet.get_size())
-        image = sheet.render(scale=min(8.0, MOST_SIDE / max(longest, 1.0)), may_draw_forms=False).to_pil()
+        image = sheet.render(scale=min(8.0, side / max(longest, 1.0)), may_draw_forms=False).to_pil()
     except pypdfium2.PdfiumError as error:
         raise RefusedPictureError("damaged", f"the PDF cannot be read: {error}") from error
-    return _encoded(image.convert("RGB"), is_photo=False, pages=pages)
+    return _encoded(image.convert("RGB"), side, is_photo=False, pages=pages)
 
 
 def _svg_drawn(data: bytes) -> bytes:
@@ -150,7 +152,7 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
     try:
-        picture, facts = made(sys.stdin.buffer.read(), int(sys.argv[1]))
+        picture, facts = made(sys.stdin.buffer.read(), *map(int, sys.argv[1:]))
     except RefusedPictureError as refused:
         print(json.dumps({"reason": refused.reason, "message": str(refused)}), file=sys.stderr)
         return 1
