@@ -469,7 +469,7 @@ async def polled(watch: Watch, eventually: Eventually, **values: float) -> None:
 async def test_outputs_are_written_and_read_back(foreign: Bench, eventually: Eventually) -> None:
     foreign.up()
     first = FIELDS[1][1]
-    async with watching(bus_spec(foreign, OUTPUT_UNIT)) as watch:
+    async with watching(bus_spec(foreign, OUTPUT_UNIT, timeout_ms=4_000, late_max_ms=4_500)) as watch:
         for way in ("single", "multiple"):
             for coil, register in (("on", "loud"), ("off", "quiet"), ("on", "loud")):
                 on, loud = dict(COIL_STATES)[coil], dict(REGISTER_STATES)[register]
@@ -482,7 +482,7 @@ async def test_outputs_are_written_and_read_back(foreign: Bench, eventually: Eve
 
 async def test_only_listed_outputs_and_states_are_written(foreign: Bench, eventually: Eventually) -> None:
     foreign.up()
-    async with watching(bus_spec(foreign, OUTPUT_UNIT)) as watch:
+    async with watching(bus_spec(foreign, OUTPUT_UNIT, timeout_ms=4_000, late_max_ms=4_500)) as watch:
         await watch.bus.write("area.u1", "register_single", "loud")
         for name, state in (("register_single", "1"), ("register_multiple", ""), ("nothing", "loud"), ("coil", "on")):
             with pytest.raises(RefusedError):
@@ -495,7 +495,7 @@ async def test_only_listed_outputs_and_states_are_written(foreign: Bench, eventu
 async def test_write_that_is_answered_and_not_taken_is_an_error(foreign: Bench, eventually: Eventually) -> None:
     foreign.up()
     held = {"coil": BITS[STUCK_COIL - START], "register": FIELDS[1][1][STUCK_REGISTER - START]}
-    async with watching(bus_spec(foreign, OUTPUT_UNIT)) as watch:
+    async with watching(bus_spec(foreign, OUTPUT_UNIT, timeout_ms=4_000, late_max_ms=4_500)) as watch:
         for way in ("single", "multiple"):
             other = "off" if held["coil"] else "on"
             for name, state in ((f"coil_stuck_{way}", other), (f"register_stuck_{way}", "loud")):
@@ -509,7 +509,7 @@ async def test_write_that_is_answered_and_not_taken_is_an_error(foreign: Bench, 
 
 async def test_write_to_a_dead_peer_is_an_error(foreign: Bench, eventually: Eventually) -> None:
     foreign.up()
-    async with watching(bus_spec(foreign, OUTPUT_UNIT)) as watch:
+    async with watching(bus_spec(foreign, OUTPUT_UNIT, timeout_ms=4_000, late_max_ms=4_500)) as watch:
         await eventually(lambda: watch.good(1) > 0, "a good poll")
         foreign.kill()
         with pytest.raises(ReplyError) as caught:
